@@ -1,0 +1,55 @@
+# make study                            set up, then the whole default study
+# make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
+# make test                             set up, then the test suite
+# make test-slow                        the tests that take minutes
+# make lint                             formatting and lint checks
+#
+# PYTHON   the interpreter that .venv is made of
+# SYSTEM   1: use torch as it is installed already, as GPU images have it
+# CORES    how many cores the study may use
+
+PYTHON ?= python3
+CORES  ?= all
+STUDY  ?=
+SYSTEM ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: study test test-slow lint clean
+
+study: $(VENV)/.installed
+	snakemake --cores $(CORES) $(if $(STUDY),--configfile $(STUDY))
+
+test: $(VENV)/.installed-test
+	pytest
+
+test-slow: $(VENV)/.installed-test
+	pytest -m slow
+
+lint: $(VENV)/.installed-test
+	ruff check .
+	ruff format --check .
+	snakefmt --check --diff Snakefile workflow
+	snakemake --lint
+
+# The locks name every package, so pip need not resolve anything.
+INSTALL := python -m pip install --quiet --no-deps
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) $(VENV)
+
+$(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(if $(SYSTEM),grep -v '^torch==' requirements.lock > $(VENV)/requirements.txt,cp requirements.lock $(VENV)/requirements.txt)
+	$(INSTALL) --requirement $(VENV)/requirements.txt
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
+	$(INSTALL) --requirement requirements-test.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV)

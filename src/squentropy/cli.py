@@ -1,0 +1,262 @@
+"""The commands. Each does one step of the study and works by hand; Snakemake calls the same."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import squentropy
+from squentropy.errors import SquentropyError
+from squentropy.params import PHASES, Cell, Study, load
+
+app = typer.Typer(
+    help="Does a squared loss belong in a language model? The study's steps, one command each.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Params = Annotated[
+    list[Path],
+    typer.Option(help="Parameter file; give it again for each overlay, in order."),
+]
+DEFAULT_PARAMS = [Path("params.yaml")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if version:
+        print(f"squentropy {squentropy.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def params(params: Params = DEFAULT_PARAMS) -> None:
+    """Check the parameters and print them resolved.
+
+    Example: squentropy params --params params.yaml --params studies/smoke.yaml
+    """
+    print(load(params).dump(), end="")
+
+
+@app.command()
+def corpus(out: Path, params: Params = DEFAULT_PARAMS) -> None:
+    """Make the splits train, validation and test as parquet, with a manifest, in OUT.
+
+    Example: squentropy corpus data/grammar/corpus
+    """
+    from squentropy.corpus import build
+
+    manifest = build(load(params).corpus, out)
+    for split, entry in manifest["splits"].items():
+        print(f"{split}: {entry['stories']:,} stories, {entry['bytes']:,} bytes")
+
+
+@app.command()
+def tokenize(corpus: Path, out: Path, params: Params = DEFAULT_PARAMS) -> None:
+    """Encode the splits of CORPUS into token files in OUT.
+
+    Example: squentropy tokenize data/grammar/corpus data/grammar/tokens
+    """
+    from squentropy.tokenizer import tokenize
+
+    manifest = tokenize(load(params).tokens, corpus, out)
+    for split, entry in manifest["splits"].items():
+        print(f"{split}: {entry['stories']:,} stories, {entry['tokens']:,} tokens")
+
+
+@app.command()
+def train(
+    out: Path,
+    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    loss: Annotated[str, typer.Option(help="A loss of losses.py.")],
+    params: Params = DEFAULT_PARAMS,
+    phase: Annotated[str, typer.Option(help="Whose schedule: sweep, final or reported.")] = "sweep",
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of activations dropped.")] = None,
+    n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial weights and batches.")] = None,
+    selected: Annotated[
+        Path | None, typer.Option(help="selected.json, in place of lr, dropout and n_layer.")
+    ] = None,
+) -> None:
+    """Train one cell into the run folder OUT.
+
+    Example: squentropy train runs/mine --tokens data/grammar/tokens --loss squentropy
+    --lr 0.0006 --dropout 0.1 --n-layer 8
+    """
+    study = load(params)
+    cell = _cell(study, phase, loss, lr, dropout, n_layer, seed, selected)
+
+    from squentropy.runs import train_run
+    from squentropy.tokens import TokenFolder
+
+    run = train_run(study, cell, TokenFolder.open(tokens), out)
+    nll = run["validation_nll"]
+    end = f"validation nll {nll:.4f}" if nll is not None else f"diverged at {run['diverged_at']}"
+    print(f"{cell.name}: {run['iterations']} iterations, {end}")
+
+
+def _cell(
+    study: Study,
+    phase: str,
+    loss: str,
+    lr: float | None,
+    dropout: float | None,
+    n_layer: int | None,
+    seed: int | None,
+    selected: Path | None,
+) -> Cell:
+    """The cell that the options name. Raises SquentropyError with the option that is wrong."""
+    from squentropy.params import known_losses
+
+    if phase not in PHASES:
+        raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
+    if loss not in known_losses():
+        raise SquentropyError(
+            f"--loss {loss}: no such loss; there are: {', '.join(known_losses())}"
+        )
+    given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}
+    if selected is not None:
+        from squentropy.storage import read_json
+
+        chosen = read_json(selected)
+        if loss not in chosen:
+            raise SquentropyError(f"{selected}: holds no {loss}; run the sweep with it first")
+        given = {key: chosen[loss][key] for key in given}
+    missing = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is None]
+    if missing:
+        raise SquentropyError(f"train: give {', '.join(missing)}, or --selected")
+    seed = study.sweep.seed if seed is None else seed
+    return Cell(phase, loss, given["lr"], given["dropout"], given["n_layer"], seed)
+
+
+@app.command()
+def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) -> None:
+    """Gather the grid of CHECKPOINTS into RESULTS: sweep.csv and selected.json.
+
+    Example: squentropy select checkpoints/grammar results/grammar
+    """
+    from squentropy.tables import select
+
+    for loss, chosen in select(load(params), checkpoints, results).items():
+        at = ", ".join(f"{key} {chosen[key]:g}" for key in ("lr", "dropout", "n_layer"))
+        edge = f" (edge of the grid: {', '.join(chosen['edge'])})" if chosen["edge"] else ""
+        print(f"{loss}: {at}{edge}, {chosen['diverged']} cells diverged")
+
+
+@app.command()
+def evaluate(
+    run: Path,
+    data: Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")],
+    params: Params = DEFAULT_PARAMS,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+) -> None:
+    """Score RUN on every story of a split, into RUN/SPLIT.json.
+
+    Example: squentropy evaluate checkpoints/grammar/final/mse/seed1 --data data/grammar
+    """
+    from itertools import chain
+
+    from squentropy.runs import evaluate_run
+    from squentropy.tokenizer import read_stories
+    from squentropy.tokens import TokenFolder
+
+    stories = chain.from_iterable(read_stories(data / "corpus" / f"{split}.parquet"))
+    sizes = [len(story.encode()) for story in stories]
+    scores = evaluate_run(load(params), run, TokenFolder.open(data / "tokens"), sizes, split)
+    if "stories" in scores:
+        nll = sum(scores["stories"]["nll"]) / sum(scores["stories"]["tokens"])
+        print(f"{run}: {split} nll {nll:.4f} nats a token")
+    else:
+        print(f"{run}: {scores['status']}, not scored")
+
+
+@app.command()
+def sample(
+    run: Path,
+    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Let RUN tell a story from each prompt of the study, into RUN/samples.json.
+
+    Example: squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
+    """
+    from squentropy.runs import sample_run
+    from squentropy.tokenizer import read_encoding
+    from squentropy.tokens import TokenFolder
+
+    folder = TokenFolder.open(tokens)
+    for story in sample_run(load(params), run, folder, read_encoding(folder)):
+        print(story["text"], end="\n\n")
+
+
+@app.command()
+def metrics(data: Path, checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) -> None:
+    """Gather the final runs of CHECKPOINTS into the tables of RESULTS.
+
+    Example: squentropy metrics data/grammar checkpoints/grammar results/grammar
+    """
+    from squentropy.tables import metrics
+
+    metrics(load(params), data, checkpoints, results)
+
+
+@app.command()
+def figures(results: Path, out: Path) -> None:
+    """Draw every figure from the tables of RESULTS into OUT.
+
+    Example: squentropy figures results/grammar report/grammar/figures
+    """
+    from squentropy.figures import draw
+
+    for path in draw(results, out):
+        print(path)
+
+
+@app.command()
+def report(results: Path, figures: Path, out: Path) -> None:
+    """Write the report on RESULTS, one self-contained page, to OUT.
+
+    Example: squentropy report results/grammar report/grammar/figures report/grammar/index.html
+    """
+    from squentropy.report import render
+
+    render(results, figures, out)
+    print(out)
+
+
+@app.command()
+def show(results: Path) -> None:
+    """Print the final metrics table of RESULTS.
+
+    Example: squentropy show results/grammar
+    """
+    from squentropy.summary import metrics_table
+
+    print(metrics_table(results))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command; a user's mistake is one line on stderr, without a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(app(arguments, standalone_mode=True))
+    except SquentropyError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"squentropy: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone, as in `squentropy show | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What a result depends on in the code, as a digest that Snakemake and the runs record.
+
+Comments, layout and docstrings do not count, and of losses.py only the loss in question and what
+the losses share: adding a loss, or restyling a figure, retrains nothing.
+"""
+
+import ast
+import hashlib
+from pathlib import Path
+
+SOURCE = Path(__file__).parent
+TRAINING = ("losses.py", "model.py", "cpu.py", "optimizer.py", "training.py", "evaluation.py")
+EVALUATION = ("losses.py", "model.py", "evaluation.py")
+SAMPLING = ("model.py", "sampling.py")
+
+
+def corpus(source: str) -> tuple[str, ...]:
+    """The modules that make a corpus of a source."""
+    return ("corpus/build.py", "corpus/source.py", f"corpus/{source}.py")
+
+
+def digest(*modules: str, loss: str | None = None) -> str:
+    """Hex digest of modules of this package, without the losses other than `loss`."""
+    total = hashlib.sha256()
+    for module in modules:
+        tree = ast.parse((SOURCE / module).read_text(encoding="utf-8"))
+        if module == "losses.py":
+            tree.body = [node for node in tree.body if not _is_other_loss(node, loss)]
+        _drop_docstrings(tree)
+        total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:16]
+
+
+def _is_other_loss(node: ast.AST, loss: str | None) -> bool:
+    return (
+        isinstance(node, ast.FunctionDef)
+        and node.name != loss
+        and any(isinstance(d, ast.Name) and d.id == "loss" for d in node.decorator_list)
+    )
+
+
+def _drop_docstrings(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [
+                statement
+                for statement in body
+                if not (
+                    isinstance(statement, ast.Expr)
+                    and isinstance(statement.value, ast.Constant)
+                    and isinstance(statement.value.value, str)
+                )
+            ]

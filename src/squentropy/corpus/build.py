@@ -1,0 +1,272 @@
+"""From a source of stories to train, validation and test: parquet files and a manifest.
+
+    squentropy corpus --params params.yaml --out data/grammar/corpus
+
+Text is kept byte for byte. What is left out, and why, is counted, so that for each split
+
+    read = kept + the sum of dropped.
+
+Stories are judged in the order test, validation, train: whatever test holds is not in validation
+or train, and whatever validation holds is not in train. Exact duplicates are always removed.
+Near-duplicates are stories of two splits that are equal but for case, punctuation and white space.
+That rule has no threshold and no false alarms, and costs one hash a story; similarity of shingles
+(MinHash) would have a threshold to defend, and the stories of a grammar share shingles by nature.
+
+A split that a source lacks is cut from its train: the stories whose normalised text has the
+smallest keyed hash. That is a random draw which depends on the seed and on the stories, but not on
+the order of files; equal stories count once in it, and no story of one cut nearly repeats another.
+
+Memory: about 130 bytes a story, for 16-byte digests in a set; texts are streamed.
+"""
+
+import contextlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from squentropy import params, storage
+from squentropy.corpus import files, hub
+from squentropy.corpus.source import SPLITS, Source, Story
+from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
+from squentropy.errors import SquentropyError
+
+ROW_GROUP_STORIES = 10_000
+ROW_GROUP_BYTES = 32 << 20
+DROPPED = (
+    "empty", "overlong", "mojibake",
+    "duplicate_within_split", "duplicate_across_splits", "near_duplicate",
+)  # fmt: skip
+
+
+def build(corpus: params.Corpus, folder: str | Path) -> dict:
+    """Write the three splits and, last, `manifest.json` to `folder`; return the manifest.
+
+    The same parameters and the same input give the same bytes. Raises SquentropyError, and leaves
+    what was in the folder, where the input or the machine does not do.
+    """
+    folder = Path(folder)
+    judge = Judge(corpus)
+    entries = {}
+    with contextlib.ExitStack() as stack:
+        # The files are opened first: better to hear of a full or read-only disk now.
+        written = {
+            split: stack.enter_context(storage.atomic(folder / f"{split}.parquet"))
+            for split in reversed(SPLITS)
+        }
+        source = _source(corpus)
+        splits = cut(source, corpus)
+        for split in reversed(SPLITS):
+            bar = tqdm(splits[split](), split, unit=" stories", disable=None)  # on a terminal only
+            entry = write(judge.choose(split, bar), written[split], source.exact)
+            entries[split] = entry | {"counts": judge.counts(split)}
+    manifest = {
+        "source": corpus.source,
+        "licence": source.licence,
+        "provenance": source.provenance,
+        "cut": {"seed": source.seed, **source.cut} if source.cut else None,
+        "rules": corpus.model_dump(
+            include=("near_duplicates", "empty", "max_bytes", "overlong", "mojibake")
+        ),
+        "splits": {split: entries[split] for split in SPLITS},
+    }
+    storage.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _source(corpus: params.Corpus) -> Source:
+    if corpus.source == "grammar":
+        return _grammar(corpus.grammar)
+    if corpus.source == "hub":
+        return hub.source(corpus.hub)
+    return files.source(corpus.files)
+
+
+def _grammar(grammar_params: params.Grammar) -> Source:
+    """Stories of the grammar: consecutive ranges of one numbered sequence, train first."""
+    from squentropy.corpus.grammar import load_grammar
+
+    grammar = load_grammar()
+
+    def stories(start: int, stop: int) -> Iterator[Story]:
+        # Story i depends on the seed and i alone, so ranges could be made in parallel here.
+        made = grammar.stories(grammar_params.seed, start, stop)
+        for number, story in enumerate(made, start):
+            yield Story(story.text, f"story {number} of the grammar", story.log_prob)
+
+    splits, start = {}, 0
+    for split in SPLITS:
+        stop = start + getattr(grammar_params, split)
+        splits[split] = partial(stories, start, stop)
+        start = stop
+    return Source(
+        splits=splits,
+        licence="MIT",
+        provenance={"grammar_sha256": grammar.digest, "seed": grammar_params.seed},
+        exact=True,
+    )
+
+
+@dataclass
+class Judge:
+    """Decides which stories of a split are kept, split after split, and counts them all."""
+
+    corpus: params.Corpus
+    earlier: set[bytes] = field(default_factory=set)  # digests of stories kept in earlier splits
+    earlier_near: set[bytes] = field(default_factory=set)  # the same of their normalised text
+    dropped: Counter = field(default_factory=Counter)  # by (split, reason)
+    kept: Counter = field(default_factory=Counter)  # by split; by (split, what they are kept with)
+
+    def choose(self, split: str, stories: Iterable[Story]) -> Iterator[Story]:
+        """The stories that a split keeps, in order. Raises SquentropyError where it keeps none."""
+        own: set[bytes] = set()
+        own_near: set[bytes] = set()
+        later = split != SPLITS[0]  # whether there is a later split to compare with this one
+        for story in stories:
+            reason = unusable(story, self.corpus)
+            if reason is None:
+                exact, near = digest(story.text), digest(normalised(story.text))
+                repeats_nearly = near in self.earlier_near
+                if exact in self.earlier:
+                    reason = "duplicate_across_splits"
+                elif exact in own:
+                    reason = "duplicate_within_split"
+                elif repeats_nearly and self.corpus.near_duplicates == "drop":
+                    reason = "near_duplicate"
+            if reason is not None:
+                self.dropped[split, reason] += 1
+                continue
+            own.add(exact)
+            if later:
+                own_near.add(near)
+            self.kept[split] += 1
+            self.kept[split, "mojibake"] += has_mojibake(story.text)
+            self.kept[split, "near_duplicate"] += repeats_nearly
+            yield story
+        if not own:
+            dropped = self.counts(split)["dropped"]
+            why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none read"
+            raise SquentropyError(
+                f"corpus.{self.corpus.source}: no story is left for {split} ({why}); give it others"
+            )
+        if later:
+            self.earlier |= own
+            self.earlier_near |= own_near
+
+    def counts(self, split: str) -> dict:
+        """What became of the stories of a split, for the manifest."""
+        dropped = {reason: self.dropped[split, reason] for reason in DROPPED}
+        return {
+            "read": self.kept[split] + sum(dropped.values()),
+            "kept": self.kept[split],
+            "dropped": dropped,
+            "kept_with": {what: self.kept[split, what] for what in ("mojibake", "near_duplicate")},
+        }
+
+
+def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterable[Story]]]:
+    """All three splits of a source, those that it lacks cut from its train at random."""
+    if not source.cut:
+        return source.splits
+    train = source.splits["train"]
+    # A cut story must not be dropped later on, so it is none that a given test split holds.
+    given = source.splits["test"]() if "test" in source.splits else ()
+    drawn = draw(train(), {digest(normalised(story.text)) for story in given}, source, corpus)
+    wanted = sum(source.cut.values())
+    if len(drawn) <= wanted:
+        asked = " + ".join(f"{split}_stories {count}" for split, count in source.cut.items())
+        raise SquentropyError(
+            f"corpus.{corpus.source}: train has {len(drawn)} different stories, too few to cut "
+            f"{asked} from it and keep some; lower these numbers or give more stories"
+        )
+    names = [split for split, count in source.cut.items() for _ in range(count)]
+    destination = dict(zip(drawn[:wanted].tolist(), names, strict=True))
+    held: dict[str, list[Story]] = {split: [] for split in source.cut}
+    for index, story in enumerate(train()):
+        if index in destination:
+            held[destination[index]].append(story)
+    rest = partial(_all_but, train, destination)
+    return source.splits | {s: partial(iter, held[s]) for s in held} | {"train": rest}
+
+
+def draw(
+    stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus
+) -> np.ndarray:
+    """Indices of the different, usable stories that are not `taken`, in random order."""
+    key = source.seed.to_bytes(8, "little")
+    hashes, indices = array("Q"), array("Q")  # 64 bits: 2 million stories rarely share a hash
+    for index, story in enumerate(tqdm(stories, "draw", unit=" stories", disable=None)):
+        if unusable(story, corpus) is None:
+            text = normalised(story.text)
+            if not taken or digest(text) not in taken:
+                hashes.append(int.from_bytes(digest(text, key)[:8], "little"))
+                indices.append(index)
+    _, first = np.unique(np.asarray(hashes), return_index=True)  # sorted; of equal ones the first
+    return np.asarray(indices)[first]
+
+
+def _all_but(stories: Callable[[], Iterator[Story]], indices: Container[int]) -> Iterator[Story]:
+    return (story for index, story in enumerate(stories()) if index not in indices)
+
+
+def write(stories: Iterable[Story], path: Path, exact: bool) -> dict:
+    """Stream stories to a parquet file; return their number, bytes of UTF-8 and the sha256."""
+    columns = [("text", pa.string())] + [("log_prob", pa.float64())] * exact
+    schema = pa.schema(columns)
+    total = size = 0
+    # Stories hardly repeat, so dictionaries and statistics of them would only take space.
+    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
+        for group in _groups(stories):
+            table = {"text": [story.text for story in group]}
+            if exact:
+                table["log_prob"] = [story.log_prob for story in group]
+            writer.write_table(pa.table(table, schema))
+            total += len(group)
+            size += sum(len(story.text.encode()) for story in group)
+    return {"stories": total, "bytes": size, "sha256": storage.sha256(path)}
+
+
+def _groups(stories: Iterable[Story]) -> Iterator[list[Story]]:
+    """Lists of stories small enough to hold in memory."""
+    group, size = [], 0
+    for story in stories:
+        group.append(story)
+        size += len(story.text)
+        if len(group) >= ROW_GROUP_STORIES or size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def unusable(story: Story, corpus: params.Corpus) -> str | None:
+    """Why a story cannot be used, whatever the others are; None where it can.
+
+    Raises SquentropyError where the parameters ask for an error instead.
+    """
+    text = story.text
+    if is_empty(text):
+        if corpus.empty == "error":
+            raise SquentropyError(
+                f"{story.where}: a story without a visible character; remove it, or set "
+                "corpus.empty to drop"
+            )
+        return "empty"
+    if len(text) > corpus.max_bytes or len(text.encode()) > corpus.max_bytes:
+        if corpus.overlong == "error":
+            raise SquentropyError(
+                f"{story.where}: a story of {len(text.encode())} bytes, more than max_bytes "
+                f"{corpus.max_bytes}; shorten it, raise max_bytes, or set corpus.overlong to drop"
+            )
+        return "overlong"
+    if corpus.mojibake == "drop" and has_mojibake(text):
+        return "mojibake"
+    return None

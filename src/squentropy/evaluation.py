@@ -1,0 +1,148 @@
+"""Negative log likelihood of whole held-out stories, and what follows from it.
+
+    squentropy evaluate --run checkpoints/grammar/final/mse/seed1 --split test --out scores.npz
+
+Each story is scored from its own start, after an end-of-text token, its own end included, every
+token once. A story longer than the context is scored in windows that overlap by half, so that
+every token but the first ones has at least half a context before it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from squentropy.losses import CHUNK_ELEMENTS, Loss
+from squentropy.model import GPT
+from squentropy.tokens import Split
+
+Link = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A split's tokens, one after the other: nll (T,) float32 in nats, correct (T,) bool."""
+
+    nll: np.ndarray
+    correct: np.ndarray
+    offsets: np.ndarray
+    link_nll: np.ndarray | None = None
+
+    def by_story(self, values: np.ndarray) -> np.ndarray:
+        """Sums over each story's tokens: (stories,) float64."""
+        return np.add.reduceat(values.astype(np.float64), self.offsets[:-1])
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Tokens a story, end of text included: (stories,) int64."""
+        return np.diff(self.offsets)
+
+    def mean_nll(self) -> float:
+        """Nats a token."""
+        return float(self.nll.mean(dtype=np.float64))
+
+
+@torch.inference_mode()
+def score(
+    hidden: Tensor, weight: Tensor, targets: Tensor, link: Link | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """nll (N,), whether the likeliest class is the true one (N,), and nll under `link` (N,).
+
+    hidden (N, D), weight (C, D), targets (N,); a chunk of positions at a time.
+    """
+    nll, correct, linked = [], [], []
+    rows = max(1, CHUNK_ELEMENTS // len(weight))
+    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
+        logits = (h @ weight.to(h.dtype).T).float()
+        true = logits.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        nll.append(logits.logsumexp(-1) - true)
+        correct.append(logits.argmax(-1) == y)
+        if link is not None:
+            linked.append(-link(logits).gather(-1, y.unsqueeze(-1)).squeeze(-1).log())
+    return torch.cat(nll), torch.cat(correct), torch.cat(linked) if linked else None
+
+
+def windows(length: int, block: int) -> list[tuple[int, int, int]]:
+    """How a story of `length` tokens is cut: (start, first scored, end) of each window."""
+    cut = [(0, 0, min(length, block))]
+    step = max(1, block // 2)
+    while cut[-1][2] < length:
+        end = min(cut[-1][2] + step, length)
+        cut.append((end - block, cut[-1][2], end))
+    return cut
+
+
+@torch.inference_mode()
+def score_split(
+    model: GPT,
+    split: Split,
+    end_of_text: int,
+    *,
+    batch_tokens: int,
+    link: Link | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Scores:
+    """Score every token of `split` once; `batch_tokens` inputs at a time, the longest first."""
+    device = model.output_weight.device
+    training = model.training
+    model.eval()
+    jobs = [
+        (end - start, story, start, first, end)
+        for story in range(len(split))
+        for start, first, end in windows(len(split.story(story)), model.config.block_size)
+    ]
+    jobs.sort(key=lambda job: (-job[0], job[1:]))
+    total = int(split.offsets[-1])
+    nll = np.empty(total, dtype=np.float32)
+    correct = np.empty(total, dtype=bool)
+    linked = np.empty(total, dtype=np.float32) if link is not None else None
+    done = 0
+    while done < len(jobs):
+        width = jobs[done][0]
+        batch = jobs[done : done + max(1, batch_tokens // width)]
+        done += len(batch)
+        inputs = np.full((len(batch), width), end_of_text, dtype=np.int64)
+        targets = np.zeros((len(batch), width), dtype=np.int64)
+        scored = np.zeros((len(batch), width), dtype=bool)
+        places = np.zeros((len(batch), width), dtype=np.int64)
+        for row, (size, story, start, first, end) in enumerate(batch):
+            ids = split.story(story)
+            inputs[row, (start == 0) : size] = ids[max(start - 1, 0) : end - 1]
+            targets[row, :size] = ids[start:end]
+            scored[row, first - start : size] = True
+            places[row, :size] = split.offsets[story] + np.arange(start, end)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            hidden = model(torch.from_numpy(inputs).to(device))
+        mask = torch.from_numpy(scored).to(device)
+        answers = torch.from_numpy(targets).to(device)[mask]
+        token_nll, token_correct, token_linked = score(
+            hidden[mask], model.output_weight, answers, link
+        )
+        nll[places[scored]] = token_nll.cpu().numpy()
+        correct[places[scored]] = token_correct.cpu().numpy()
+        if linked is not None and token_linked is not None:
+            linked[places[scored]] = token_linked.cpu().numpy()
+    model.train(training)
+    return Scores(nll, correct, split.offsets, linked)
+
+
+@torch.inference_mode()
+def random_batch_estimate(
+    model: GPT, split: Split, loss: Loss, *, batches: int, batch_size: int, seed: int
+) -> tuple[float, float]:
+    """The seed study's own estimate: mean nll and mean loss of blocks drawn across stories."""
+    block = min(model.config.block_size, len(split.ids) - 1)
+    weight = model.output_weight
+    draw = np.random.Generator(np.random.Philox(key=seed))
+    starts = draw.integers(0, len(split.ids) - block, size=(batches, batch_size))
+    nll, value = 0.0, 0.0
+    model.eval()
+    for row in starts:
+        blocks = np.stack([split.ids[s : s + block + 1] for s in row]).astype(np.int64)
+        ids = torch.from_numpy(blocks).to(weight.device)
+        hidden, targets = model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+        nll += score(hidden, weight, targets)[0].double().mean().item() / batches
+        value += loss(hidden, weight, targets).item() / batches
+    return nll, value

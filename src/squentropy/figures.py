@@ -1,0 +1,49 @@
+"""Every figure of a study, from its result tables alone.
+
+    squentropy figures --results results/grammar --out report/grammar/figures
+
+Each is written as SVG and PNG, the same bytes from the same tables. To add a figure, write a
+function in plots.py, name it below, and show it in notebooks/report.ipynb.
+"""
+
+from pathlib import Path
+
+from squentropy import storage
+from squentropy.params import Study
+
+BASELINE = "cross_entropy"
+NAMES = ("perplexity", "differences", "accuracy", "learning_curves", "grid")
+"""Every figure; each is a function of plots.py and, with .svg and .png, a file."""
+
+
+def names(study: Study) -> list[str]:
+    """The figures of a study, known before there are any results.
+
+    Without cross entropy, or with nothing else, there is no difference to show.
+    """
+    losses = study.sweep.losses
+    compared = BASELINE in losses and len(losses) > 1
+    return [name for name in NAMES if name != "differences" or compared]
+
+
+def draw(results: str | Path, folder: str | Path) -> list[Path]:
+    """Draw the figures of the results in a folder as folder/NAME.svg and folder/NAME.png.
+
+    Returns the paths. Raises SquentropyError where a table is missing or damaged, or a figure
+    cannot be written.
+    """
+    # here, so that Snakemake learns the names above without waiting for matplotlib and pandas
+    from squentropy import plots
+    from squentropy.results import read
+
+    r = read(results)
+    paths = []
+    with plots.style():
+        for name in names(r.study):
+            figure = getattr(plots, name)(r)
+            for kind, dated_by in (("svg", "Date"), ("png", "Software")):
+                path = Path(folder) / f"{name}.{kind}"
+                with storage.atomic(path) as temporary:
+                    figure.savefig(temporary, format=kind, dpi=160, metadata={dated_by: None})
+                paths.append(path)
+    return paths

@@ -1,0 +1,384 @@
+"""A study's parameters, typed and checked, and its grid as a list of cells.
+
+`params.yaml` holds the default study whole; the files in `studies/` overlay what differs.
+Nothing here has a default: a key that is missing is an error, so a study reads as it runs.
+"""
+
+import ast
+import difflib
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from squentropy.errors import ParameterError
+
+PHASES = ("sweep", "final", "reported")
+
+
+def known_losses() -> list[str]:
+    """Names of the functions marked `@loss` in losses.py.
+
+    Read from the source, because importing it imports torch, and that alone takes a second of
+    the three in which Snakemake should know that nothing is to be done.
+    """
+    tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(d, ast.Name) and d.id == "loss" for d in node.decorator_list)
+    ]
+
+
+def _known_loss(name: str) -> str:
+    losses = known_losses()
+    if name not in losses:
+        close = difflib.get_close_matches(name, losses, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"no such loss; {hint}there are: {', '.join(losses)}")
+    return name
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("holds a value twice; write each once")
+    return values
+
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NaturalInt = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Loss = Annotated[str, AfterValidator(_known_loss)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Section(BaseModel):
+    """A group of keys; unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Grammar(Section):
+    seed: Seed
+    train: PositiveInt
+    validation: PositiveInt
+    test: PositiveInt
+
+
+class Hub(Section):
+    dataset: Text
+    revision: Text
+    config: Text | None
+    text: Text
+    licence: Text
+    train: Text
+    validation: Text | None
+    test: Text
+    validation_stories: PositiveInt
+    seed: Seed
+
+
+class Files(Section):
+    train: list[Text]
+    validation: list[Text]
+    test: list[Text]
+    text: Text
+    separator: Text
+    licence: Text
+    validation_stories: PositiveInt
+    test_stories: PositiveInt
+    seed: Seed
+
+
+class Corpus(Section):
+    source: Literal["grammar", "hub", "files"]
+    near_duplicates: Literal["count", "drop"]
+    empty: Literal["drop", "error"]
+    max_bytes: PositiveInt
+    overlong: Literal["drop", "error"]
+    mojibake: Literal["keep", "drop"]
+    grammar: Grammar
+    hub: Hub
+    files: Files
+
+    def relevant(self) -> dict:
+        """The keys that the chosen source depends on."""
+        others = {"grammar", "hub", "files"} - {self.source}
+        return self.model_dump(exclude=others)
+
+    @model_validator(mode="after")
+    def _files_named(self) -> "Corpus":
+        if self.source == "files" and not self.files.train:
+            raise ValueError(
+                "source is 'files' but corpus.files.train is empty; name the files of your stories"
+            )
+        return self
+
+
+class Tokens(Section):
+    encoding: Literal["bpe", "gpt2"]
+    vocab_size: Annotated[int, Field(ge=257, le=65536)]
+
+
+class Model(Section):
+    n_embd: PositiveInt
+    n_head: PositiveInt
+    block_size: Annotated[int, Field(ge=2)]
+    bias: bool
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "Model":
+        if self.n_embd % self.n_head:
+            fits = max(h for h in range(1, self.n_head + 1) if self.n_embd % h == 0)
+            raise ValueError(
+                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; "
+                f"n_head {fits} would do"
+            )
+        return self
+
+
+class Train(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
+    threads: PositiveInt
+    batch_size: PositiveInt
+    accumulation: PositiveInt
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    grad_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
+    divergence: Annotated[float, Field(gt=1)]
+
+
+class Schedule(Section):
+    """How long a run of a phase trains, and how often it is looked at; in iterations."""
+
+    max_iters: PositiveInt
+    warmup_iters: NaturalInt
+    eval_interval: PositiveInt
+    eval_stories: PositiveInt
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "Schedule":
+        if self.warmup_iters >= self.max_iters:
+            raise ValueError(
+                f"warmup_iters {self.warmup_iters} is not below max_iters {self.max_iters}; "
+                "the learning rate would never be reached"
+            )
+        return self
+
+
+class Sweep(Schedule):
+    losses: Annotated[list[Loss], Field(min_length=1), AfterValidator(_distinct)]
+    lr: Annotated[list[Rate], Field(min_length=1), AfterValidator(_distinct)]
+    dropout: Annotated[list[Dropout], Field(min_length=1), AfterValidator(_distinct)]
+    n_layer: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_distinct)]
+    seed: Seed
+    keep_weights: bool
+
+
+class Reported(Section):
+    loss: Loss
+    lr: Rate
+    dropout: Dropout
+    n_layer: PositiveInt
+
+
+class Final(Schedule):
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    reported: Reported | None
+
+
+class Evaluate(Section):
+    batch_tokens: PositiveInt
+    seed_batches: PositiveInt
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Sample(Section):
+    prompts: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)]
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    top_k: NaturalInt
+    max_tokens: PositiveInt
+    seed: Seed
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One run: which phase it belongs to and what it trains."""
+
+    phase: str
+    loss: str
+    lr: float
+    dropout: float
+    n_layer: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's folder below checkpoints/STUDY."""
+        if self.phase == "sweep":
+            return f"sweep/{self.loss}/lr{self.lr!r}_dropout{self.dropout!r}_layers{self.n_layer}"
+        return f"{self.phase}/{self.loss}/seed{self.seed}"
+
+
+class Study(Section):
+    """All parameters of a study."""
+
+    study: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    corpus: Corpus
+    tokens: Tokens
+    model: Model
+    train: Train
+    sweep: Sweep
+    final: Final
+    evaluate: Evaluate
+    sample: Sample
+
+    def schedule(self, phase: str) -> Schedule:
+        return self.sweep if phase == "sweep" else self.final
+
+    def sweep_cells(self) -> list[Cell]:
+        """Every cell of the grid, in the order of the parameters."""
+        sweep = self.sweep
+        return [
+            Cell("sweep", loss, float(lr), float(dropout), n_layer, sweep.seed)
+            for loss, lr, dropout, n_layer in itertools.product(
+                sweep.losses, sweep.lr, sweep.dropout, sweep.n_layer
+            )
+        ]
+
+    def final_cells(self, selected: dict[str, dict]) -> list[Cell]:
+        """The final runs: each loss with its selected {lr, dropout, n_layer}, once a seed."""
+        return [
+            Cell("final", loss, **selected[loss], seed=seed)
+            for loss in self.sweep.losses
+            for seed in self.final.seeds
+        ]
+
+    def reported_cells(self) -> list[Cell]:
+        """The seed study's reported optimum, once a seed; none where the study does not ask."""
+        if self.final.reported is None:
+            return []
+        return [
+            Cell("reported", **self.final.reported.model_dump(), seed=seed)
+            for seed in self.final.seeds[:1]
+        ]
+
+    def training_keys(self, phase: str) -> dict:
+        """What a run's weights depend on beside its cell, its data and the code.
+
+        Snakemake reruns a job when these change, and a run records them.
+        """
+        keys = Schedule.model_fields.keys()
+        return {
+            "model": self.model.model_dump(),
+            "train": self.train.model_dump(),
+            "schedule": self.schedule(phase).model_dump(include=keys),
+        }
+
+    def dump(self) -> str:
+        """The parameters as YAML, every key resolved."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(paths: Iterable[str | Path]) -> Study:
+    """Read a base file and the overlays upon it, in order. Raises ParameterError."""
+    merged: dict[str, Any] = {}
+    paths = list(paths)
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ParameterError(f"{path}: is not UTF-8 at byte {error.start}") from None
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            line = f", line {where.line + 1}" if where else ""
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise ParameterError(f"{path}{line}: is not YAML: {problem}") from None
+        if not isinstance(values, dict):
+            raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
+        merged = _overlay(merged, values)
+    return parse(merged, where=str(paths[-1]))
+
+
+def parse(values: dict, where: str = "parameters") -> Study:
+    """Check parameters that have been read already. Raises ParameterError with one line."""
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ParameterError(f"{where}: {_explain(problems[0])}{more}") from None
+
+
+def _overlay(base: dict, over: dict) -> dict:
+    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if both else value
+    return merged
+
+
+def _explain(problem: dict) -> str:
+    """One line for one of pydantic's errors: the key, the value, the fix."""
+    location = [part for part in problem["loc"] if not str(part).startswith("function-")]
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    value = json.dumps(problem["input"], default=str, ensure_ascii=False)
+    value = value if len(value) <= 60 else value[:57] + "..."
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        siblings = _keys_at(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), siblings, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(siblings)}"
+        return f"{key}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{key}: is missing; params.yaml shows it with its unit"
+    if kind == "value_error":
+        message = str(problem["ctx"]["error"])
+        shown = f"{key} = {value}: " if not isinstance(problem["input"], dict) else f"{key}: "
+        return shown + message
+    if kind in ("float_type", "int_type") and isinstance(problem["input"], str):
+        try:
+            number = float(problem["input"])
+        except ValueError:
+            return f"{key} = {value}: is text; write a number"
+        plain = f"{number:.12f}".rstrip("0").rstrip(".")
+        return f"{key} = {value}: YAML reads this as text; write {plain}"
+    message = problem["msg"].replace("Input should be", "should be")
+    return f"{key} = {value}: {message}"
+
+
+def _keys_at(location: list) -> list[str]:
+    """The keys of the section at a location such as ['corpus', 'hub']."""
+    section: Any = Study
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

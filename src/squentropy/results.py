@@ -1,0 +1,108 @@
+"""A study's results, read back from results/STUDY: what the figures and the report are made of.
+
+Nothing else is read, so a visitor with the small tables alone can redraw and rewrite everything.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy import params
+from squentropy.errors import SquentropyError
+from squentropy.storage import read_json
+
+BASELINE = "cross_entropy"
+
+_LABELS = {
+    "cross_entropy": "cross entropy",
+    "mse": "MSE",
+    "mse_weighted": "weighted MSE",
+    "squentropy": "squentropy",
+    "squentropy_tenth": "squentropy × 0.1",
+    "squentropy_weighted": "weighted squentropy",
+    "z_loss": "z-loss",
+    "brier": "Brier",
+}
+
+
+def label(loss: str) -> str:
+    """A loss's name for a reader; an unknown one is its own name with spaces."""
+    return _LABELS.get(loss, loss.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a study as data frames, the rest as plain values; units are in tables.py."""
+
+    study: params.Study
+    corpus: dict
+    selected: dict[str, dict]
+    samples: list[dict]
+    sweep: pd.DataFrame
+    history: pd.DataFrame
+    metrics: pd.DataFrame
+    """Indexed by loss, in the order of the parameters."""
+    reported: pd.DataFrame
+    stories: pd.DataFrame
+
+    @property
+    def losses(self) -> list[str]:
+        return list(self.study.sweep.losses)
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The losses from the lowest test nll to the highest; those without one last."""
+        return list(self.metrics["test_nll"].sort_values(kind="stable").index)
+
+    @cached_property
+    def scored(self) -> list[str]:
+        """The ranked losses that have a test nll: at least one final run did not diverge."""
+        return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "test_nll"])]
+
+    def by_story(self, loss: str, column: str) -> pd.DataFrame:
+        """A column of stories.csv for a loss's final runs, (seeds, stories)."""
+        rows = self.stories[(self.stories["phase"] == "final") & (self.stories["loss"] == loss)]
+        return rows.pivot(index="seed", columns="story", values=column)
+
+    def by_seed(self, loss: str) -> pd.DataFrame:
+        """A loss's final runs on test, indexed by seed: nll (nats a token) and accuracy."""
+        sums = {c: self.by_story(loss, c).sum(axis=1) for c in ("nll", "correct", "tokens")}
+        return pd.DataFrame(
+            {"nll": sums["nll"] / sums["tokens"], "accuracy": sums["correct"] / sums["tokens"]}
+        )
+
+
+def read(folder: str | Path) -> Results:
+    """The results in a folder. Raises SquentropyError where a file is missing or damaged."""
+    folder = Path(folder)
+    study = params.load([folder / "params.yaml"])
+    metrics = _table(folder / "metrics.csv").set_index("loss")
+    absent = [loss for loss in study.sweep.losses if loss not in metrics.index]
+    if absent:
+        raise SquentropyError(
+            f"{folder / 'metrics.csv'}: has no row for {', '.join(absent)}; run the study again"
+        )
+    return Results(
+        study=study,
+        corpus=read_json(folder / "corpus.json"),
+        selected=read_json(folder / "selected.json"),
+        samples=read_json(folder / "samples.json"),
+        sweep=_table(folder / "sweep.csv"),
+        history=_table(folder / "history.csv"),
+        metrics=metrics.loc[list(study.sweep.losses)],
+        reported=_table(folder / "reported.csv"),
+        stories=_table(folder / "stories.csv"),
+    )
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise SquentropyError(f"{path}: does not exist; make it first") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SquentropyError(
+            f"{path}: is damaged ({error}); delete it and run the study again"
+        ) from None

@@ -1,0 +1,176 @@
+"""A run's folder: what was trained, what it came to, and its weights.
+
+    run.json            the cell, its parameters, the hashes of data and code, the outcome
+    history.csv         train loss, train nll and validation nll by iteration
+    model.safetensors   the weights, where they are kept
+    test.json           the scores of a split, story by story (squentropy evaluate)
+    samples.json        stories (squentropy sample)
+
+Every file is a function of parameters, data and code: none holds a time or a path.
+"""
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from squentropy import code, evaluation, sampling, storage
+from squentropy.errors import SquentropyError
+from squentropy.losses import INVERSE_LINKS, LOSSES
+from squentropy.model import GPT, Config
+from squentropy.params import Cell, Study
+from squentropy.tokens import TokenFolder
+from squentropy.training import Result, pick_device, train
+
+if TYPE_CHECKING:
+    import tiktoken
+
+HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
+
+
+def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict:
+    """Train a cell and write its folder, run.json last; returns what run.json holds."""
+    model, result = train(study, cell, tokens)
+    keep_weights = cell.phase != "sweep" or study.sweep.keep_weights
+    weights = folder / "model.safetensors"
+    if keep_weights:
+        with storage.atomic(weights) as path:
+            safetensors.torch.save_file(model.state_dict(), path)
+    _write_history(folder / "history.csv", result)
+    run = {
+        "cell": asdict(cell),
+        "params": study.training_keys(cell.phase),
+        "code": code.digest(*code.TRAINING, loss=cell.loss),
+        "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
+        "vocab_size": tokens.vocab_size,
+        "parameters": model.parameter_count(),
+        "status": result.status,
+        "iterations": result.iterations,
+        "diverged_at": result.diverged_at,
+        "train_loss": result.train_loss,
+        "train_nll": result.train_nll,
+        "validation_nll": result.validation.mean_nll() if result.validation else None,
+        "validation_accuracy": float(result.validation.correct.mean())
+        if result.validation
+        else None,
+        "model_sha256": storage.sha256(weights) if keep_weights else None,
+    }
+    storage.write_json(folder / "run.json", run)
+    return run
+
+
+def _write_history(path: Path, result: Result) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    for row in result.history:
+        writer.writerow({key: f"{row[key]:.10g}" for key in HISTORY})
+    storage.write_text(path, text.getvalue())
+
+
+def read_run(folder: str | Path) -> dict:
+    return storage.read_json(Path(folder) / "run.json")
+
+
+def load_model(folder: str | Path, device: torch.device) -> GPT:
+    """The trained model of a run. Raises SquentropyError where the weights are not the run's."""
+    folder = Path(folder)
+    run = read_run(folder)
+    if run["model_sha256"] is None:
+        raise SquentropyError(
+            f"{folder}: this run kept no weights; set sweep.keep_weights to true and run again"
+        )
+    path = storage.verified(folder / "model.safetensors", run["model_sha256"])
+    cell = run["cell"]
+    config = Config(
+        run["vocab_size"],
+        n_layer=cell["n_layer"],
+        dropout=cell["dropout"],
+        **run["params"]["model"],
+    )
+    model = GPT(config)
+    model.load_state_dict(safetensors.torch.load_file(path))
+    return model.to(device).eval()
+
+
+def _check_tokens(run: dict, folder: Path, tokens: TokenFolder) -> None:
+    if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
+        raise SquentropyError(
+            f"{folder}: was trained on other tokens than {tokens.folder} holds; "
+            "name the tokens it was trained on, or train it again"
+        )
+
+
+def evaluate_run(
+    study: Study, folder: Path, tokens: TokenFolder, sizes: list[int], split: str
+) -> dict:
+    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8."""
+    run = read_run(folder)
+    _check_tokens(run, folder, tokens)
+    scores: dict[str, Any] = {"run_sha256": storage.sha256(folder / "run.json")}
+    scores |= {"split": split, "status": run["status"]}
+    if run["status"] == "ok":
+        torch.set_num_threads(study.train.threads)
+        cell, params = Cell(**run["cell"]), study.evaluate
+        model = load_model(folder, pick_device(study.train.device))
+        data = tokens.split(split)
+        link = INVERSE_LINKS.get(cell.loss)
+        result = evaluation.score_split(
+            model, data, tokens.end_of_text, batch_tokens=params.batch_tokens, link=link
+        )
+        estimate = evaluation.random_batch_estimate(
+            model,
+            data,
+            LOSSES[cell.loss],
+            batches=params.seed_batches,
+            batch_size=study.train.batch_size,
+            seed=cell.seed,
+        )
+        scores["seed_estimate"] = {"nll": estimate[0], "loss": estimate[1]}
+        linked = result.link_nll
+        scores["stories"] = {
+            "tokens": result.tokens.tolist(),
+            "bytes": sizes,
+            "nll": _rounded(result.by_story(result.nll)),
+            "correct": result.by_story(result.correct).astype(int).tolist(),
+            "link_nll": None if linked is None else _rounded(result.by_story(linked)),
+        }
+    storage.write_json(folder / f"{split}.json", scores)
+    return scores
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Six decimals, 1e-6 nats a story: well below float32's own error."""
+    return np.round(values, 6).tolist()
+
+
+def sample_run(
+    study: Study, folder: Path, tokens: TokenFolder, encoding: "tiktoken.Encoding"
+) -> list[dict]:
+    """Stories of a run from the study's prompts, written to samples.json."""
+    run = read_run(folder)
+    _check_tokens(run, folder, tokens)
+    stories: list[dict] = []
+    if run["status"] == "ok":
+        torch.set_num_threads(study.train.threads)
+        model = load_model(folder, pick_device(study.train.device))
+        params = study.sample
+        settings = {"temperature": params.temperature, "top_k": params.top_k}
+        told = sampling.tell(
+            model,
+            encoding,
+            params.prompts,
+            max_tokens=params.max_tokens,
+            seed=params.seed,
+            **settings,
+        )
+        cell = run["cell"]
+        origin = {key: cell[key] for key in ("phase", "loss", "seed")}
+        stories = [{**origin, **settings, **story} for story in told]
+    storage.write_json(folder / "samples.json", stories)
+    return stories

@@ -1,0 +1,682 @@
+"""What the cells of notebooks/report.ipynb show: tables, figures and sentences from the results.
+
+Each function takes Results and returns HTML. Whatever comes from data, stories above all, is
+escaped: it is shown, never interpreted. Sentences follow the numbers; none is written by hand.
+"""
+
+import ast
+import base64
+import html
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy import figures, theory
+from squentropy.errors import SquentropyError
+from squentropy.results import BASELINE, Results, label
+
+SQUARED = ("mse", "mse_weighted", "squentropy", "squentropy_tenth", "squentropy_weighted", "brier")
+"""The losses with a squared term among those that come with the project."""
+
+DASH = "–"
+
+
+class Html(str):
+    """Text that a notebook shows as HTML."""
+
+    def _repr_html_(self) -> str:
+        return self
+
+
+# --- the answer ---------------------------------------------------------------------------------
+
+
+def answer(r: Results) -> Html:
+    """The study's answer: the verdict, the best loss, every difference, and what intervals say."""
+    if not r.scored:
+        return _paragraphs("Every final run diverged, so this study has no answer.")
+    best = r.scored[0]
+    lowest = (
+        f"The lowest test perplexity, {_value(r.metrics.loc[best], 'test_ppl', number)}, was "
+        f"reached with {_label(best)}."
+    )
+    if _compared(r):
+        return Html(_paragraphs(_verdict(r), lowest) + _comparison(r) + _paragraphs(_seeds(r)))
+    why = "has no scored run here" if BASELINE in r.losses else "is not part of this study"
+    if r.scored == [BASELINE]:
+        alone = "No other loss has a scored run, so there is nothing to compare it with."
+    else:
+        alone = f"Cross entropy {why}, so nothing is compared with it."
+    return _paragraphs(lowest, alone, _seeds(r))
+
+
+def _verdict(r: Results) -> str:
+    """Whether a squared loss belongs, as far as this study can tell."""
+    squared = [loss for loss in _compared(r) if loss in SQUARED]
+    if not squared:
+        return "None of the losses compared here has a squared term."
+    better, same, worse = _split(r, squared)
+    if better:
+        verdict = f"Yes, here: {_names(better)} did better than cross entropy."
+    elif not same:
+        verdict = (
+            "Not here: every loss with a squared term did worse than cross entropy, beyond chance."
+        )
+    elif worse:
+        verdict = (
+            f"Nothing here speaks for it: none did better than cross entropy, {_names(worse)} did "
+            f"worse, and {_names(same)} cannot be told from it."
+        )
+    else:
+        verdict = "Not shown either way: none can be told from cross entropy."
+    return f"<strong>Does a squared loss belong in a language model? {verdict}</strong>"
+
+
+def _comparison(r: Results) -> str:
+    """Every compared loss, with its difference in nats a token."""
+    better, same, worse = _split(r, _compared(r))
+    points = []
+    for losses, what in (
+        (better, "Better than cross entropy beyond chance"),
+        (same, "Not told apart from cross entropy"),
+        (worse, "Worse than cross entropy beyond chance"),
+    ):
+        gaps = (
+            f"{_label(loss)} {_value(r.metrics.loc[loss], 'difference', signed)}" for loss in losses
+        )
+        points += [f"<li>{what}: {', '.join(gaps)}</li>"] if losses else []
+    return (
+        f"<ul>{''.join(points)}</ul><p>Differences are test nll in nats a token, paired by story "
+        f"and seed, with {_percent(r)} intervals. Beyond chance: p, corrected for the number of "
+        f"losses, is below {1 - r.study.evaluate.confidence:.3g}.</p>"
+    )
+
+
+def _seeds(r: Results) -> str:
+    """What the intervals can and cannot speak of."""
+    n = r.metrics["n_seeds"]
+    if len(r.study.final.seeds) == 1:
+        return (
+            "One seed was trained. The intervals speak about the choice of test stories alone; "
+            "how much another seed would change is not known."
+        )
+    fewest = int(n[n > 0].min())
+    if fewest < 2:
+        return (
+            f"{_listed(_label(x) for x in n.index[n == 1])} finished with one seed only, so there "
+            "the interval speaks about stories alone."
+        )
+    return (
+        f"{_count(len(r.study.final.seeds), 'seed')} were trained a loss. That is few for judging "
+        "how results vary from seed to seed, and the intervals are as wide as that asks."
+    )
+
+
+def _compared(r: Results) -> list[str]:
+    return [loss for loss in r.ranked if pd.notna(r.metrics.at[loss, "difference"])]
+
+
+def _split(r: Results, losses: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """(better, not told apart, worse) than cross entropy, by the corrected p-value."""
+    better, same, worse = [], [], []
+    for loss in losses:
+        gap, p = r.metrics.at[loss, "difference"], r.metrics.at[loss, "p_value"]
+        told_apart = p < 1 - r.study.evaluate.confidence  # False where p is missing
+        (same if not told_apart else better if gap < 0 else worse).append(loss)
+    return better, same, worse
+
+
+# --- what was studied ---------------------------------------------------------------------------
+
+_F2 = "<i>f</i><sub>j</sub><sup>2</sup>"
+_WRONG = f"Σ<sub>j≠y</sub> {_F2}"
+_TRUE = "(<i>f</i><sub>y</sub> − 1)<sup>2</sup>"
+_CE = "−log <i>p</i><sub>y</sub>"
+_FORMULAS = {
+    "cross_entropy": (_CE, "the baseline of every language model"),
+    "mse": (f"1/<i>C</i> ({_TRUE} + {_WRONG})", "the seed study’s first attempt"),
+    "mse_weighted": (
+        f"1/<i>C</i> (100 {_TRUE} + {_WRONG})",
+        "the seed study’s second attempt; the form of Hui &amp; Belkin 2020",
+    ),
+    "squentropy": (f"{_CE} + 1/(<i>C</i>−1) {_WRONG}", "Hui, Wright &amp; Belkin 2023"),
+    "squentropy_tenth": (f"{_CE} + 0.1/(<i>C</i>−1) {_WRONG}", "squentropy, a smaller square term"),
+    "squentropy_weighted": (
+        f"{_CE} + 1/<i>C</i> (65 {_TRUE} + {_WRONG})",
+        "the seed study’s code, which it calls squentropy",
+    ),
+    "z_loss": (f"{_CE} + 10<sup>−4</sup> log<sup>2</sup> <i>Z</i>", "Chowdhery et al. 2022"),
+    "brier": (
+        "Σ<sub>j</sub> (1[<i>j</i>=<i>y</i>] − <i>p</i><sub>j</sub>)<sup>2</sup>",
+        "Brier 1950; a proper score, Shao et al. 2024",
+    ),
+}
+
+
+def losses_table(r: Results) -> Html:
+    """The losses of the study with definition and source."""
+    rows = []
+    for loss in r.losses:
+        formula, source = _FORMULAS.get(loss, (_escape(_docstring(loss)), ""))
+        name = f"{_label(loss)}<br><code>{_escape(loss)}</code>"
+        rows.append([name, f'<span class="formula">{formula}</span>', source])
+    return table(["loss", "definition, mean over positions", "source"], rows, text=3)
+
+
+def _docstring(loss: str) -> str:
+    """The first line of a loss's docstring; read as text, since importing torch takes seconds."""
+    source = Path(__file__).with_name("losses.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == loss:
+            return (ast.get_docstring(node) or DASH).splitlines()[0]
+    return DASH
+
+
+def corpus_sentence(r: Results) -> Html:
+    """Which stories, how many classes, and what context alone is worth."""
+    c, s = r.corpus, r.study
+    where = {
+        "grammar": "a probabilistic grammar of this project: simple words, characters, a place, a "
+        "wish, a problem and an ending. They are synthetic, and every choice in them has a known "
+        "probability",
+        "hub": f"the data set {_escape(s.corpus.hub.dataset)}, revision "
+        f"<code>{_escape(s.corpus.hub.revision[:12])}</code>",
+        "files": "files of the user",
+    }[c["source"]]
+    encoding = "GPT-2’s" if s.tokens.encoding == "gpt2" else "a byte-level BPE of the train split"
+    sentences = [
+        f"The stories come from {where} (licence: {_escape(c['licence'])}). The tokens are "
+        f"{encoding}, {_int(c['vocab_size'])} classes. A model that knew how often each token "
+        f"occurs, and nothing of the context, would reach {nats(c['unigram_nll'])} nats a token on "
+        f"test, a perplexity of {number(math.exp(c['unigram_nll']))}."
+    ]
+    if c["source_nll"] is not None:
+        error = c["source_nll_se"]
+        spread = "" if error is None else f" (standard error {nats(error)})"
+        sentences.append(
+            f"The exact entropy of the test stories under the grammar is {nats(c['source_nll'])} "
+            f"nats a token{spread}, a perplexity of {number(math.exp(c['source_nll']))}: no model "
+            "can be below it but by chance."
+        )
+    return _paragraphs(*sentences)
+
+
+def corpus_table(r: Results) -> Html:
+    """Stories, bytes and tokens of the splits."""
+    rows = [
+        [name, *(_int(split[key]) for key in ("stories", "bytes", "tokens"))]
+        for name, split in r.corpus["splits"].items()
+    ]
+    return table(["split", "stories", "bytes", "tokens"], rows)
+
+
+def model_sentence(r: Results) -> Html:
+    """The model's shape and how long it was trained."""
+    s, sizes = r.study, r.metrics["parameters"].dropna()
+    tokens = s.train.batch_size * s.train.accumulation * s.model.block_size
+    many = f"{_int(sizes.min())} to {_int(sizes.max())}" if sizes.nunique() > 1 else None
+    size = (
+        f" The selected models have {many or _int(sizes.iloc[0])} parameters." if len(sizes) else ""
+    )
+    return _paragraphs(
+        f"The model has GPT-2’s shape: {s.model.n_embd} wide, {s.model.n_head} heads, a context of "
+        f"{s.model.block_size} tokens, {_either(s.sweep.n_layer)} layers.{size} An iteration sees "
+        f"{_int(tokens)} tokens. A cell of the grid is trained for {_int(s.sweep.max_iters)} "
+        f"iterations ({_int(tokens * s.sweep.max_iters)} tokens), a final run for "
+        f"{_int(s.final.max_iters)} ({_int(tokens * s.final.max_iters)} tokens); the learning rate "
+        f"rises over the first {s.sweep.warmup_iters} and {s.final.warmup_iters}, so that the "
+        "nominal rate is reached, and falls along a cosine."
+    )
+
+
+def judging(r: Results) -> Html:
+    """How many cells, seeds and resamples."""
+    s = r.study
+    cells = len(s.sweep.lr) * len(s.sweep.dropout) * len(s.sweep.n_layer)
+    grid = (
+        f"learning rate {_either(plain(x) for x in s.sweep.lr)} × dropout "
+        f"{_either(plain(x) for x in s.sweep.dropout)} × layers {_either(s.sweep.n_layer)}"
+    )
+    return _paragraphs(
+        f"Each of the {len(r.losses)} losses had the same grid of {cells} cells ({grid}), the same "
+        "budget, and at a seed the same initial weights and batches. The cell of lowest validation "
+        f"nll was taken and trained anew with {_count(len(s.final.seeds), 'seed')}. The "
+        f"{_int(r.corpus['splits']['test']['stories'])} test stories were read once, at the end.",
+        f"Intervals hold {_percent(r)}. Stories are resampled {_int(s.evaluate.bootstrap)} times, "
+        "jointly for all seeds; seeds are too few to resample and enter with Student’s t. Test "
+        "p-values are two-sided and corrected by Holm’s rule.",
+    )
+
+
+# --- what came out ------------------------------------------------------------------------------
+
+
+def final_table(r: Results) -> Html:
+    """Every loss on test, the best first."""
+    head = ["loss", "perplexity", "nll, nats a token", "bits a byte", "accuracy", "seeds"]
+    rows = []
+    for loss in r.ranked:
+        row = r.metrics.loc[loss]
+        seeds = f"{row['n_seeds']:.0f}"
+        if row["diverged"]:
+            seeds += f" ({row['diverged']:.0f} diverged)"
+        if loss not in r.scored:
+            rows.append([_label(loss), "diverged", DASH, DASH, DASH, seeds])
+            continue
+        rows.append([
+            _label(loss), _value(row, "test_ppl", number), _value(row, "test_nll", nats),
+            nats(row["test_bits_per_byte"]), f"{100 * row['test_accuracy']:.1f} %", seeds,
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def difference_table(r: Results) -> Html:
+    """Difference to cross entropy and excess over the source, where there are any."""
+    compared, excess = _compared(r), r.metrics["excess"].notna().any()
+    if not compared and not excess:
+        return Html()
+    head = ["loss"]
+    head += ["nll − cross entropy’s", "p, corrected"] if compared else []
+    head += ["nll − source’s entropy"] if excess else []
+    rows = []
+    for loss in r.scored:
+        row = r.metrics.loc[loss]
+        cells = [_label(loss)]
+        if compared:
+            cells += [_value(row, "difference", signed), p_value(row["p_value"])]
+        if excess:
+            cells.append(_value(row, "excess", signed))
+        rows.append(cells)
+    return table(head, rows)
+
+
+def link_sentence(r: Results) -> Html:
+    """What the inverse link makes of the outputs of the pure squared losses."""
+    losses = [x for x in r.scored if pd.notna(r.metrics.at[x, "inverse_link_nll"])]
+    if not losses:
+        return Html()
+    parts = [
+        f"{_label(loss)} from {number(r.metrics.at[loss, 'test_ppl'])} to "
+        f"{number(math.exp(r.metrics.at[loss, 'inverse_link_nll']))}"
+        for loss in losses
+    ]
+    return _paragraphs(
+        "The outputs of a pure squared loss are not logits, so their softmax is nearly flat. Read "
+        f"by the inverse link instead, test perplexity goes for {_listed(parts)}."
+    )
+
+
+def seed_estimate_table(r: Results) -> Html:
+    """The seed study's estimator of perplexity beside the whole test split."""
+    rows = [
+        [_label(x), number(r.metrics.at[x, "seed_ppl"]), number(r.metrics.at[x, "test_ppl"])]
+        for x in r.scored
+    ]
+    batches = f"from {r.study.evaluate.seed_batches} random batches, as the seed study has it"
+    return table(["loss", f"perplexity {batches}", "perplexity, whole test split"], rows)
+
+
+def convergence(r: Results) -> Html:
+    """Whether validation nll was still falling when training ended."""
+    falling = []
+    for loss in r.scored:
+        rows = r.history[(r.history["phase"] == "final") & (r.history["loss"] == loss)]
+        mean = rows.groupby("iteration")["validation_nll"].mean()
+        if len(mean) > 1:
+            falling.append((mean.iloc[-2] - mean.iloc[-1], loss, mean.index[-1] - mean.index[-2]))
+    if not falling:
+        return Html()
+    parts = [f"{_label(loss)} {signed(-fall)}" for fall, loss, _ in falling]
+    return _paragraphs(
+        f"Over the last {_int(falling[0][2])} iterations validation nll changed by (nats a token): "
+        f"{', '.join(parts)}. A change well below zero says that more training would have lowered "
+        "it further."
+    )
+
+
+def selected_table(r: Results) -> Html:
+    """The selected cell of each loss, edges of the grid and diverged cells."""
+    cells = len(r.sweep) // max(1, r.sweep["loss"].nunique())
+    rows = []
+    for loss in r.losses:
+        chosen = r.selected[loss]
+        gone, nll = chosen["diverged"], chosen["validation_nll"]
+        at = {key: plain(chosen[key]) for key in ("lr", "dropout", "n_layer")}
+        at = {key: f"{text} ←" if key in chosen["edge"] else text for key, text in at.items()}
+        if gone == cells:
+            at = dict.fromkeys(at, DASH)
+        rows.append([
+            _label(loss), *at.values(), DASH if nll is None else number(_exp(nll)),
+            f"{gone} of {cells}",
+        ])  # fmt: skip
+    head = ["loss", "learning rate", "dropout", "layers", "validation perplexity", "diverged cells"]
+    return table(head, rows)
+
+
+def grid_sentence(r: Results) -> Html:
+    """Edges and diverged cells in words."""
+    words = {"lr": "learning rate", "dropout": "dropout", "n_layer": "number of layers"}
+    cells = len(r.sweep) // max(1, r.sweep["loss"].nunique())
+    alive = [loss for loss in r.losses if r.selected[loss]["diverged"] < cells]
+    sentences = []
+    for key, word in words.items():
+        at_edge = [loss for loss in alive if key in r.selected[loss]["edge"]]
+        whose = "every loss" if at_edge == alive else _names(at_edge)
+        sentences += [f"the {word} of {whose}"] if at_edge else []
+    text = (
+        f"An arrow (←) marks a selected value at the edge of its grid: {_listed(sentences)}. There "
+        "the best value may lie outside."
+        if sentences
+        else "No selected value lies at the edge of its grid."
+    )
+    gone = r.sweep[r.sweep["status"] == "diverged"]
+    if len(gone):
+        rates = ", ".join(
+            f"{n} at learning rate {plain(lr)}" for lr, n in gone.groupby("lr").size().items()
+        )
+        text += f" {len(gone)} of {len(r.sweep)} cells diverged: {rates}."
+    else:
+        text += " No cell diverged."
+    lost = [loss for loss in r.losses if loss not in alive]
+    if lost:
+        text += f" Every cell of {_names(lost)} diverged."
+    return _paragraphs(text)
+
+
+def reported_table(r: Results) -> Html:
+    """The seed study's numbers beside ours."""
+    rows = [
+        [_escape(row.measure), _label(row.loss), f"{row.reported:g}", number(row.reproduced),
+         _escape(row.what)]
+        for row in r.reported.itertuples(index=False)
+    ]  # fmt: skip
+    return table(["measure", "loss", "reported", "here", "what ours is"], rows, text=2, last=True)
+
+
+def implied_table(r: Results) -> Html:
+    """The perplexity that each reported test loss implies, beside the reported one."""
+    rows = []
+    for loss, group in r.reported.groupby("loss", sort=False):
+        by = group.set_index("measure")["reported"]
+        rows.append([
+            _label(loss), f"{by['train loss']:g}", f"{by['test loss']:g}",
+            f"{by['test perplexity']:g}", f"{math.exp(by['test loss']):.1f}",
+        ])  # fmt: skip
+    head = ["reported", "train loss", "test loss", "test perplexity", "exp(test loss)"]
+    return table(head, rows)
+
+
+def stories(r: Results, prompts: int = 3) -> Html:
+    """Sampled stories side by side, a block a prompt: the first seed of each loss's final runs."""
+    blocks = []
+    known = list(dict.fromkeys(s["prompt"] for s in r.samples))
+    for prompt in known[:prompts]:
+        cards, seen = [], set()
+        for s in r.samples:
+            if s["phase"] != "final" or s["prompt"] != prompt or s["loss"] in seen:
+                continue
+            seen.add(s["loss"])
+            end = "ended by itself" if s["ended"] else "cut at the limit"
+            text = s["text"].removeprefix(prompt)
+            start = f"<b>{_escape(prompt)}</b>" if len(text) < len(s["text"]) else ""
+            cards.append(
+                f'<article class="story"><h4>{_label(s["loss"])}</h4><p>{start}{_escape(text)}</p>'
+                f"<footer>seed {s['seed']}, {s['tokens']} tokens, {end}</footer></article>"
+            )
+        blocks.append(f'<h3>“{_escape(prompt)} …”</h3><div class="stories">{"".join(cards)}</div>')
+    if not blocks:
+        return _paragraphs("No stories were sampled.")
+    s = r.study.sample
+    how = "greedily" if s.temperature == 0 else f"at temperature {s.temperature:g}"
+    top = f", from the {s.top_k} likeliest tokens" if s.top_k and s.temperature else ""
+    rest = "" if len(known) <= prompts else f" {len(known) - prompts} more prompts are in the file."
+    return Html(
+        f"<p>Sampled {how}{top}. All stories: <code>samples.json</code>.{rest}</p>"
+        + "".join(blocks)
+    )
+
+
+def floor_table(r: Results) -> Html:
+    """Squentropy's loss of nll at its own optimum, by kind of context and size of vocabulary."""
+    sizes = sorted({r.corpus["vocab_size"], 50257})
+    head = ["in a context where", *(f"<i>C</i> = {_int(c)}" for c in sizes)]
+    head += [f"<i>C</i> = {_int(sizes[0])}, square term × 0.1"]
+    rows = []
+    for context, pi in theory.CONTEXTS.items():
+        floors = [theory.squentropy_floor(pi, c) for c in sizes]
+        floors.append(theory.squentropy_floor(pi, sizes[0], factor=0.1))
+        rows.append([context, *(nats(floor) for floor in floors)])
+    return table(head, rows)
+
+
+def limits(r: Results) -> Html:
+    """What this study cannot say."""
+    s = r.study
+    points = [
+        f"The models are small and trained briefly: {_int(s.final.max_iters)} iterations. What "
+        "holds here need not hold for a large model trained to convergence.",
+        f"Hyperparameters were chosen after {_int(s.sweep.max_iters)} iterations with one seed a "
+        "cell; a longer sweep may choose otherwise.",
+    ]
+    if r.corpus["source"] == "grammar":
+        points.append(
+            "The stories are synthetic. They have a known entropy, and less variety than any text "
+            "that people wrote."
+        )
+    if r.corpus["vocab_size"] < 20000:
+        points.append(
+            f"The vocabulary has {_int(r.corpus['vocab_size'])} classes. Square terms are divided "
+            "by that number, so with GPT-2’s 50 257 they weigh differently."
+        )
+    if len(s.final.seeds) < 5:
+        points.append(f"{_count(len(s.final.seeds), 'seed')}: {_seeds(r)}")
+    points.append("One corpus, one language, one architecture, one optimiser.")
+    return Html("<ul>" + "".join(f"<li>{point}</li>" for point in points) + "</ul>")
+
+
+def commands(r: Results) -> Html:
+    """The commands that make this study and page again."""
+    name = r.study.study
+    study = "make study" if name == "grammar" else f"make study STUDY=studies/{name}.yaml"
+    lines = [
+        f"{study}    # everything, from the data to this page",
+        f"squentropy figures results/{name} report/{name}/figures",
+        f"squentropy report results/{name} report/{name}/figures report/{name}/index.html",
+    ]
+    return Html(f"<pre>{_escape(chr(10).join(lines))}</pre>")
+
+
+def parameters(r: Results) -> Html:
+    """The resolved parameters, folded."""
+    return Html(
+        "<details><summary>Every parameter of this study</summary>"
+        f"<pre>{_escape(r.study.dump())}</pre></details>"
+    )
+
+
+# --- the figures --------------------------------------------------------------------------------
+
+
+def perplexity_figure(r: Results, folder: str | Path) -> Html:
+    """Test perplexity by loss."""
+    lines = "the entropy of token frequencies"
+    if r.corpus["source_nll"] is not None:
+        lines = f"the source’s own entropy, which no model can beat but by chance, and {lines}"
+    return figure(
+        folder,
+        "perplexity",
+        f"Test perplexity of {_names(r.ranked)}, from the lowest to the highest, with intervals",
+        f"Test perplexity by loss. Dashed: {lines}, as perplexities.",
+    )
+
+
+def difference_figure(r: Results, folder: str | Path) -> Html:
+    """The forest plot; a sentence where nothing is compared with cross entropy."""
+    if "differences" not in figures.names(r.study):
+        return _paragraphs("Without cross entropy and another loss there is nothing to compare.")
+    return figure(
+        folder,
+        "differences",
+        "Forest plot: test nll of each loss minus cross entropy’s, with intervals and p-values",
+        "Test nll minus cross entropy’s. A bar that crosses the line at zero leaves open which of "
+        "the two is better.",
+    )
+
+
+def accuracy_figure(r: Results, folder: str | Path) -> Html:
+    """Accuracy against perplexity."""
+    linked = r.metrics["inverse_link_nll"].notna().any()
+    hollow = " Hollow: the same model read by the inverse link." if linked else ""
+    return figure(
+        folder,
+        "accuracy",
+        "Scatter plot: top-1 accuracy against test perplexity, a point a loss",
+        f"Top-1 accuracy against test perplexity; up and left is better.{hollow}",
+    )
+
+
+def curves_figure(r: Results, folder: str | Path) -> Html:
+    """Learning curves."""
+    bands = (
+        "Lines are means over seeds, bands reach from the lowest seed to the highest."
+        if len(r.study.final.seeds) > 1
+        else "One seed."
+    )
+    return figure(
+        folder,
+        "learning_curves",
+        "Learning curves: train and validation nll by iteration, a panel a loss",
+        f"The final runs. All curves show nll, whatever the training objective. {bands}",
+    )
+
+
+def grid_figure(r: Results, folder: str | Path) -> Html:
+    """The grid."""
+    return figure(
+        folder,
+        "grid",
+        "Heat maps: validation perplexity of every cell of the grid, a panel a loss",
+        f"The grid after {_int(r.study.sweep.max_iters)} iterations a cell.",
+    )
+
+
+# --- pieces -------------------------------------------------------------------------------------
+
+
+def figure(folder: str | Path, name: str, alt: str, caption: str) -> Html:
+    """A figure inside the page. Raises SquentropyError where it has not been drawn.
+
+    As an image it cannot run scripts or load anything, whatever is in the file.
+    """
+    path = Path(folder) / f"{name}.svg"
+    try:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+    except FileNotFoundError:
+        raise SquentropyError(f"{path}: does not exist; draw the figures first") from None
+    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{_escape(alt)}">'
+    return Html(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+
+
+def table(head: list[str], rows: list[list[str]], text: int = 1, last: bool = False) -> Html:
+    """An HTML table of cells that are HTML already; `text` columns, and the last, align left."""
+
+    def row(cells: list[str], tag: str) -> str:
+        left = [i < text or (last and i == len(cells) - 1) for i in range(len(cells))]
+        return "".join(
+            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>"
+            for cell, is_left in zip(cells, left, strict=True)
+        )
+
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
+    top = f"<thead><tr>{row(head, 'th')}</tr></thead>"
+    return Html(f'<div class="table"><table>{top}<tbody>{body}</tbody></table></div>')
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands apart."""
+    if value is None or pd.isna(value):
+        return DASH
+    if math.isinf(value):
+        return "∞"
+    if abs(value) >= 1e6:
+        return f"{value:.1e}"
+    return _int(value) if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def nats(value: float | None) -> str:
+    return DASH if value is None or pd.isna(value) else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    return DASH if value is None or pd.isna(value) else f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    return DASH if pd.isna(p) else "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def plain(value: float) -> str:
+    """A number without exponent: 0.000006."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
+def _value(row: pd.Series, name: str, style) -> str:
+    """An estimate with its interval, or alone where it has none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(row[name]):
+        return DASH
+    if pd.isna(low) or pd.isna(high):
+        return style(row[name])
+    return f'{style(row[name])} <span class="ci">[{style(low)}, {style(high)}]</span>'
+
+
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _escape(text: str) -> str:
+    """Text as it is, in HTML; what could hide or reorder other text becomes a visible sign."""
+    return html.escape(_INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n")))
+
+
+def _label(loss: str) -> str:
+    return _escape(label(loss))
+
+
+def _names(losses: Iterable[str]) -> str:
+    return _listed(_label(loss) for loss in losses)
+
+
+def _listed(parts: Iterable[str], word: str = "and") -> str:
+    """a, b and c"""
+    parts = list(parts)
+    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _either(values: Iterable) -> str:
+    return _listed((str(value) for value in values), "or")
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+    name = one if n == 1 else many or f"{one}s"
+    return f"{words[n].lower() if n < len(words) else n} {name}"
+
+
+def _int(value: float) -> str:
+    """An integer with thousands apart by a narrow space."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _exp(nll: float) -> float:
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def _percent(r: Results) -> str:
+    return f"{100 * r.study.evaluate.confidence:g} %"
+
+
+def _paragraphs(*texts: str) -> Html:
+    return Html("".join(f"<p>{text[0].upper()}{text[1:]}</p>" for text in texts if text))

@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all, and how to tell that one is still what was written."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from squentropy.errors import SquentropyError
+
+_HINTS = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "no permission; make the folder writable, or choose another",
+    errno.EPERM: "no permission; make the folder writable, or choose another",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a file stands where a folder should be; move it away",
+    errno.EEXIST: "a file stands where a folder should be; move it away",
+}
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` when the block ends well.
+
+    After any error, or a kill, `path` is what it was before. Raises SquentropyError where the
+    file system refuses.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _HINTS:
+            raise
+        raise SquentropyError(f"{path}: cannot be written: {_HINTS[error.errno]}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Readable JSON. NaN and infinity, which JSON lacks, raise ValueError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Raises SquentropyError where the file is missing, cut short or not JSON."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise SquentropyError(f"{path}: does not exist; make it first") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SquentropyError(
+            f"{path}: is damaged ({error}); delete it and run the study again"
+        ) from None
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified(path: str | Path, expected: str) -> Path:
+    """`path`, after its bytes were found to hash to `expected`. Raises SquentropyError."""
+    path = Path(path)
+    if not path.is_file():
+        raise SquentropyError(f"{path}: does not exist; run the study again to make it")
+    if sha256(path) != expected:
+        raise SquentropyError(
+            f"{path}: is not what its manifest says (sha256 differs): it was cut short or "
+            "changed; delete it and run the study again"
+        )
+    return path

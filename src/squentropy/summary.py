@@ -1,0 +1,57 @@
+"""The final table as text, for the terminal and the README."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy.errors import SquentropyError
+
+COLUMNS = {
+    "loss": "loss",
+    "lr": "lr",
+    "dropout": "dropout",
+    "n_layer": "layers",
+    "n_seeds": "seeds",
+    "test_nll": "test nll",
+    "test_ppl": "test perplexity",
+    "difference": "nll − cross entropy",
+    "p_value": "p",
+}
+
+
+def metrics_table(results: Path) -> str:
+    """metrics.csv as a Markdown table: nll in nats a token, with its interval."""
+    path = results / "metrics.csv"
+    if not path.is_file():
+        raise SquentropyError(f"{path}: does not exist; run `make study` first")
+    table = pd.read_csv(path)
+    for name in ("test_nll", "difference"):
+        table[name] = [_interval(row, name) for _, row in table.iterrows()]
+    table["test_ppl"] = [_number(value, ".2f") for value in table["test_ppl"]]
+    table["p_value"] = [_number(value, ".3f") for value in table["p_value"]]
+    for name in ("lr", "dropout"):
+        table[name] = [f"{value:g}" for value in table[name]]
+    table = table[list(COLUMNS)].rename(columns=COLUMNS)
+    return _markdown(table.astype(str))
+
+
+def _number(value: float, style: str) -> str:
+    return "—" if pd.isna(value) else format(value, style)
+
+
+def _interval(row: pd.Series, name: str) -> str:
+    if pd.isna(row[name]):
+        return "—"
+    ends = f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
+    return f"{row[name]:.3f}" + ("" if pd.isna(row[f"{name}_low"]) else ends)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """Columns padded, so that the table reads well as plain text too."""
+    rows = [list(table.columns), *table.values.tolist()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in rows
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

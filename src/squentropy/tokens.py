@@ -1,0 +1,67 @@
+"""Token files, as `squentropy tokenize` writes them, read back.
+
+The folder holds, for each split, `SPLIT.bin` (uint16 ids, every story followed by the
+end-of-text token) and `SPLIT.offsets.npy` (int64, story i is ids[offsets[i]:offsets[i + 1]]);
+`encoding.tiktoken`, the vocabulary; and `manifest.json`, with counts and hashes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from squentropy import storage
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TokenFolder:
+    """A folder that `tokenize` wrote, each file verified against the manifest when opened."""
+
+    folder: Path
+    manifest: dict
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "TokenFolder":
+        return cls(Path(folder), storage.read_json(Path(folder) / "manifest.json"))
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest["vocab_size"]
+
+    @property
+    def end_of_text(self) -> int:
+        return self.manifest["end_of_text"]
+
+    def split(self, name: str) -> "Split":
+        entry = self.manifest["splits"][name]
+        ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
+        offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])
+        return Split(np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tokens of a split: ids (T,) uint16 and offsets (stories + 1,) int64."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def story(self, index: int) -> np.ndarray:
+        """Story `index` with its end-of-text token."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    def head(self, stories: int) -> "Split":
+        """The first `stories` stories, or all where there are fewer."""
+        offsets = self.offsets[: stories + 1]
+        return Split(self.ids[: offsets[-1]], offsets)
+
+    def unigram_nll(self) -> float:
+        """Entropy of the token frequencies, nats a token: what a model without context reaches."""
+        counts = np.bincount(self.ids).astype(np.float64)
+        frequencies = counts[counts > 0] / counts.sum()
+        return float(-(frequencies * np.log(frequencies)).sum())

@@ -1,0 +1,185 @@
+"""The training loop of one run.
+
+    squentropy train --params params.yaml --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
+
+Every draw is a function of the seed and the iteration alone: the same seed gives the same initial
+weights and the same batches for every loss, and nothing of it depends on what ran before.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from squentropy.cpu import Noise
+from squentropy.errors import SquentropyError
+from squentropy.evaluation import Scores, score_split
+from squentropy.losses import LOSSES
+from squentropy.model import GPT, Config
+from squentropy.optimizer import AdamW
+from squentropy.params import Cell, Schedule, Study, Train
+from squentropy.tokens import Split, TokenFolder
+
+# Losses are looked at in groups on an accelerator, so that it never waits for the host.
+CHECK_EVERY = 20
+
+
+@dataclass
+class Result:
+    """What a run came to. `status` is ok or diverged; nll in nats a token, None if diverged."""
+
+    status: str
+    iterations: int
+    diverged_at: int | None
+    train_loss: float | None
+    train_nll: float | None
+    validation: Scores | None
+    history: list[dict] = field(default_factory=list)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name as in params.yaml. Raises SquentropyError where it is absent."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(n for n in ("cuda", "mps", "cpu") if available[n])
+    if not available[name]:
+        raise SquentropyError(f"train.device = {name}: this machine has none; write auto or cpu")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return getattr(torch, name)
+
+
+def build_model(study: Study, cell: Cell, vocab_size: int) -> GPT:
+    """A fresh model; its weights depend on the seed and the shape, never on the loss."""
+    torch.manual_seed(cell.seed)
+    shape = study.model.model_dump()
+    return GPT(Config(vocab_size, n_layer=cell.n_layer, dropout=cell.dropout, **shape))
+
+
+def learning_rate(iteration: int, schedule: Schedule, lr: float, min_ratio: float) -> float:
+    """Linear warm-up, then a cosine from `lr` to `min_ratio * lr` at the last iteration."""
+    if iteration < schedule.warmup_iters:
+        return lr * (iteration + 1) / (schedule.warmup_iters + 1)
+    span = max(1, schedule.max_iters - 1 - schedule.warmup_iters)
+    progress = (iteration - schedule.warmup_iters) / span
+    return lr * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def batches(
+    split: Split, params: Train, block: int, seed: int, iteration: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The micro-batches of an iteration: inputs and targets, each (batch, block) int64."""
+    draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, iteration]))
+    starts = draw.integers(0, len(split.ids) - block, size=(params.accumulation, params.batch_size))
+    for row in starts:
+        blocks = np.stack([split.ids[s : s + block + 1] for s in row]).astype(np.int64)
+        yield blocks[:, :-1], blocks[:, 1:]
+
+
+def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
+    """Train one cell from its initial weights; returns the model and what it came to."""
+    params, schedule, block = study.train, study.schedule(cell.phase), study.model.block_size
+    torch.set_num_threads(params.threads)
+    device = pick_device(params.device)
+    dtype = pick_dtype(params.dtype, device)
+    split, validation = tokens.split("train"), tokens.split("validation")
+    if len(split.ids) <= block:
+        raise SquentropyError(
+            f"{tokens.folder}: the train split has {len(split.ids)} tokens, too few for one block "
+            f"of {block} and its target; give more stories or a smaller model.block_size"
+        )
+    model = build_model(study, cell, tokens.vocab_size).to(device)
+    compile_it = params.compile == "always" or (params.compile == "auto" and device.type == "cuda")
+    forward = torch.compile(model) if compile_it else model
+    loss_function = LOSSES[cell.loss]
+    optimizer = AdamW(
+        model.parameters(),
+        beta1=params.beta1,
+        beta2=params.beta2,
+        weight_decay=params.weight_decay,
+    )
+    check_every = 1 if device.type == "cpu" else CHECK_EVERY
+
+    def look(data: Split) -> Scores:
+        return score_split(
+            model,
+            data,
+            tokens.end_of_text,
+            batch_tokens=study.evaluate.batch_tokens,
+            dtype=dtype,
+        )
+
+    history: list[dict] = []
+    losses: list[float] = []
+    pending: list[Tensor] = []
+    bar = tqdm(range(schedule.max_iters), desc=cell.name, unit="it", disable=None)
+    for iteration in bar:
+        noise = Noise(cell.seed, iteration) if device.type == "cpu" else None
+        torch.manual_seed(cell.seed * 2**32 + iteration)  # of dropout, without noise
+        total = torch.zeros((), device=device)
+        for inputs, targets in batches(split, params, block, cell.seed, iteration):
+            x, y = torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
+            with _autocast(device, dtype):
+                hidden = forward(x, noise=noise).flatten(0, 1)
+                loss = loss_function(hidden, model.output_weight, y.flatten())
+            (loss / params.accumulation).backward()
+            total += loss.detach() / params.accumulation
+        if params.grad_clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), params.grad_clip)
+        optimizer.step(learning_rate(iteration, schedule, cell.lr, params.min_lr_ratio))
+        pending.append(total)
+
+        last = iteration + 1 == schedule.max_iters
+        evaluate_now = last or (iteration + 1) % schedule.eval_interval == 0
+        if evaluate_now or len(pending) >= check_every:
+            losses += torch.stack(pending).tolist()
+            pending.clear()
+            bad = first_divergence(losses, params.divergence)
+            if bad is not None:
+                finite = losses[bad - 1] if bad else None
+                return model, Result("diverged", bad, bad, finite, None, None, history)
+            seconds = max(bar.format_dict["elapsed"], 1e-9)
+            rate = (iteration + 1) * params.accumulation * params.batch_size * block / seconds
+            bar.set_postfix_str(f"loss {losses[-1]:.3f}, {rate:,.0f} tokens/s", refresh=False)
+        if evaluate_now:
+            since = history[-1]["iteration"] if history else 0
+            stories = schedule.eval_stories
+            history.append(
+                {
+                    "iteration": iteration + 1,
+                    "train_loss": float(np.mean(losses[since:])),
+                    "train_nll": look(split.head(stories)).mean_nll(),
+                    "validation_nll": look(validation.head(stories)).mean_nll(),
+                }
+            )
+    end = history[-1]
+    result = Result(
+        "ok", schedule.max_iters, None, end["train_loss"], end["train_nll"], look(validation)
+    )
+    result.history = history
+    return model, result
+
+
+def first_divergence(losses: list[float], factor: float) -> int | None:
+    """The first iteration whose loss is not finite or above `factor` times the first loss."""
+    limit = factor * abs(losses[0])
+    return next((i for i, v in enumerate(losses) if not math.isfinite(v) or v > limit), None)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)

@@ -1,0 +1,43 @@
+"""Stories, and their tokens."""
+
+from glob import glob
+
+
+def story_files():
+    """What the corpus is made of, as far as it lies here: a change of it makes the corpus anew."""
+    if STUDY.corpus.source == "grammar":
+        return sorted(glob("src/squentropy/corpus/stories/**/*.yaml", recursive=True))
+    if STUDY.corpus.source == "files":
+        files = STUDY.corpus.files
+        patterns = [*files.train, *files.validation, *files.test]
+        return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
+    return []
+
+
+rule corpus:
+    input:
+        story_files(),
+    output:
+        expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
+        f"{DATA}/corpus/manifest.json",
+    params:
+        corpus=STUDY.corpus.relevant(),
+        code=code.digest(*code.corpus(STUDY.corpus.source)),
+    log:
+        f"{LOGS}/corpus.log",
+    shell:
+        "squentropy corpus {DATA}/corpus --params {PARAMS} > {log} 2>&1"
+
+
+rule tokens:
+    input:
+        rules.corpus.output,
+    output:
+        TOKENS,
+    params:
+        tokens=STUDY.tokens.model_dump(),
+        code=code.digest("tokenizer.py"),
+    log:
+        f"{LOGS}/tokens.log",
+    shell:
+        "squentropy tokenize {DATA}/corpus {DATA}/tokens --params {PARAMS} > {log} 2>&1"
