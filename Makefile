@@ -7,11 +7,13 @@
 # PYTHON   the interpreter that .venv is made of
 # SYSTEM   1: use torch as it is installed already, as GPU images have it
 # CORES    how many cores the study may use
+# GPUS     how many GPUs it may use; each trains one cell at a time
 
 PYTHON ?= python3
 CORES  ?= all
 STUDY  ?=
 SYSTEM ?=
+GPUS   ?= $(shell nvidia-smi --list-gpus 2>/dev/null | grep -c . || true)
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -21,7 +23,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: study test test-slow lint clean
 
 study: $(VENV)/.installed
-	snakemake --cores $(CORES) $(if $(STUDY),--configfile $(STUDY))
+	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
+	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
 
 test: $(VENV)/.installed-test
 	pytest
@@ -35,16 +38,16 @@ lint: $(VENV)/.installed-test
 	snakefmt --check --diff Snakefile workflow
 	snakemake --lint
 
-# The locks name every package, so pip need not resolve anything.
-INSTALL := python -m pip install --quiet --no-deps
+# The locks pin every package; pip adds what a GPU build of torch brings along.
+INSTALL := python -m pip install --quiet
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) $(VENV)
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(if $(SYSTEM),grep -v '^torch==' requirements.lock > $(VENV)/requirements.txt,cp requirements.lock $(VENV)/requirements.txt)
+	$(if $(SYSTEM),grep -v "^torch==" requirements.lock > $(VENV)/requirements.txt,cp requirements.lock $(VENV)/requirements.txt)
 	$(INSTALL) --requirement $(VENV)/requirements.txt
-	$(INSTALL) --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed

@@ -6,6 +6,7 @@ Numbers are invented, but the tables agree with each other: the metrics are comp
 stories as tables.py does it.
 """
 
+import functools
 import itertools
 import math
 import sys
@@ -41,9 +42,13 @@ STORY = (
 
 def study(**changes) -> params.Study:
     """The default study with changes such as sweep={"losses": [...]}, final={"seeds": [1]}."""
+    return params.parse(params._overlay(_default(), changes))
+
+
+@functools.cache
+def _default() -> dict:
     path = Path(__file__).resolve().parents[1] / "params.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return params.parse(params._overlay(values, changes))
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def write(

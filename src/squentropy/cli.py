@@ -4,13 +4,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 import squentropy
 from squentropy.errors import SquentropyError
-from squentropy.params import PHASES, Cell, Study, load
+from squentropy.params import PHASES, Cell, Study, load, make_cell
+
+if TYPE_CHECKING:
+    from squentropy.tokens import TokenFolder
 
 app = typer.Typer(
     help="Does a squared loss belong in a language model? The study's steps, one command each.",
@@ -94,13 +97,45 @@ def train(
     study = load(params)
     cell = _cell(study, phase, loss, lr, dropout, n_layer, seed, selected)
 
-    from squentropy.runs import train_run
     from squentropy.tokens import TokenFolder
 
-    run = train_run(study, cell, TokenFolder.open(tokens), out)
+    _train(study, cell, TokenFolder.open(tokens), out)
+
+
+@app.command()
+def sweep(
+    checkpoints: Path,
+    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    loss: Annotated[str, typer.Option(help="A loss of the study's grid.")],
+    lr: Annotated[float, typer.Option(help="A learning rate of the study's grid.")],
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Train a row of the grid, every dropout and depth at one loss and learning rate.
+
+    The cells go one after the other through one process, whose start costs as much as a small
+    cell; each is what `train` makes of it. Those that are there already are left as they are.
+
+    Example: squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --lr 0.06
+    """
+    study = load(params)
+    cells = [cell for cell in study.sweep_cells() if (cell.loss, cell.lr) == (loss, lr)]
+    if not cells:
+        raise SquentropyError(f"--loss {loss} --lr {lr}: no such row in the grid of {study.study}")
+
+    from squentropy.tokens import TokenFolder
+
+    folder = TokenFolder.open(tokens)
+    for cell in cells:
+        _train(study, cell, folder, checkpoints / cell.name)
+
+
+def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path) -> None:
+    from squentropy.runs import train_run
+
+    run = train_run(study, cell, tokens, out)
     nll = run["validation_nll"]
     end = f"validation nll {nll:.4f}" if nll is not None else f"diverged at {run['diverged_at']}"
-    print(f"{cell.name}: {run['iterations']} iterations, {end}")
+    print(f"{cell.name}: {run['iterations']} iterations, {end}", flush=True)
 
 
 def _cell(
@@ -114,14 +149,8 @@ def _cell(
     selected: Path | None,
 ) -> Cell:
     """The cell that the options name. Raises SquentropyError with the option that is wrong."""
-    from squentropy.params import known_losses
-
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
-    if loss not in known_losses():
-        raise SquentropyError(
-            f"--loss {loss}: no such loss; there are: {', '.join(known_losses())}"
-        )
     given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}
     if selected is not None:
         from squentropy.storage import read_json
@@ -134,7 +163,7 @@ def _cell(
     if missing:
         raise SquentropyError(f"train: give {', '.join(missing)}, or --selected")
     seed = study.sweep.seed if seed is None else seed
-    return Cell(phase, loss, given["lr"], given["dropout"], given["n_layer"], seed)
+    return make_cell(phase, "train", loss=loss, seed=seed, **given)
 
 
 @app.command()
@@ -153,48 +182,58 @@ def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) ->
 
 @app.command()
 def evaluate(
-    run: Path,
+    runs: list[Path],
     data: Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")],
     params: Params = DEFAULT_PARAMS,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
 ) -> None:
-    """Score RUN on every story of a split, into RUN/SPLIT.json.
+    """Score each of RUNS on every story of a split, into RUN/SPLIT.json.
 
     Example: squentropy evaluate checkpoints/grammar/final/mse/seed1 --data data/grammar
     """
+    study = load(params)
+
     from itertools import chain
 
     from squentropy.runs import evaluate_run
     from squentropy.tokenizer import read_stories
-    from squentropy.tokens import TokenFolder
+    from squentropy.tokens import SPLITS, TokenFolder
 
+    if split not in SPLITS:
+        raise SquentropyError(f"--split {split}: no such split; there are: {', '.join(SPLITS)}")
     stories = chain.from_iterable(read_stories(data / "corpus" / f"{split}.parquet"))
     sizes = [len(story.encode()) for story in stories]
-    scores = evaluate_run(load(params), run, TokenFolder.open(data / "tokens"), sizes, split)
-    if "stories" in scores:
-        nll = sum(scores["stories"]["nll"]) / sum(scores["stories"]["tokens"])
-        print(f"{run}: {split} nll {nll:.4f} nats a token")
-    else:
-        print(f"{run}: {scores['status']}, not scored")
+    tokens = TokenFolder.open(data / "tokens")
+    for run in runs:
+        scores = evaluate_run(study, run, tokens, sizes, split)
+        if "stories" in scores:
+            nll = sum(scores["stories"]["nll"]) / sum(scores["stories"]["tokens"])
+            print(f"{run}: {split} nll {nll:.4f} nats a token")
+        else:
+            print(f"{run}: {scores['status']}, not scored")
 
 
 @app.command()
 def sample(
-    run: Path,
+    runs: list[Path],
     tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
     params: Params = DEFAULT_PARAMS,
 ) -> None:
-    """Let RUN tell a story from each prompt of the study, into RUN/samples.json.
+    """Let each of RUNS tell a story from each prompt of the study, into RUN/samples.json.
 
     Example: squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
     """
+    study = load(params)
+
     from squentropy.runs import sample_run
     from squentropy.tokenizer import read_encoding
     from squentropy.tokens import TokenFolder
 
     folder = TokenFolder.open(tokens)
-    for story in sample_run(load(params), run, folder, read_encoding(folder)):
-        print(story["text"], end="\n\n")
+    encoding = read_encoding(folder)
+    for run in runs:
+        for story in sample_run(study, run, folder, encoding):
+            print(story["text"], end="\n\n")
 
 
 @app.command()
@@ -256,6 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of our output has gone, as in `squentropy show | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if "--debug" in arguments or error.filename is None:
+            raise
+        print(f"squentropy: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

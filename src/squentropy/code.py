@@ -12,6 +12,8 @@ SOURCE = Path(__file__).parent
 TRAINING = ("losses.py", "model.py", "cpu.py", "optimizer.py", "training.py", "evaluation.py")
 EVALUATION = ("losses.py", "model.py", "evaluation.py")
 SAMPLING = ("model.py", "sampling.py")
+FIGURES = ("figures.py", "plots.py", "results.py", "statistics.py")
+REPORT = ("report.py", "sections.py", "markup.py", "theory.py", "results.py")
 
 
 def corpus(source: str) -> tuple[str, ...]:

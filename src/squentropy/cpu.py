@@ -49,7 +49,7 @@ class _CausalAttention(torch.autograd.Function):
         bias = torch.full((length, length), -torch.inf, dtype=qkv.dtype).triu_(1)
         scale = width**-0.5
         weights = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=scale).softmax(-1)
-        keep = noise.keep(weights.shape, dropout) if dropout else None
+        keep = noise.keep(weights.shape, dropout).to(weights.dtype) if dropout else None
         kept = weights * keep if keep is not None else weights
         mixed = torch.bmm(kept, value)
         if keep is not None:

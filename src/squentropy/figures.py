@@ -1,6 +1,6 @@
 """Every figure of a study, from its result tables alone.
 
-    squentropy figures --results results/grammar --out report/grammar/figures
+    squentropy figures results/grammar report/grammar/figures
 
 Each is written as SVG and PNG, the same bytes from the same tables. To add a figure, write a
 function in plots.py, name it below, and show it in notebooks/report.ipynb.

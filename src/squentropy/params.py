@@ -6,12 +6,15 @@ Nothing here has a default: a key that is missing is an error, so a study reads 
 
 import ast
 import difflib
+import functools
 import itertools
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -29,19 +32,20 @@ from squentropy.errors import ParameterError
 PHASES = ("sweep", "final", "reported")
 
 
-def known_losses() -> list[str]:
+@functools.cache
+def known_losses() -> tuple[str, ...]:
     """Names of the functions marked `@loss` in losses.py.
 
     Read from the source, because importing it imports torch, and that alone takes a second of
     the three in which Snakemake should know that nothing is to be done.
     """
     tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
-    return [
+    return tuple(
         node.name
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(d, ast.Name) and d.id == "loss" for d in node.decorator_list)
-    ]
+    )
 
 
 def _known_loss(name: str) -> str:
@@ -59,8 +63,8 @@ def _distinct(values: list) -> list:
     return values
 
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NaturalInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -146,7 +150,8 @@ class Model(Section):
     @model_validator(mode="after")
     def _heads_divide(self) -> "Model":
         if self.n_embd % self.n_head:
-            fits = max(h for h in range(1, self.n_head + 1) if self.n_embd % h == 0)
+            most = min(self.n_head, self.n_embd)
+            fits = next(h for h in range(most, 0, -1) if self.n_embd % h == 0)
             raise ValueError(
                 f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; "
                 f"n_head {fits} would do"
@@ -166,7 +171,7 @@ class Train(Section):
     beta2: Annotated[float, Field(ge=0, lt=1)]
     grad_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
-    divergence: Annotated[float, Field(gt=1)]
+    divergence: Annotated[float, Field(gt=1, allow_inf_nan=False)]
 
 
 class Schedule(Section):
@@ -238,8 +243,13 @@ class Cell:
     def name(self) -> str:
         """The run's folder below checkpoints/STUDY."""
         if self.phase == "sweep":
-            return f"sweep/{self.loss}/lr{self.lr!r}_dropout{self.dropout!r}_layers{self.n_layer}"
+            return f"{self.row}/dropout{self.dropout!r}_layers{self.n_layer}"
         return f"{self.phase}/{self.loss}/seed{self.seed}"
+
+    @property
+    def row(self) -> str:
+        """The folder of the cell's row of the grid: one loss at one learning rate."""
+        return f"sweep/{self.loss}/lr{self.lr!r}"
 
 
 class Study(Section):
@@ -320,6 +330,8 @@ def load(paths: Iterable[str | Path]) -> Study:
             line = f", line {where.line + 1}" if where else ""
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
             raise ParameterError(f"{path}{line}: is not YAML: {problem}") from None
+        except Exception as error:  # PyYAML's own, for values such as 2020-13-45 or !!int x
+            raise ParameterError(f"{path}: is not YAML: {_one_line(str(error))}") from None
         if not isinstance(values, dict):
             raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
         merged = _overlay(merged, values)
@@ -328,8 +340,24 @@ def load(paths: Iterable[str | Path]) -> Study:
 
 def parse(values: dict, where: str = "parameters") -> Study:
     """Check parameters that have been read already. Raises ParameterError with one line."""
+    return _checked(Study, values, where)
+
+
+def make_cell(phase: str, where: str, **values) -> Cell:
+    """A cell from values that were given by hand. Raises ParameterError with one line."""
+    return Cell(phase, **_checked(_CellValues, values, where).model_dump())
+
+
+class _CellValues(Reported):
+    seed: Seed
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _checked(section: type[S], values: dict, where: str) -> S:
     try:
-        return Study.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -345,13 +373,21 @@ def _overlay(base: dict, over: dict) -> dict:
     return merged
 
 
+_FIXES = {
+    "invalid_key": "is under a key that is not text; write the key in quotes",
+    "too_short": "is empty; give at least one value",
+    "list_type": "is not a list; write its values in brackets, as [a, b]",
+    "string_type": "is not text; write it in quotes",
+    "bool_type": "is neither true nor false",
+    "string_pattern_mismatch": "holds more than letters, digits, '.', '_' and '-'",
+}
+
+
 def _explain(problem: dict) -> str:
     """One line for one of pydantic's errors: the key, the value, the fix."""
-    location = [part for part in problem["loc"] if not str(part).startswith("function-")]
+    location, given, kind = problem["loc"], problem["input"], problem["type"]
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
-    value = json.dumps(problem["input"], default=str, ensure_ascii=False)
-    value = value if len(value) <= 60 else value[:57] + "..."
-    kind = problem["type"]
+    key = _one_line(key)
     if kind == "extra_forbidden":
         siblings = _keys_at(location[:-1])
         close = difflib.get_close_matches(str(location[-1]), siblings, n=1)
@@ -359,22 +395,42 @@ def _explain(problem: dict) -> str:
         return f"{key}: unknown key; {hint}"
     if kind == "missing":
         return f"{key}: is missing; params.yaml shows it with its unit"
+    if kind == "model_type":
+        return f"{key} = {_shown(given)}: is not a section; give {', '.join(_keys_at(location))}"
     if kind == "value_error":
-        message = str(problem["ctx"]["error"])
-        shown = f"{key} = {value}: " if not isinstance(problem["input"], dict) else f"{key}: "
-        return shown + message
-    if kind in ("float_type", "int_type") and isinstance(problem["input"], str):
-        try:
-            number = float(problem["input"])
-        except ValueError:
-            return f"{key} = {value}: is text; write a number"
-        plain = f"{number:.12f}".rstrip("0").rstrip(".")
-        return f"{key} = {value}: YAML reads this as text; write {plain}"
-    message = problem["msg"].replace("Input should be", "should be")
-    return f"{key} = {value}: {message}"
+        said = str(problem["ctx"]["error"])
+    elif kind in ("float_type", "int_type") and isinstance(given, str):
+        said = _number_in(given)
+    else:
+        said = _FIXES.get(kind, problem["msg"].replace("Input should be", "should be"))
+    return f"{key}: {said}" if isinstance(given, dict) else f"{key} = {_shown(given)}: {said}"
 
 
-def _keys_at(location: list) -> list[str]:
+def _number_in(text: str) -> str:
+    """What to write in place of a text where a number belongs."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        return "is text; write a number"
+    plain = int(number) if number.is_integer() else format(Decimal(repr(number)), "f")
+    return f"YAML reads this as text; write {plain}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = _one_line(json.dumps(value, default=str, ensure_ascii=False))
+    except (TypeError, ValueError):  # keys that JSON lacks, a circle, an endless integer
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _keys_at(location: Sequence[str]) -> list[str]:
     """The keys of the section at a location such as ['corpus', 'hub']."""
     section: Any = Study
     for part in location:

@@ -6,7 +6,7 @@ every estimate has its interval, and what diverged is shown as such.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
@@ -100,13 +100,10 @@ def perplexity(r: Results) -> Figure:
         if len(ppl) > 1:
             ax.plot(ppl, np.full(len(ppl), y + 0.27), "|", color=INK, ms=6, mew=1)
         _note(ax, y, _number(row["test_ppl"]))
-    if r.scored:
-        ax.set_xscale("log")
-        _plain_log(ax.xaxis)
     floors = [(math.exp(nll), name) for nll, name in _entropies(r)]
     for x, _ in floors:
         ax.axvline(x, color=SOFT, lw=1, ls=(0, (4, 2)), zorder=0)
-    _pad_log(ax, [x for x, _ in floors])
+    _log_axis(ax, [x for x, _ in floors])
     _headings(ax, [(x, name.replace(" ", "\n", 1)) for x, name in floors])
     _note(ax, -0.8, "perplexity", weight="bold")
     seeds = "; ticks below: single seeds" if len(r.study.final.seeds) > 1 else ""
@@ -142,6 +139,9 @@ def differences(r: Results) -> Figure:
         f"test nll minus cross entropy's, nats a token{scale}\n"
         f"bars: {_percent(r)} intervals, paired by story and seed; p corrected by Holm"
     )
+    if not len(ends):
+        ax.set_xticks([])
+        return fig
     ax.axvline(0, color=INK, lw=1)
     _headings(ax, [(0, "← better than  \ncross entropy  "), (0, "  worse than →\n  cross entropy")],
               align=["right", "left"])  # fmt: skip
@@ -175,15 +175,16 @@ def accuracy(r: Results) -> Figure:
             )  # fmt: skip
             ax.plot(linked, 100 * share.estimate, marker, mfc="white", mec=colour, ms=7)
     if r.scored:
-        ax.set_xscale("log")
-        _plain_log(ax.xaxis)
+        _log_axis(ax)
         handles, texts = ax.get_legend_handles_labels()
         if r.metrics["inverse_link_nll"].notna().any():
             handles.append(Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=7))
             texts.append("same, by the inverse link")
         fig.legend(handles, texts, loc="outside right upper", handletextpad=0.4)
     else:
-        _diverged_panel(ax, "every final run diverged")
+        ax.set(xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
+                va="center", color=SOFT, style="italic")  # fmt: skip
     ax.set_xlabel(f"test perplexity, log scale (less is better)\nbars: {_percent(r)} intervals")
     ax.set_ylabel("top-1 accuracy, % of test tokens")
     return fig
@@ -214,8 +215,7 @@ def learning_curves(r: Results) -> Figure:
         gone = r.metrics.at[loss, "diverged"]
         if gone:
             runs = gone + r.metrics.at[loss, "n_seeds"]
-            ax.text(0.97, 0.93, f"{gone:.0f} of {runs:.0f} diverged", transform=ax.transAxes,
-                    ha="right", va="top", color=SOFT, fontsize=8)  # fmt: skip
+            ax.set_title(f"{gone:.0f} of {runs:.0f} diverged", loc="right", color=SOFT, fontsize=8)
     for ax in axes.flat[len(r.losses) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
@@ -349,10 +349,6 @@ def _diverged_row(ax, y: float, text: str = "diverged") -> None:
             color=SOFT, style="italic")  # fmt: skip
 
 
-def _diverged_panel(ax, text: str) -> None:
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=SOFT)
-
-
 def _note(ax, y: float, text: str, right: float = 0.0, **how) -> None:
     """Text in the right margin beside row y, `right` axes' widths further."""
     ax.text(
@@ -367,19 +363,18 @@ def _headings(ax, at: list[tuple[float, str]], align: list[str] | None = None) -
                 fontsize=8, color=SOFT, linespacing=1.1)  # fmt: skip
 
 
-def _plain_log(axis) -> None:
-    """Ticks of a log axis as plain numbers: 1, 2, 5, 10, 20, …"""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _pad_log(ax, also: list[float]) -> None:
-    """Some room left and right, on a log axis, around the data and some more points."""
-    low, high = ax.get_xlim()
-    low, high = min([low, *also]), max([high, *also])
-    if low > 0:
-        ax.set_xlim(low / 1.15, high * 1.15)
+def _log_axis(ax, also: Sequence[float] = ()) -> None:
+    """A log x axis around the data and some more points, its ticks plain numbers."""
+    ax.set_xscale("log")
+    low, high = ax.dataLim.intervalx
+    low, high = min([low, *also]) / 1.15, max([high, *also]) * 1.15
+    ax.set_xlim(low, high)
+    near = high / low < 5
+    ax.xaxis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    if near:
+        ax.minorticks_off()
 
 
 def _symlog_ticks(ax, linear: float) -> None:

@@ -1,7 +1,6 @@
 """The report: one HTML page that needs nothing else, from the results and the figures.
 
-    squentropy report --results results/grammar --figures report/grammar/figures \\
-        --out report/grammar/index.html
+    squentropy report results/grammar report/grammar/figures report/grammar/index.html
 
 Runs notebooks/report.ipynb by papermill and sets it by nbconvert with report.html.j2. The page
 loads nothing from anywhere, and is the same bytes from the same results.
@@ -18,7 +17,6 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
@@ -46,7 +44,6 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
                 {"results": str(results), "figures": str(figures)},
                 kernel_name=KERNEL,
                 progress_bar=False,
-                config=Config(KernelManager={"transport": "ipc"}),  # no ports, none to be taken
             )
         except PapermillExecutionError as error:
             raise SquentropyError(
@@ -90,10 +87,13 @@ def _kernel():
     with tempfile.TemporaryDirectory(prefix="squentropy-report-") as name:
         folder = Path(name)
         specification = {
-            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "argv": [
+                *(sys.executable, "-m", "ipykernel_launcher"),
+                *("-f", "{connection_file}", "--log-level=CRITICAL"),
+            ],
             "display_name": KERNEL,
             "language": "python",
-            "env": {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join([str(HERE.parent)])},
+            "env": {"PYTHONHASHSEED": "0", "PYTHONPATH": str(HERE.parent)},
         }
         storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
         changes = {

@@ -20,12 +20,13 @@ import safetensors.torch
 import torch
 
 from squentropy import code, evaluation, sampling, storage
+from squentropy.devices import pick_device
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
 from squentropy.params import Cell, Study
 from squentropy.tokens import TokenFolder
-from squentropy.training import Result, pick_device, train
+from squentropy.training import Result, train
 
 if TYPE_CHECKING:
     import tiktoken
@@ -34,34 +35,54 @@ HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
 
 
 def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict:
-    """Train a cell and write its folder, run.json last; returns what run.json holds."""
-    model, result = train(study, cell, tokens)
-    keep_weights = cell.phase != "sweep" or study.sweep.keep_weights
-    weights = folder / "model.safetensors"
-    if keep_weights:
-        with storage.atomic(weights) as path:
-            safetensors.torch.save_file(model.state_dict(), path)
-    _write_history(folder / "history.csv", result)
-    run = {
+    """Train a cell and write its folder, run.json last; returns what run.json holds.
+
+    A folder that already holds this very run is left as it is.
+    """
+    origin = {
         "cell": asdict(cell),
         "params": study.training_keys(cell.phase),
         "code": code.digest(*code.TRAINING, loss=cell.loss),
         "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
         "vocab_size": tokens.vocab_size,
+    }
+    keep_weights = cell.phase != "sweep" or study.sweep.keep_weights
+    finished = _finished(folder, origin, keep_weights)
+    if finished is not None:
+        return finished
+    model, result = train(study, cell, tokens)
+    weights, history = folder / "model.safetensors", folder / "history.csv"
+    if keep_weights:
+        with storage.atomic(weights) as path:
+            safetensors.torch.save_file(model.state_dict(), path)
+    _write_history(history, result)
+    validation = result.validation
+    run = origin | {
         "parameters": model.parameter_count(),
         "status": result.status,
         "iterations": result.iterations,
         "diverged_at": result.diverged_at,
         "train_loss": result.train_loss,
         "train_nll": result.train_nll,
-        "validation_nll": result.validation.mean_nll() if result.validation else None,
-        "validation_accuracy": float(result.validation.correct.mean())
-        if result.validation
-        else None,
+        "validation_nll": validation.mean_nll() if validation else None,
+        "validation_accuracy": float(validation.correct.mean()) if validation else None,
+        "history_sha256": storage.sha256(history),
         "model_sha256": storage.sha256(weights) if keep_weights else None,
     }
     storage.write_json(folder / "run.json", run)
     return run
+
+
+def _finished(folder: Path, origin: dict, keep_weights: bool) -> dict | None:
+    """What run.json holds where the folder is whole and of this origin, else None."""
+    try:
+        run = read_run(folder)
+        storage.verified(folder / "history.csv", run["history_sha256"])
+        if keep_weights:
+            storage.verified(folder / "model.safetensors", run["model_sha256"])
+    except (SquentropyError, KeyError, TypeError):
+        return None
+    return run if {key: run.get(key) for key in origin} == origin else None
 
 
 def _write_history(path: Path, result: Result) -> None:

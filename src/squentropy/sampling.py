@@ -40,8 +40,9 @@ def generate(
     draws = [np.random.Generator(np.random.Philox(key=[seed, i])) for i in range(len(prompts))]
     new: list[list[int]] = [[] for _ in prompts]
     # Prompts of one length share a batch, which needs no padding, so positions stay right.
-    for length in sorted({len(s) for s in stories}):
-        going = [i for i, s in enumerate(stories) if len(s) == length]
+    lengths = [len(s) for s in stories]
+    for length in sorted(set(lengths)):
+        going = [i for i, n in enumerate(lengths) if n == length]
         cache, step = Cache(model.config.n_layer), None
         for _ in range(max_tokens):
             if step is None or cache.length == block:
@@ -72,7 +73,7 @@ def _choose(
     """One token a row, by inverting the distribution function at a uniform draw."""
     if temperature == 0:
         return logits.argmax(-1).tolist()
-    logits = logits.double() / temperature
+    logits = (logits - logits.amax(-1, keepdim=True)).double() / temperature  # never infinite
     if 0 < top_k < logits.shape[-1]:
         floor = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < floor, -torch.inf)

@@ -6,9 +6,7 @@ escaped: it is shown, never interpreted. Sentences follow the numbers; none is w
 
 import ast
 import base64
-import html
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,19 +14,28 @@ import pandas as pd
 
 from squentropy import figures, theory
 from squentropy.errors import SquentropyError
+from squentropy.markup import (
+    DASH,
+    Html,
+    count,
+    either,
+    escape,
+    integer,
+    interval,
+    listed,
+    nats,
+    number,
+    p_value,
+    paragraphs,
+    plain,
+    signed,
+    table,
+    upper,
+)
 from squentropy.results import BASELINE, Results, label
 
 SQUARED = ("mse", "mse_weighted", "squentropy", "squentropy_tenth", "squentropy_weighted", "brier")
 """The losses with a squared term among those that come with the project."""
-
-DASH = "–"
-
-
-class Html(str):
-    """Text that a notebook shows as HTML."""
-
-    def _repr_html_(self) -> str:
-        return self
 
 
 # --- the answer ---------------------------------------------------------------------------------
@@ -37,20 +44,21 @@ class Html(str):
 def answer(r: Results) -> Html:
     """The study's answer: the verdict, the best loss, every difference, and what intervals say."""
     if not r.scored:
-        return _paragraphs("Every final run diverged, so this study has no answer.")
+        return paragraphs("Every final run diverged, so this study has no answer.")
     best = r.scored[0]
     lowest = (
-        f"The lowest test perplexity, {_value(r.metrics.loc[best], 'test_ppl', number)}, was "
+        f"The lowest test perplexity, {interval(r.metrics.loc[best], 'test_ppl', number)}, was "
         f"reached with {_label(best)}."
     )
     if _compared(r):
-        return Html(_paragraphs(_verdict(r), lowest) + _comparison(r) + _paragraphs(_seeds(r)))
+        answered = paragraphs(_verdict(r), lowest, _unlearned(r))
+        return Html(answered + _comparison(r) + paragraphs(_seeds(r)))
     why = "has no scored run here" if BASELINE in r.losses else "is not part of this study"
     if r.scored == [BASELINE]:
         alone = "No other loss has a scored run, so there is nothing to compare it with."
     else:
         alone = f"Cross entropy {why}, so nothing is compared with it."
-    return _paragraphs(lowest, alone, _seeds(r))
+    return paragraphs(lowest, _unlearned(r), alone, _seeds(r))
 
 
 def _verdict(r: Results) -> str:
@@ -75,6 +83,21 @@ def _verdict(r: Results) -> str:
     return f"<strong>Does a squared loss belong in a language model? {verdict}</strong>"
 
 
+def _unlearned(r: Results) -> str:
+    """The losses whose probabilities are worth no more than the tokens' frequencies."""
+    unigram = r.corpus["unigram_nll"]
+    above = [loss for loss in r.scored if r.metrics.at[loss, "test_nll"] >= unigram]
+    level = (
+        f"{nats(unigram)} nats a token, which the frequencies of tokens give without any context"
+    )
+    if above == r.scored:
+        return (
+            f"No loss got below {level}. These models have hardly learned, so the comparison says "
+            "little; train longer."
+        )
+    return f"{_names(above)} did not get below {level}." if above else ""
+
+
 def _comparison(r: Results) -> str:
     """Every compared loss, with its difference in nats a token."""
     better, same, worse = _split(r, _compared(r))
@@ -85,7 +108,8 @@ def _comparison(r: Results) -> str:
         (worse, "Worse than cross entropy beyond chance"),
     ):
         gaps = (
-            f"{_label(loss)} {_value(r.metrics.loc[loss], 'difference', signed)}" for loss in losses
+            f"{_label(loss)} {interval(r.metrics.loc[loss], 'difference', signed)}"
+            for loss in losses
         )
         points += [f"<li>{what}: {', '.join(gaps)}</li>"] if losses else []
     return (
@@ -103,16 +127,18 @@ def _seeds(r: Results) -> str:
             "One seed was trained. The intervals speak about the choice of test stories alone; "
             "how much another seed would change is not known."
         )
-    fewest = int(n[n > 0].min())
-    if fewest < 2:
-        return (
-            f"{_listed(_label(x) for x in n.index[n == 1])} finished with one seed only, so there "
-            "the interval speaks about stories alone."
+    text = f"{count(len(r.study.final.seeds), 'seed')} were trained a loss."
+    if len(r.study.final.seeds) < 10:
+        text += (
+            " That is few for judging how results vary from seed to seed, and the intervals are "
+            "as wide as that asks."
         )
-    return (
-        f"{_count(len(r.study.final.seeds), 'seed')} were trained a loss. That is few for judging "
-        "how results vary from seed to seed, and the intervals are as wide as that asks."
-    )
+    if (n == 1).any():
+        text += (
+            f" Only one seed of {_names(n.index[n == 1])} finished, so there the interval speaks "
+            "about stories alone."
+        )
+    return text
 
 
 def _compared(r: Results) -> list[str]:
@@ -160,8 +186,8 @@ def losses_table(r: Results) -> Html:
     """The losses of the study with definition and source."""
     rows = []
     for loss in r.losses:
-        formula, source = _FORMULAS.get(loss, (_escape(_docstring(loss)), ""))
-        name = f"{_label(loss)}<br><code>{_escape(loss)}</code>"
+        formula, source = _FORMULAS.get(loss, (escape(_docstring(loss)), ""))
+        name = f"{_label(loss)}<br><code>{escape(loss)}</code>"
         rows.append([name, f'<span class="formula">{formula}</span>', source])
     return table(["loss", "definition, mean over positions", "source"], rows, text=3)
 
@@ -182,14 +208,14 @@ def corpus_sentence(r: Results) -> Html:
         "grammar": "a probabilistic grammar of this project: simple words, characters, a place, a "
         "wish, a problem and an ending. They are synthetic, and every choice in them has a known "
         "probability",
-        "hub": f"the data set {_escape(s.corpus.hub.dataset)}, revision "
-        f"<code>{_escape(s.corpus.hub.revision[:12])}</code>",
+        "hub": f"the data set {escape(s.corpus.hub.dataset)}, revision "
+        f"<code>{escape(s.corpus.hub.revision[:12])}</code>",
         "files": "files of the user",
     }[c["source"]]
     encoding = "GPT-2’s" if s.tokens.encoding == "gpt2" else "a byte-level BPE of the train split"
     sentences = [
-        f"The stories come from {where} (licence: {_escape(c['licence'])}). The tokens are "
-        f"{encoding}, {_int(c['vocab_size'])} classes. A model that knew how often each token "
+        f"The stories come from {where} (licence: {escape(c['licence'])}). The tokens are "
+        f"{encoding}, {integer(c['vocab_size'])} classes. A model that knew how often each token "
         f"occurs, and nothing of the context, would reach {nats(c['unigram_nll'])} nats a token on "
         f"test, a perplexity of {number(math.exp(c['unigram_nll']))}."
     ]
@@ -201,13 +227,13 @@ def corpus_sentence(r: Results) -> Html:
             f"nats a token{spread}, a perplexity of {number(math.exp(c['source_nll']))}: no model "
             "can be below it but by chance."
         )
-    return _paragraphs(*sentences)
+    return paragraphs(*sentences)
 
 
 def corpus_table(r: Results) -> Html:
     """Stories, bytes and tokens of the splits."""
     rows = [
-        [name, *(_int(split[key]) for key in ("stories", "bytes", "tokens"))]
+        [escape(name), *(integer(split[key]) for key in ("stories", "bytes", "tokens"))]
         for name, split in r.corpus["splits"].items()
     ]
     return table(["split", "stories", "bytes", "tokens"], rows)
@@ -217,37 +243,40 @@ def model_sentence(r: Results) -> Html:
     """The model's shape and how long it was trained."""
     s, sizes = r.study, r.metrics["parameters"].dropna()
     tokens = s.train.batch_size * s.train.accumulation * s.model.block_size
-    many = f"{_int(sizes.min())} to {_int(sizes.max())}" if sizes.nunique() > 1 else None
+    many = f"{integer(sizes.min())} to {integer(sizes.max())}" if sizes.nunique() > 1 else None
     size = (
-        f" The selected models have {many or _int(sizes.iloc[0])} parameters." if len(sizes) else ""
+        f" The selected models have {many or integer(sizes.iloc[0])} parameters."
+        if len(sizes)
+        else ""
     )
-    return _paragraphs(
+    return paragraphs(
         f"The model has GPT-2’s shape: {s.model.n_embd} wide, {s.model.n_head} heads, a context of "
-        f"{s.model.block_size} tokens, {_either(s.sweep.n_layer)} layers.{size} An iteration sees "
-        f"{_int(tokens)} tokens. A cell of the grid is trained for {_int(s.sweep.max_iters)} "
-        f"iterations ({_int(tokens * s.sweep.max_iters)} tokens), a final run for "
-        f"{_int(s.final.max_iters)} ({_int(tokens * s.final.max_iters)} tokens); the learning rate "
-        f"rises over the first {s.sweep.warmup_iters} and {s.final.warmup_iters}, so that the "
-        "nominal rate is reached, and falls along a cosine."
+        f"{s.model.block_size} tokens, {either(s.sweep.n_layer)} layers.{size} An iteration sees "
+        f"{integer(tokens)} tokens. A cell of the grid is trained for {integer(s.sweep.max_iters)} "
+        f"iterations ({integer(tokens * s.sweep.max_iters)} tokens), a final run for "
+        f"{integer(s.final.max_iters)} ({integer(tokens * s.final.max_iters)} tokens); the "
+        f"learning rate rises over the first {s.sweep.warmup_iters} and {s.final.warmup_iters}, "
+        "so that the nominal rate is reached, and falls along a cosine."
     )
 
 
 def judging(r: Results) -> Html:
     """How many cells, seeds and resamples."""
     s = r.study
+    test = integer(r.corpus["splits"]["test"]["stories"])
     cells = len(s.sweep.lr) * len(s.sweep.dropout) * len(s.sweep.n_layer)
     grid = (
-        f"learning rate {_either(plain(x) for x in s.sweep.lr)} × dropout "
-        f"{_either(plain(x) for x in s.sweep.dropout)} × layers {_either(s.sweep.n_layer)}"
+        f"learning rate {either(plain(x) for x in s.sweep.lr)} × dropout "
+        f"{either(plain(x) for x in s.sweep.dropout)} × layers {either(s.sweep.n_layer)}"
     )
-    return _paragraphs(
+    return paragraphs(
         f"Each of the {len(r.losses)} losses had the same grid of {cells} cells ({grid}), the same "
         "budget, and at a seed the same initial weights and batches. The cell of lowest validation "
-        f"nll was taken and trained anew with {_count(len(s.final.seeds), 'seed')}. The "
-        f"{_int(r.corpus['splits']['test']['stories'])} test stories were read once, at the end.",
-        f"Intervals hold {_percent(r)}. Stories are resampled {_int(s.evaluate.bootstrap)} times, "
-        "jointly for all seeds; seeds are too few to resample and enter with Student’s t. Test "
-        "p-values are two-sided and corrected by Holm’s rule.",
+        f"nll was taken and trained anew with {count(len(s.final.seeds), 'seed')}. The "
+        f"{test} test stories were read once, at the end.",
+        f"Intervals hold {_percent(r)}. Stories are resampled {integer(s.evaluate.bootstrap)} "
+        "times, jointly for all seeds; seeds are too few to resample and enter with Student’s "
+        "t. Test p-values are two-sided and corrected by Holm’s rule.",
     )
 
 
@@ -267,7 +296,7 @@ def final_table(r: Results) -> Html:
             rows.append([_label(loss), "diverged", DASH, DASH, DASH, seeds])
             continue
         rows.append([
-            _label(loss), _value(row, "test_ppl", number), _value(row, "test_nll", nats),
+            _label(loss), interval(row, "test_ppl", number), interval(row, "test_nll", nats),
             nats(row["test_bits_per_byte"]), f"{100 * row['test_accuracy']:.1f} %", seeds,
         ])  # fmt: skip
     return table(head, rows)
@@ -286,9 +315,9 @@ def difference_table(r: Results) -> Html:
         row = r.metrics.loc[loss]
         cells = [_label(loss)]
         if compared:
-            cells += [_value(row, "difference", signed), p_value(row["p_value"])]
+            cells += [interval(row, "difference", signed), p_value(row["p_value"])]
         if excess:
-            cells.append(_value(row, "excess", signed))
+            cells.append(interval(row, "excess", signed))
         rows.append(cells)
     return table(head, rows)
 
@@ -303,9 +332,9 @@ def link_sentence(r: Results) -> Html:
         f"{number(math.exp(r.metrics.at[loss, 'inverse_link_nll']))}"
         for loss in losses
     ]
-    return _paragraphs(
+    return paragraphs(
         "The outputs of a pure squared loss are not logits, so their softmax is nearly flat. Read "
-        f"by the inverse link instead, test perplexity goes for {_listed(parts)}."
+        f"by the inverse link instead, test perplexity goes for {listed(parts)}."
     )
 
 
@@ -315,8 +344,8 @@ def seed_estimate_table(r: Results) -> Html:
         [_label(x), number(r.metrics.at[x, "seed_ppl"]), number(r.metrics.at[x, "test_ppl"])]
         for x in r.scored
     ]
-    batches = f"from {r.study.evaluate.seed_batches} random batches, as the seed study has it"
-    return table(["loss", f"perplexity {batches}", "perplexity, whole test split"], rows)
+    head = ["loss", f"from {r.study.evaluate.seed_batches} random batches", "whole test split"]
+    return table(head, rows)
 
 
 def convergence(r: Results) -> Html:
@@ -330,10 +359,10 @@ def convergence(r: Results) -> Html:
     if not falling:
         return Html()
     parts = [f"{_label(loss)} {signed(-fall)}" for fall, loss, _ in falling]
-    return _paragraphs(
-        f"Over the last {_int(falling[0][2])} iterations validation nll changed by (nats a token): "
-        f"{', '.join(parts)}. A change well below zero says that more training would have lowered "
-        "it further."
+    return paragraphs(
+        f"Over the last {integer(falling[0][2])} iterations validation nll changed by (nats a "
+        f"token): {', '.join(parts)}. A change well below zero says that more training "
+        "would have lowered it further."
     )
 
 
@@ -367,7 +396,7 @@ def grid_sentence(r: Results) -> Html:
         whose = "every loss" if at_edge == alive else _names(at_edge)
         sentences += [f"the {word} of {whose}"] if at_edge else []
     text = (
-        f"An arrow (←) marks a selected value at the edge of its grid: {_listed(sentences)}. There "
+        f"An arrow (←) marks a selected value at the edge of its grid: {listed(sentences)}. There "
         "the best value may lie outside."
         if sentences
         else "No selected value lies at the edge of its grid."
@@ -383,14 +412,14 @@ def grid_sentence(r: Results) -> Html:
     lost = [loss for loss in r.losses if loss not in alive]
     if lost:
         text += f" Every cell of {_names(lost)} diverged."
-    return _paragraphs(text)
+    return paragraphs(text)
 
 
 def reported_table(r: Results) -> Html:
     """The seed study's numbers beside ours."""
     rows = [
-        [_escape(row.measure), _label(row.loss), f"{row.reported:g}", number(row.reproduced),
-         _escape(row.what)]
+        [escape(row.measure), _label(row.loss), f"{row.reported:g}", number(row.reproduced),
+         escape(row.what)]
         for row in r.reported.itertuples(index=False)
     ]  # fmt: skip
     return table(["measure", "loss", "reported", "here", "what ours is"], rows, text=2, last=True)
@@ -421,18 +450,20 @@ def stories(r: Results, prompts: int = 3) -> Html:
             seen.add(s["loss"])
             end = "ended by itself" if s["ended"] else "cut at the limit"
             text = s["text"].removeprefix(prompt)
-            start = f"<b>{_escape(prompt)}</b>" if len(text) < len(s["text"]) else ""
+            start = f"<b>{escape(prompt)}</b>" if len(text) < len(s["text"]) else ""
             cards.append(
-                f'<article class="story"><h4>{_label(s["loss"])}</h4><p>{start}{_escape(text)}</p>'
-                f"<footer>seed {s['seed']}, {s['tokens']} tokens, {end}</footer></article>"
+                f'<article class="story"><h4>{_label(s["loss"])}</h4><p>{start}{escape(text)}</p>'
+                f"<footer>seed {escape(s['seed'])}, {escape(s['tokens'])} tokens, {end}</footer>"
+                "</article>"
             )
-        blocks.append(f'<h3>“{_escape(prompt)} …”</h3><div class="stories">{"".join(cards)}</div>')
+        blocks.append(f'<h3>“{escape(prompt)} …”</h3><div class="stories">{"".join(cards)}</div>')
     if not blocks:
-        return _paragraphs("No stories were sampled.")
+        return paragraphs("No stories were sampled.")
     s = r.study.sample
     how = "greedily" if s.temperature == 0 else f"at temperature {s.temperature:g}"
     top = f", from the {s.top_k} likeliest tokens" if s.top_k and s.temperature else ""
-    rest = "" if len(known) <= prompts else f" {len(known) - prompts} more prompts are in the file."
+    more = len(known) - prompts
+    rest = f" {more} more prompt{' is' if more == 1 else 's are'} in the file." if more > 0 else ""
     return Html(
         f"<p>Sampled {how}{top}. All stories: <code>samples.json</code>.{rest}</p>"
         + "".join(blocks)
@@ -442,8 +473,8 @@ def stories(r: Results, prompts: int = 3) -> Html:
 def floor_table(r: Results) -> Html:
     """Squentropy's loss of nll at its own optimum, by kind of context and size of vocabulary."""
     sizes = sorted({r.corpus["vocab_size"], 50257})
-    head = ["in a context where", *(f"<i>C</i> = {_int(c)}" for c in sizes)]
-    head += [f"<i>C</i> = {_int(sizes[0])}, square term × 0.1"]
+    head = ["in a context where", *(f"<i>C</i> = {integer(c)}" for c in sizes)]
+    head += [f"<i>C</i> = {integer(sizes[0])}, square term × 0.1"]
     rows = []
     for context, pi in theory.CONTEXTS.items():
         floors = [theory.squentropy_floor(pi, c) for c in sizes]
@@ -456,10 +487,10 @@ def limits(r: Results) -> Html:
     """What this study cannot say."""
     s = r.study
     points = [
-        f"The models are small and trained briefly: {_int(s.final.max_iters)} iterations. What "
+        f"The models are small and trained briefly: {integer(s.final.max_iters)} iterations. What "
         "holds here need not hold for a large model trained to convergence.",
-        f"Hyperparameters were chosen after {_int(s.sweep.max_iters)} iterations with one seed a "
-        "cell; a longer sweep may choose otherwise.",
+        f"Hyperparameters were chosen after {integer(s.sweep.max_iters)} iterations with one seed "
+        "a cell; a longer sweep may choose otherwise.",
     ]
     if r.corpus["source"] == "grammar":
         points.append(
@@ -468,11 +499,11 @@ def limits(r: Results) -> Html:
         )
     if r.corpus["vocab_size"] < 20000:
         points.append(
-            f"The vocabulary has {_int(r.corpus['vocab_size'])} classes. Square terms are divided "
-            "by that number, so with GPT-2’s 50 257 they weigh differently."
+            f"The vocabulary has {integer(r.corpus['vocab_size'])} classes. Square terms are "
+            "divided by that number, so with GPT-2’s 50 257 they weigh differently."
         )
     if len(s.final.seeds) < 5:
-        points.append(f"{_count(len(s.final.seeds), 'seed')}: {_seeds(r)}")
+        points.append(upper(_seeds(r)))
     points.append("One corpus, one language, one architecture, one optimiser.")
     return Html("<ul>" + "".join(f"<li>{point}</li>" for point in points) + "</ul>")
 
@@ -482,22 +513,36 @@ def commands(r: Results) -> Html:
     name = r.study.study
     study = "make study" if name == "grammar" else f"make study STUDY=studies/{name}.yaml"
     lines = [
-        f"{study}    # everything, from the data to this page",
+        f"{study}  # from the data to this page",
         f"squentropy figures results/{name} report/{name}/figures",
         f"squentropy report results/{name} report/{name}/figures report/{name}/index.html",
     ]
-    return Html(f"<pre>{_escape(chr(10).join(lines))}</pre>")
+    return Html(f"<pre>{escape(chr(10).join(lines))}</pre>")
 
 
 def parameters(r: Results) -> Html:
     """The resolved parameters, folded."""
     return Html(
         "<details><summary>Every parameter of this study</summary>"
-        f"<pre>{_escape(r.study.dump())}</pre></details>"
+        f"<pre>{escape(r.study.dump())}</pre></details>"
     )
 
 
 # --- the figures --------------------------------------------------------------------------------
+
+
+def figure(folder: str | Path, name: str, alt: str, caption: str) -> Html:
+    """A figure inside the page. Raises SquentropyError where it has not been drawn.
+
+    As an image it cannot run scripts or load anything, whatever is in the file.
+    """
+    path = Path(folder) / f"{name}.svg"
+    try:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+    except FileNotFoundError:
+        raise SquentropyError(f"{path}: does not exist; draw the figures first") from None
+    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(alt)}">'
+    return Html(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
 
 
 def perplexity_figure(r: Results, folder: str | Path) -> Html:
@@ -516,7 +561,7 @@ def perplexity_figure(r: Results, folder: str | Path) -> Html:
 def difference_figure(r: Results, folder: str | Path) -> Html:
     """The forest plot; a sentence where nothing is compared with cross entropy."""
     if "differences" not in figures.names(r.study):
-        return _paragraphs("Without cross entropy and another loss there is nothing to compare.")
+        return paragraphs("Without cross entropy and another loss there is nothing to compare.")
     return figure(
         folder,
         "differences",
@@ -559,115 +604,19 @@ def grid_figure(r: Results, folder: str | Path) -> Html:
         folder,
         "grid",
         "Heat maps: validation perplexity of every cell of the grid, a panel a loss",
-        f"The grid after {_int(r.study.sweep.max_iters)} iterations a cell.",
+        f"The grid after {integer(r.study.sweep.max_iters)} iterations a cell.",
     )
 
 
 # --- pieces -------------------------------------------------------------------------------------
 
 
-def figure(folder: str | Path, name: str, alt: str, caption: str) -> Html:
-    """A figure inside the page. Raises SquentropyError where it has not been drawn.
-
-    As an image it cannot run scripts or load anything, whatever is in the file.
-    """
-    path = Path(folder) / f"{name}.svg"
-    try:
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-    except FileNotFoundError:
-        raise SquentropyError(f"{path}: does not exist; draw the figures first") from None
-    image = f'<img src="data:image/svg+xml;base64,{data}" alt="{_escape(alt)}">'
-    return Html(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
-
-
-def table(head: list[str], rows: list[list[str]], text: int = 1, last: bool = False) -> Html:
-    """An HTML table of cells that are HTML already; `text` columns, and the last, align left."""
-
-    def row(cells: list[str], tag: str) -> str:
-        left = [i < text or (last and i == len(cells) - 1) for i in range(len(cells))]
-        return "".join(
-            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>"
-            for cell, is_left in zip(cells, left, strict=True)
-        )
-
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
-    top = f"<thead><tr>{row(head, 'th')}</tr></thead>"
-    return Html(f'<div class="table"><table>{top}<tbody>{body}</tbody></table></div>')
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, thousands apart."""
-    if value is None or pd.isna(value):
-        return DASH
-    if math.isinf(value):
-        return "∞"
-    if abs(value) >= 1e6:
-        return f"{value:.1e}"
-    return _int(value) if abs(value) >= 100 else f"{value:#.3g}"
-
-
-def nats(value: float | None) -> str:
-    return DASH if value is None or pd.isna(value) else f"{value:.3f}".replace("-", "−")
-
-
-def signed(value: float | None) -> str:
-    return DASH if value is None or pd.isna(value) else f"{value:+.3f}".replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    return DASH if pd.isna(p) else "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def plain(value: float) -> str:
-    """A number without exponent: 0.000006."""
-    return f"{value:.12f}".rstrip("0").rstrip(".")
-
-
-def _value(row: pd.Series, name: str, style) -> str:
-    """An estimate with its interval, or alone where it has none."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    if pd.isna(row[name]):
-        return DASH
-    if pd.isna(low) or pd.isna(high):
-        return style(row[name])
-    return f'{style(row[name])} <span class="ci">[{style(low)}, {style(high)}]</span>'
-
-
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def _escape(text: str) -> str:
-    """Text as it is, in HTML; what could hide or reorder other text becomes a visible sign."""
-    return html.escape(_INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n")))
-
-
 def _label(loss: str) -> str:
-    return _escape(label(loss))
+    return escape(label(loss))
 
 
 def _names(losses: Iterable[str]) -> str:
-    return _listed(_label(loss) for loss in losses)
-
-
-def _listed(parts: Iterable[str], word: str = "and") -> str:
-    """a, b and c"""
-    parts = list(parts)
-    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _either(values: Iterable) -> str:
-    return _listed((str(value) for value in values), "or")
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
-    name = one if n == 1 else many or f"{one}s"
-    return f"{words[n].lower() if n < len(words) else n} {name}"
-
-
-def _int(value: float) -> str:
-    """An integer with thousands apart by a narrow space."""
-    return f"{value:,.0f}".replace(",", "\u202f")
+    return listed(_label(loss) for loss in losses)
 
 
 def _exp(nll: float) -> float:
@@ -676,7 +625,3 @@ def _exp(nll: float) -> float:
 
 def _percent(r: Results) -> str:
     return f"{100 * r.study.evaluate.confidence:g} %"
-
-
-def _paragraphs(*texts: str) -> Html:
-    return Html("".join(f"<p>{text[0].upper()}{text[1:]}</p>" for text in texts if text))

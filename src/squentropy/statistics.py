@@ -1,7 +1,6 @@
 """Intervals and p-values for means over stories and seeds.
 
-Called by tables.py when the tables of results/STUDY are made; `holm` also by the figures and the
-report. There is no command of its own.
+Called by tables.py, so that `squentropy metrics` writes them into results/STUDY/metrics.csv.
 
 A number such as the test nll has two sources of luck: which stories the test split happens to
 hold, and which seed a model was trained with. Every seed is scored on the same stories, so the

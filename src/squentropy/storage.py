@@ -20,6 +20,7 @@ _HINTS = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a file stands where a folder should be; move it away",
     errno.EEXIST: "a file stands where a folder should be; move it away",
+    errno.EISDIR: "a folder stands where the file should be; move it away",
 }
 
 
@@ -62,12 +63,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Raises SquentropyError where the file is missing, cut short or not JSON."""
+    """Raises SquentropyError where the file is missing, unreadable, cut short or not JSON."""
     try:
         return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise SquentropyError(f"{path}: does not exist; make it first") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SquentropyError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise SquentropyError(
             f"{path}: is damaged ({error}); delete it and run the study again"
         ) from None

@@ -112,12 +112,16 @@ def read_outcome(checkpoints: Path, cell: Cell) -> dict:
     return run
 
 
-def selected_hyperparameters(results: Path) -> dict[str, dict]:
-    """{loss: {lr, dropout, n_layer}} from selected.json."""
-    chosen = storage.read_json(results / "selected.json")
+def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict]:
+    """{loss: {lr, dropout, n_layer}} from selected.json. Raises SquentropyError if one lacks."""
+    path = results / "selected.json"
+    chosen = storage.read_json(path)
+    for loss in study.sweep.losses:
+        if loss not in chosen:
+            raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
     return {
-        loss: {key: row[key] for key in ("lr", "dropout", "n_layer")}
-        for loss, row in chosen.items()
+        loss: {key: chosen[loss][key] for key in ("lr", "dropout", "n_layer")}
+        for loss in study.sweep.losses
     }
 
 
@@ -145,7 +149,7 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     checkpoints  folder of the runs, each with run.json, test.json and samples.json
     results      folder with selected.json, as `select` wrote it
     """
-    finals = study.final_cells(selected_hyperparameters(results))
+    finals = study.final_cells(selected_hyperparameters(study, results))
     reported = study.reported_cells()
     runs = {cell: read_outcome(checkpoints, cell) for cell in [*finals, *reported]}
     scores = {cell: _read_scores(checkpoints / cell.name, runs[cell]) for cell in runs}
@@ -192,7 +196,8 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
         counts = np.diff(test.offsets)
         source = float(entropy.sum() / counts.sum())
         residual = entropy - source * counts
-        error = float(residual.std(ddof=1) * math.sqrt(len(counts)) / counts.sum())
+        if len(counts) > 1:
+            error = float(residual.std(ddof=1) * math.sqrt(len(counts)) / counts.sum())
     splits = {
         split: {
             "stories": manifest["splits"][split]["stories"],

@@ -40,9 +40,10 @@ def squentropy_floor(pi: np.ndarray, classes: int, factor: float = 1.0) -> float
     for _ in range(200):
         p = count * np.exp(f - _log_sum(count, f))
         gradient = p - pi + 2 * square * f
-        hessian = np.diag(p + 2 * square + 1e-12) - np.outer(p, p)
-        step = np.linalg.solve(hessian, gradient)
-        if np.abs(gradient).max() < 1e-10:
+        diagonal = p + 2 * square + 1e-12  # the Hessian is this minus p p^T: Sherman & Morrison
+        scaled = p / diagonal
+        step = gradient / diagonal + scaled * (scaled @ gradient) / (1 - p @ scaled)
+        if gradient @ step < 1e-14:  # twice what there is still to gain, in nats
             break
         size = 1.0
         while size > 1e-8 and expected_loss(f - size * step) > expected_loss(f):

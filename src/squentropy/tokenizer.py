@@ -7,6 +7,7 @@ tokens.py says what the files hold, and reads them.
 
 import base64
 import importlib.util
+import io
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -115,6 +116,17 @@ def read_stories(path: Path) -> Iterator[list[str]]:
             yield batch.column("text").to_pylist()
 
 
+def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
+    """Bytes of UTF-8 of each story of the split that `tokens` were made of."""
+    manifest = storage.read_json(corpus / "manifest.json")
+    if storage.sha256(corpus / "manifest.json") != tokens.manifest["corpus_sha256"]:
+        raise SquentropyError(
+            f"{tokens.folder}: are not the tokens of {corpus}; run `squentropy tokenize` again"
+        )
+    path = storage.verified(corpus / f"{split}.parquet", manifest["splits"][split]["sha256"])
+    return [len(story.encode()) for stories in read_stories(path) for story in stories]
+
+
 def _write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: str) -> dict:
     end = encoding.eot_token
     lengths = [np.zeros(1, dtype=np.int64)]
@@ -123,13 +135,13 @@ def _write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split:
             encoded = encoding.encode_ordinary_batch(stories)
             lengths.append(np.fromiter((len(ids) + 1 for ids in encoded), np.int64, len(encoded)))
             flat = chain.from_iterable(chain(ids, (end,)) for ids in encoded)
-            np.fromiter(flat, dtype=np.uint16, count=lengths[-1].sum()).tofile(file)
+            ids = np.fromiter(flat, dtype=np.uint16, count=lengths[-1].sum())
+            file.write(ids.data)  # `tofile` would not say that the disk is full
     offsets = np.cumsum(np.concatenate(lengths))
-    with (
-        storage.atomic(folder / f"{split}.offsets.npy") as path,
-        path.open("wb") as file,
-    ):
-        np.save(file, offsets)
+    held = io.BytesIO()
+    np.save(held, offsets)
+    with storage.atomic(folder / f"{split}.offsets.npy") as path:
+        path.write_bytes(held.getbuffer())
     return {
         "stories": len(offsets) - 1,
         "tokens": int(offsets[-1]),

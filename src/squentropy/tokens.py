@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from squentropy import storage
+from squentropy.errors import SquentropyError
 
 SPLITS = ("train", "validation", "test")
 
@@ -24,7 +25,14 @@ class TokenFolder:
 
     @classmethod
     def open(cls, folder: str | Path) -> "TokenFolder":
-        return cls(Path(folder), storage.read_json(Path(folder) / "manifest.json"))
+        """Raises SquentropyError where the folder does not hold tokens."""
+        path = Path(folder) / "manifest.json"
+        manifest = storage.read_json(path)
+        if not isinstance(manifest, dict) or "vocab_size" not in manifest:
+            raise SquentropyError(
+                f"{path}: is not of tokens; name the folder that `squentropy tokenize` wrote"
+            )
+        return cls(Path(folder), manifest)
 
     @property
     def vocab_size(self) -> int:
@@ -35,6 +43,7 @@ class TokenFolder:
         return self.manifest["end_of_text"]
 
     def split(self, name: str) -> "Split":
+        """Raises SquentropyError where a file is not what the manifest says."""
         entry = self.manifest["splits"][name]
         ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
         offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from squentropy.cpu import Noise
+from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.evaluation import Scores, score_split
 from squentropy.losses import LOSSES
@@ -40,26 +41,6 @@ class Result:
     train_nll: float | None
     validation: Scores | None
     history: list[dict] = field(default_factory=list)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name as in params.yaml. Raises SquentropyError where it is absent."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(n for n in ("cuda", "mps", "cpu") if available[n])
-    if not available[name]:
-        raise SquentropyError(f"train.device = {name}: this machine has none; write auto or cpu")
-    return torch.device(name)
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return getattr(torch, name)
 
 
 def build_model(study: Study, cell: Cell, vocab_size: int) -> GPT:
@@ -122,6 +103,10 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
             dtype=dtype,
         )
 
+    def diverged(at: int) -> tuple[GPT, Result]:
+        last_loss = losses[at - 1] if at else None
+        return model, Result("diverged", at, at, last_loss, None, None, history)
+
     history: list[dict] = []
     losses: list[float] = []
     pending: list[Tensor] = []
@@ -145,38 +130,44 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
         last = iteration + 1 == schedule.max_iters
         evaluate_now = last or (iteration + 1) % schedule.eval_interval == 0
         if evaluate_now or len(pending) >= check_every:
+            known = len(losses)
             losses += torch.stack(pending).tolist()
             pending.clear()
-            bad = first_divergence(losses, params.divergence)
+            bad = first_divergence(losses, params.divergence, known)
             if bad is not None:
-                finite = losses[bad - 1] if bad else None
-                return model, Result("diverged", bad, bad, finite, None, None, history)
+                return diverged(bad)
             seconds = max(bar.format_dict["elapsed"], 1e-9)
             rate = (iteration + 1) * params.accumulation * params.batch_size * block / seconds
             bar.set_postfix_str(f"loss {losses[-1]:.3f}, {rate:,.0f} tokens/s", refresh=False)
         if evaluate_now:
             since = history[-1]["iteration"] if history else 0
             stories = schedule.eval_stories
-            history.append(
-                {
-                    "iteration": iteration + 1,
-                    "train_loss": float(np.mean(losses[since:])),
-                    "train_nll": look(split.head(stories)).mean_nll(),
-                    "validation_nll": look(validation.head(stories)).mean_nll(),
-                }
-            )
+            entry = {
+                "iteration": iteration + 1,
+                "train_loss": float(np.mean(losses[since:])),
+                "train_nll": look(split.head(stories)).mean_nll(),
+                "validation_nll": look(validation.head(stories)).mean_nll(),
+            }
+            if not all(map(math.isfinite, entry.values())):
+                return diverged(iteration + 1)
+            history.append(entry)
+    scores = look(validation)
+    if not math.isfinite(scores.mean_nll()):
+        return diverged(schedule.max_iters)
     end = history[-1]
-    result = Result(
-        "ok", schedule.max_iters, None, end["train_loss"], end["train_nll"], look(validation)
+    return model, Result(
+        "ok", schedule.max_iters, None, end["train_loss"], end["train_nll"], scores, history
     )
-    result.history = history
-    return model, result
 
 
-def first_divergence(losses: list[float], factor: float) -> int | None:
-    """The first iteration whose loss is not finite or above `factor` times the first loss."""
+def first_divergence(losses: list[float], factor: float, start: int = 0) -> int | None:
+    """The first iteration whose loss is not finite or above `factor` times the first loss.
+
+    Those before `start` are known to be well.
+    """
     limit = factor * abs(losses[0])
-    return next((i for i, v in enumerate(losses) if not math.isfinite(v) or v > limit), None)
+    new = enumerate(losses[start:], start)
+    return next((i for i, v in new if not math.isfinite(v) or v > limit), None)
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:

@@ -21,12 +21,14 @@ rule corpus:
         expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
         f"{DATA}/corpus/manifest.json",
     params:
+        folder=f"{DATA}/corpus",
+        params=PARAMS,
         corpus=STUDY.corpus.relevant(),
         code=code.digest(*code.corpus(STUDY.corpus.source)),
     log:
         f"{LOGS}/corpus.log",
     shell:
-        "squentropy corpus {DATA}/corpus --params {PARAMS} > {log} 2>&1"
+        "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1"
 
 
 rule tokens:
@@ -35,9 +37,12 @@ rule tokens:
     output:
         TOKENS,
     params:
+        corpus=f"{DATA}/corpus",
+        folder=f"{DATA}/tokens",
+        params=PARAMS,
         tokens=STUDY.tokens.model_dump(),
         code=code.digest("tokenizer.py"),
     log:
         f"{LOGS}/tokens.log",
     shell:
-        "squentropy tokenize {DATA}/corpus {DATA}/tokens --params {PARAMS} > {log} 2>&1"
+        "squentropy tokenize {params.corpus} {params.folder} --params {params.params} > {log} 2>&1"

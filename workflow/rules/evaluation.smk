@@ -6,6 +6,23 @@ FINAL_RUNS = [
     for seed in STUDY.final.seeds
 ] + [run_folder(cell) for cell in STUDY.reported_cells()]
 
+
+SEEDS = {"final": STUDY.final.seeds, "reported": [c.seed for c in STUDY.reported_cells()]}
+
+
+def files(phase, *names):
+    """These files of a loss's runs, all seeds: one job scores them, since processes start slowly."""
+    folder = f"{CHECKPOINTS}/{phase}/{{loss}}"
+    return [f"{folder}/seed{seed}/{name}" for seed in SEEDS[phase] for name in names]
+
+
+def folders(phase):
+    """The same runs' folders, for a rule's `params`."""
+    return lambda wildcards: expand(
+        f"{CHECKPOINTS}/{phase}/{wildcards.loss}/seed{{seed}}", seed=SEEDS[phase]
+    )
+
+
 TABLES = expand(
     f"{RESULTS}/{{name}}",
     name=[
@@ -15,53 +32,53 @@ TABLES = expand(
 )  # fmt: skip
 
 
-wildcard_constraints:
-    phase="final|reported",
+for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
 
+    rule:
+        name:
+            f"evaluate_{phase}"
+        input:
+            TOKENS,
+            f"{DATA}/corpus/test.parquet",
+            files(phase, "run.json", *WEIGHTS),
+        output:
+            files(phase, "test.json"),
+        params:
+            data=DATA,
+            params=PARAMS,
+            evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches"}),
+            code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
+            runs=folders(phase),
+        log:
+            f"{LOGS}/{phase}/{{loss}}/evaluate.log",
+        threads: STUDY.train.threads
+        resources:
+            gpu=gpus_a_run(),
+        shell:
+            "squentropy evaluate {params.runs} --data {params.data} --params {params.params} > {log} 2>&1"
 
-rule evaluate:
-    input:
-        TOKENS,
-        f"{DATA}/corpus/test.parquet",
-        expand(
-            f"{CHECKPOINTS}/{{{{phase}}}}/{{{{loss}}}}/seed{{{{seed}}}}/{{file}}",
-            file=["run.json", *WEIGHTS],
-        ),
-    output:
-        f"{CHECKPOINTS}/{{phase}}/{{loss}}/seed{{seed}}/test.json",
-    params:
-        evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches"}),
-        code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
-        folder=subpath(output[0], parent=True),
-    log:
-        f"{LOGS}/{{phase}}/{{loss}}/seed{{seed}}_evaluate.log",
-    threads: STUDY.train.threads
-    resources:
-        gpu=gpus_a_run(),
-    shell:
-        "squentropy evaluate {params.folder} --data {DATA} --params {PARAMS} > {log} 2>&1"
-
-
-rule sample:
-    input:
-        TOKENS,
-        expand(
-            f"{CHECKPOINTS}/{{{{phase}}}}/{{{{loss}}}}/seed{{{{seed}}}}/{{file}}",
-            file=["run.json", *WEIGHTS],
-        ),
-    output:
-        f"{CHECKPOINTS}/{{phase}}/{{loss}}/seed{{seed}}/samples.json",
-    params:
-        sample=STUDY.sample.model_dump(),
-        code=code.digest(*code.SAMPLING),
-        folder=subpath(output[0], parent=True),
-    log:
-        f"{LOGS}/{{phase}}/{{loss}}/seed{{seed}}_sample.log",
-    threads: STUDY.train.threads
-    resources:
-        gpu=gpus_a_run(),
-    shell:
-        "squentropy sample {params.folder} --tokens {DATA}/tokens --params {PARAMS} > {log} 2>&1"
+    rule:
+        name:
+            f"sample_{phase}"
+        input:
+            TOKENS,
+            files(phase, "run.json", *WEIGHTS),
+        output:
+            files(phase, "samples.json"),
+        params:
+            tokens=f"{DATA}/tokens",
+            params=PARAMS,
+            sample=STUDY.sample.model_dump(),
+            code=code.digest(*code.SAMPLING),
+            runs=folders(phase),
+        log:
+            f"{LOGS}/{phase}/{{loss}}/sample.log",
+        threads: STUDY.train.threads
+        resources:
+            gpu=gpus_a_run(),
+        shell:
+            "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
+            " > {log} 2>&1"
 
 
 rule metrics:
@@ -79,9 +96,14 @@ rule metrics:
     output:
         TABLES[2:],
     params:
+        data=DATA,
+        checkpoints=CHECKPOINTS,
+        results=RESULTS,
+        params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
         code=code.digest("tables.py", "statistics.py"),
     log:
         f"{LOGS}/metrics.log",
     shell:
-        "squentropy metrics {DATA} {CHECKPOINTS} {RESULTS} --params {PARAMS} > {log} 2>&1"
+        "squentropy metrics {params.data} {params.checkpoints} {params.results}"
+        " --params {params.params} > {log} 2>&1"

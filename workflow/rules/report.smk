@@ -16,11 +16,13 @@ rule figures:
             for path in FIGURES
         ],
     params:
-        code=code.digest("figures.py", "results.py"),
+        results=RESULTS,
+        figures=f"{REPORT}/figures",
+        code=code.digest(*code.FIGURES),
     log:
         f"{LOGS}/figures.log",
     shell:
-        "squentropy figures {RESULTS} {REPORT}/figures > {log} 2>&1"
+        "squentropy figures {params.results} {params.figures} > {log} 2>&1"
 
 
 rule report:
@@ -28,11 +30,15 @@ rule report:
         TABLES,
         FIGURES,
         "notebooks/report.ipynb",
+        "src/squentropy/report.html.j2",
+        "src/squentropy/report.css",
     output:
         f"{REPORT}/index.html",
     params:
-        code=code.digest("report.py", "results.py"),
+        results=RESULTS,
+        figures=f"{REPORT}/figures",
+        code=code.digest(*code.REPORT),
     log:
         f"{LOGS}/report.log",
     shell:
-        "squentropy report {RESULTS} {REPORT}/figures {output} > {log} 2>&1"
+        "squentropy report {params.results} {params.figures} {output} > {log} 2>&1"

@@ -1,30 +1,39 @@
-"""Every cell of the grid, each loss's best cell, and the final runs."""
+"""Every cell of the grid, each loss's best cell, and the final runs.
+
+A job keeps its outputs (update), because the command trains only what is not there yet: a cell
+whose parameters, data and code are those of its run.json is left as it is.
+"""
 
 WEIGHTS = ["model.safetensors"]
+CELL_FILES = ["run.json", "history.csv", *(WEIGHTS if STUDY.sweep.keep_weights else [])]
 
 
-rule sweep_cell:
+rule sweep:
+    """A row of the grid: every dropout and depth at one loss and learning rate."""
     input:
         TOKENS,
     output:
-        expand(
-            f"{CHECKPOINTS}/sweep/{{{{loss}}}}/lr{{{{lr}}}}_dropout{{{{dropout}}}}_layers{{{{n_layer}}}}/{{file}}",
-            file=["run.json", "history.csv", *(WEIGHTS if STUDY.sweep.keep_weights else [])],
-        ),
+        [
+            update(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/dropout{dropout}_layers{n_layer}/{file}")
+            for dropout in map(float, STUDY.sweep.dropout)
+            for n_layer in STUDY.sweep.n_layer
+            for file in CELL_FILES
+        ],
     params:
+        checkpoints=CHECKPOINTS,
+        tokens=f"{DATA}/tokens",
+        params=PARAMS,
         study=STUDY.training_keys("sweep"),
         seed=STUDY.sweep.seed,
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
-        folder=subpath(output[0], parent=True),
     log:
-        f"{LOGS}/sweep/{{loss}}/lr{{lr}}_dropout{{dropout}}_layers{{n_layer}}.log",
+        f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
     threads: STUDY.train.threads
     resources:
         gpu=gpus_a_run(),
     shell:
-        "squentropy train {params.folder} --tokens {DATA}/tokens --params {PARAMS} --phase sweep"
-        " --loss {wildcards.loss} --lr {wildcards.lr} --dropout {wildcards.dropout}"
-        " --n-layer {wildcards.n_layer} --seed {params.seed} > {log} 2>&1"
+        "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
+        " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1"
 
 
 rule select:
@@ -34,11 +43,15 @@ rule select:
         f"{RESULTS}/sweep.csv",
         f"{RESULTS}/selected.json",
     params:
+        checkpoints=CHECKPOINTS,
+        results=RESULTS,
+        params=PARAMS,
         code=code.digest("tables.py"),
     log:
         f"{LOGS}/select.log",
     shell:
-        "squentropy select {CHECKPOINTS} {RESULTS} --params {PARAMS} > {log} 2>&1"
+        "squentropy select {params.checkpoints} {params.results} --params {params.params}"
+        " > {log} 2>&1"
 
 
 rule final:
@@ -46,11 +59,13 @@ rule final:
         TOKENS,
         selected=f"{RESULTS}/selected.json",
     output:
-        expand(
-            f"{CHECKPOINTS}/final/{{{{loss}}}}/seed{{{{seed}}}}/{{file}}",
-            file=["run.json", "history.csv", *WEIGHTS],
-        ),
+        [
+            update(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
+            for file in ["run.json", "history.csv", *WEIGHTS]
+        ],
     params:
+        tokens=f"{DATA}/tokens",
+        params=PARAMS,
         study=STUDY.training_keys("final"),
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
@@ -60,7 +75,7 @@ rule final:
     resources:
         gpu=gpus_a_run(),
     shell:
-        "squentropy train {params.folder} --tokens {DATA}/tokens --params {PARAMS} --phase final"
+        "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
         " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
         " > {log} 2>&1"
 
@@ -70,11 +85,13 @@ rule reported:
     input:
         TOKENS,
     output:
-        expand(
-            f"{CHECKPOINTS}/reported/{{{{loss}}}}/seed{{{{seed}}}}/{{file}}",
-            file=["run.json", "history.csv", *WEIGHTS],
-        ),
+        [
+            update(f"{CHECKPOINTS}/reported/{{loss}}/seed{{seed}}/{file}")
+            for file in ["run.json", "history.csv", *WEIGHTS]
+        ],
     params:
+        tokens=f"{DATA}/tokens",
+        params=PARAMS,
         study=STUDY.training_keys("reported"),
         cell=STUDY.final.reported.model_dump() if STUDY.final.reported else None,
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
@@ -85,7 +102,7 @@ rule reported:
     resources:
         gpu=gpus_a_run(),
     shell:
-        "squentropy train {params.folder} --tokens {DATA}/tokens --params {PARAMS}"
+        "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
         " --phase reported --loss {wildcards.loss} --lr {params.cell[lr]}"
         " --dropout {params.cell[dropout]} --n-layer {params.cell[n_layer]}"
         " --seed {wildcards.seed} > {log} 2>&1"

@@ -99,12 +99,12 @@ class Draw:
         self.form = form
         self.excluded = excluded  # variables whose entries may not be drawn again
 
-    def taken(self, bindings: dict[str, Entry]) -> list[Entry]:
+    def taken(self, bindings: dict[str, Entry]) -> set[Entry]:
         """Entries of this class that the excluded variables hold already."""
         held = (bindings[variable] for variable in self.excluded)
-        return [entry for entry in held if entry.words is self.words]
+        return {entry for entry in held if entry.words is self.words}
 
-    def log_share(self, taken: list[Entry]) -> float:
+    def log_share(self, taken: set[Entry]) -> float:
         """Log of the probability mass that is left when `taken` may not be drawn, in nats."""
         return log1p(-fsum(self.words.probs[entry.index] for entry in taken))
 
@@ -226,7 +226,8 @@ def _rank_weight(rank: int) -> float:
     return 1.0 / (rank + RANK_OFFSET)
 
 
-def _article(text: str) -> str:
+def article(text: str) -> str:
+    """The indefinite article before `text`: "a" or "an"."""
     word = text.lower()
     if word.startswith(("hour", "honest")):
         return "an"
@@ -245,7 +246,7 @@ def _plural(text: str) -> str:
 
 # Forms that every entry has without its being written down.
 DERIVED = {
-    "a": lambda text: f"{_article(text)} {text}",
+    "a": lambda text: f"{article(text)} {text}",
     "the": lambda text: f"the {text}",
     "s": _plural,
 }
@@ -276,8 +277,8 @@ class _Compiler:
         plots = []
         for file in files:
             content = file.read_bytes()
-            sha.update(content)
             where = file.relative_to(self.path).as_posix()
+            sha.update(f"{where} {len(content)}\n".encode() + content)
             plots += self._read(content, where)
         if not plots:
             raise GrammarError(f"{self.path}: no plot; add plots/NAME.yaml with the key 'plot'")

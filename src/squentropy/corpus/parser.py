@@ -18,7 +18,7 @@ from math import exp, fsum, log
 from os.path import commonprefix
 from typing import NamedTuple
 
-from .grammar import WORD, Choice, Draw, Grammar, Refer, load_grammar
+from .grammar import WORD, Choice, Draw, Grammar, Refer, article, load_grammar
 
 # What can be wrong with a text, in the order in which the checker looks. "dropped object": another
 # name, object or place stands where the one introduced earlier should.
@@ -215,9 +215,7 @@ class Parser:
         characters = set().union(*(first for first in firsts if first is not None))
         table = {
             character: tuple(
-                pair
-                for pair, first in zip(pairs, firsts)
-                if first is None or character in first
+                pair for pair, first in zip(pairs, firsts) if first is None or character in first
             )
             for character in characters
         }
@@ -237,13 +235,14 @@ class Parser:
         """Say what is wrong at the furthest point that any derivation came to, which is at
         `reached` or in the piece that begins there."""
         failures: list[Failure] = []
-        self._search(text, failures, reached)
+        self._search(text, failures, _word_start(text, reached))
         ends = [f.offset + len(commonprefix([f.expected, text[f.offset :]])) for f in failures]
-        furthest = max(ends)
-        here = [failure for failure, end in zip(failures, ends) if end == furthest]
-        if furthest == len(text):
-            return StoryError("no ending", furthest, f"the text stops after '{text[-30:]}'")
-        start = _wrong_word(text, furthest, here)
+        if max(ends) == len(text):
+            return StoryError("no ending", len(text), f"the text stops after '{text[-30:]}'")
+        # Progress counts in whole words: "He" is no nearer to "Her" than to "She".
+        starts = [_wrong_word(text, end, f) for f, end in zip(failures, ends)]
+        start = max(starts)
+        here = [failure for failure, begin in zip(failures, starts) if begin == start]
         match = WORD.match(text, start)
         word = match[0] if match else text[start]
         context = text[max(0, start - 40) : start + 40].replace("\n", " ")
@@ -251,8 +250,12 @@ class Parser:
         expected = {
             (text[start : f.offset] + f.expected[max(0, start - f.offset) :]).strip() for f in here
         } - {""}
+        before = text[_word_start(text, start - 1) : start].strip() if start > 1 else ""
         if match and word.lower() not in self.vocabulary:
             kind = "unknown word"
+        elif match and before.lower() in ("a", "an") and before.lower() != article(word):
+            # "an brave …" reads well up to "an", as in "an honest …".
+            kind, start, expected = "broken agreement", start - len(before) - 1, {article(word)}
         elif self._disagrees(text, word, expected, here):
             kind = "broken agreement"
         elif entities := {f.expected for f in here if self._is_other_entity(text, f)}:
@@ -291,16 +294,19 @@ class Parser:
         )
 
 
-def _wrong_word(text: str, furthest: int, here: list[Failure]) -> int:
-    """Where the word begins that holds the first wrong character, at `furthest`."""
-    expected = {f.expected[furthest - f.offset :][:1] for f in here}
-    between_words = not _in_word(text[furthest])
-    if between_words and not all(map(_in_word, expected)):
+def _wrong_word(text: str, end: int, failure: Failure) -> int:
+    """Where the word begins that holds the first wrong character, at `end`."""
+    expected = failure.expected[end - failure.offset :][:1]
+    if not _in_word(text[end]) and not _in_word(expected):
         # The word before is complete and right: the next one is wrong.
-        return furthest + 1 if text[furthest] == " " and furthest + 1 < len(text) else furthest
-    while furthest > 0 and _in_word(text[furthest - 1]):
-        furthest -= 1
-    return furthest
+        return end + 1 if text[end] == " " and end + 1 < len(text) else end
+    return _word_start(text, end)
+
+
+def _word_start(text: str, position: int) -> int:
+    while position > 0 and _in_word(text[position - 1]):
+        position -= 1
+    return position
 
 
 def _in_word(character: str) -> bool:

@@ -1,0 +1,109 @@
+"""Pieces of HTML that the report's sections are set from: tables, paragraphs, numbers, lists.
+
+Whatever comes from data goes through `escape`; everything else here takes and gives HTML.
+"""
+
+import html
+import math
+import re
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+DASH = "–"
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Html(str):
+    """Text that a notebook shows as HTML."""
+
+    def _repr_html_(self) -> str:
+        return self
+
+
+def table(head: list[str], rows: list[list[str]], text: int = 1, last: bool = False) -> Html:
+    """An HTML table of cells that are HTML already; `text` columns, and the last, align left."""
+
+    def row(cells: list[str], tag: str) -> str:
+        left = [i < text or (last and i == len(cells) - 1) for i in range(len(cells))]
+        return "".join(
+            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>"
+            for cell, is_left in zip(cells, left, strict=True)
+        )
+
+    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
+    top = f"<thead><tr>{row(head, 'th')}</tr></thead>"
+    return Html(f'<div class="table"><table>{top}<tbody>{body}</tbody></table></div>')
+
+
+def paragraphs(*texts: str) -> Html:
+    return Html("".join(f"<p>{upper(text)}</p>" for text in texts if text))
+
+
+def upper(text: str) -> str:
+    """With a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def escape(text: str) -> str:
+    """Text as it is, in HTML; what could hide or reorder other text becomes a visible sign."""
+    return html.escape(_INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n")))
+
+
+def interval(row: pd.Series, name: str, style: Callable[[float], str]) -> str:
+    """An estimate with its interval, or alone where it has none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(row[name]):
+        return DASH
+    if pd.isna(low) or pd.isna(high):
+        return style(row[name])
+    return f'{style(row[name])} <span class="ci">[{style(low)}, {style(high)}]</span>'
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands apart."""
+    if value is None or pd.isna(value):
+        return DASH
+    if math.isinf(value):
+        return "∞"
+    if abs(value) >= 1e6:
+        return f"{value:.1e}"
+    return integer(value) if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def nats(value: float | None) -> str:
+    return DASH if value is None or pd.isna(value) else f"{value:.3f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    return DASH if value is None or pd.isna(value) else f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    return DASH if pd.isna(p) else "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def plain(value: float) -> str:
+    """A number without exponent: 0.000006."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
+def integer(value: float) -> str:
+    """An integer with thousands apart by a narrow space."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def listed(parts: Iterable[str], word: str = "and") -> str:
+    """a, b and c"""
+    parts = list(parts)
+    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def either(values: Iterable) -> str:
+    return listed((str(value) for value in values), "or")
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+    name = one if n == 1 else many or f"{one}s"
+    return f"{words[n].lower() if n < len(words) else n} {name}"

@@ -1,0 +1,134 @@
+"""A miniature study that the tests share: parameters, stories, tokens, and trained runs."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from squentropy import losses, params, runs, storage, tables
+from squentropy.tokenizer import read_encoding, story_bytes, tokenize
+from squentropy.tokens import TokenFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = {
+    "study": "tiny",
+    "tokens": {"vocab_size": 300},
+    "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
+    "train": {"device": "cpu", "threads": 1, "batch_size": 2},
+    "sweep": {
+        "losses": ["cross_entropy", "mse", "brier"],
+        "lr": [0.001, 0.01, 0.02],
+        "dropout": [0.1],
+        "n_layer": [1],
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 3,
+        "eval_stories": 4,
+    },
+    "final": {
+        "seeds": [1, 2],
+        "max_iters": 8,
+        "warmup_iters": 2,
+        "eval_interval": 4,
+        "eval_stories": 4,
+        "reported": {"loss": "squentropy_weighted", "n_layer": 1},
+    },
+    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "sample": {"prompts": ["Tim", "The red kite"], "max_tokens": 24},
+}
+
+
+def _make_study(**changes) -> params.Study:
+    """The miniature study with changes such as model={"bias": True}."""
+    values = params.load([ROOT / "params.yaml"]).model_dump()
+    return params.parse(params._overlay(params._overlay(values, TINY), changes))
+
+
+def _make_cell(**changes) -> params.Cell:
+    return replace(params.Cell("sweep", "cross_entropy", 0.01, 0.1, 1, 0), **changes)
+
+
+def _make_stories() -> dict[str, list[str]]:
+    names, things = ["Tim", "Lily", "Ben", "Mia"], ["kite", "ball", "hat", "boat", "drum"]
+    colours = ["red", "blue", "old"]
+    every = [
+        f"{name} had a {colour} {thing}.\n\nOne day the {thing} was gone, and {name} said, “Oh!”"
+        for name, colour, thing in itertools.product(names, colours, things)
+    ]
+    held = [f"{every[i]} It was in the tree 🌳." for i in (3, 22, 41, 58)]
+    odd = ["Hi", "The text <|endoftext|> in a story.", " ".join(every[:3])]
+    return {"train": [*every, *odd], "validation": held, "test": [*odd, *held[:2], "The end."]}
+
+
+@pytest.fixture(scope="session")
+def tiny_study() -> Callable[..., params.Study]:
+    return _make_study
+
+
+@pytest.fixture(scope="session")
+def tiny_cell() -> Callable[..., params.Cell]:
+    return _make_cell
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """A folder with corpus/ and tokens/."""
+    folder = tmp_path_factory.mktemp("data")
+    entries = {}
+    for split, stories in _make_stories().items():
+        path = folder / "corpus" / f"{split}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        log_prob = [-0.1 * len(story) for story in stories]
+        pq.write_table(pa.table({"text": stories, "log_prob": log_prob}), path)
+        size = sum(len(story.encode()) for story in stories)
+        entries[split] = {"stories": len(stories), "bytes": size, "sha256": storage.sha256(path)}
+    manifest = {"source": "files", "licence": "MIT", "splits": entries}
+    storage.write_json(folder / "corpus" / "manifest.json", manifest)
+    tokenize(_make_study().tokens, folder / "corpus", folder / "tokens")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokens(data) -> TokenFolder:
+    return TokenFolder.open(data / "tokens")
+
+
+@pytest.fixture(scope="session")
+def finished(data, tokens, tmp_path_factory) -> Path:
+    """The miniature study run whole, with a loss that always diverges: checkpoints/, results/."""
+    study, folder = _make_study(), tmp_path_factory.mktemp("finished")
+    checkpoints, results = folder / "checkpoints", folder / "results"
+    sizes, encoding = story_bytes(data / "corpus", "test", tokens), read_encoding(tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(losses.LOSSES, "brier", lambda h, w, y: h.sum() * torch.nan)
+        for cell in study.sweep_cells():
+            runs.train_run(study, cell, tokens, checkpoints / cell.name)
+        tables.select(study, checkpoints, results)
+        chosen = tables.selected_hyperparameters(study, results)
+        for cell in [*study.final_cells(chosen), *study.reported_cells()]:
+            run = checkpoints / cell.name
+            runs.train_run(study, cell, tokens, run)
+            runs.evaluate_run(study, run, tokens, sizes, "test")
+            runs.sample_run(study, run, tokens, encoding)
+    tables.metrics(study, data, checkpoints, results)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Every test on one thread, whatever the one before has set."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def lossy(monkeypatch) -> Callable:
+    """lossy(name, function): `function` in place of a training loss."""
+    return lambda name, function: monkeypatch.setitem(losses.LOSSES, name, function)

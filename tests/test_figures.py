@@ -1,0 +1,140 @@
+"""Figures: always drawn, whatever the study looks like, and the same bytes each time."""
+
+import subprocess
+import sys
+
+import fake_results
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from squentropy import figures, params, plots, results
+from squentropy.errors import SquentropyError
+
+SMALL = {"lr": [0.0006, 0.06], "dropout": [0.0], "n_layer": [8, 12]}
+
+
+def small(folder, losses=("cross_entropy", "squentropy", "mse"), seeds=(1, 2), **how):
+    changes = {"sweep": SMALL | {"losses": list(losses)}, "final": {"seeds": list(seeds)}}
+    return fake_results.write(folder, stories=20, **changes, **how)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    small(folder / "results")
+    return folder, figures.draw(folder / "results", folder / "figures")
+
+
+def test_every_named_figure_is_written_as_svg_and_png_and_nothing_else(drawn):
+    folder, paths = drawn
+    study = params.load([folder / "results" / "params.yaml"])
+    expected = {f"{name}.{end}" for name in figures.names(study) for end in ("svg", "png")}
+    assert {path.name for path in paths} == expected
+    assert {path.name for path in (folder / "figures").iterdir()} == expected
+
+
+def test_drawing_again_gives_the_same_bytes(drawn):
+    folder, _ = drawn
+    for again in figures.draw(folder / "results", folder / "again"):
+        assert again.read_bytes() == (folder / "figures" / again.name).read_bytes(), again.name
+
+
+def test_figures_hold_neither_dates_nor_references_to_elsewhere(drawn):
+    for path in drawn[1]:
+        data = path.read_bytes()
+        assert b"<dc:date>" not in data
+        assert b"tIME" not in data
+        assert b"<script" not in data
+        assert b'xlink:href="http' not in data
+
+
+def test_a_missing_table_is_one_line_and_leaves_no_figure(tmp_path):
+    small(tmp_path / "results")
+    (tmp_path / "results" / "history.csv").unlink()
+    with pytest.raises(SquentropyError, match=r"history\.csv: does not exist"):
+        figures.draw(tmp_path / "results", tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_names_are_the_functions_that_draw():
+    assert all(callable(getattr(plots, name)) for name in figures.NAMES)
+
+
+def test_names_are_known_without_waiting_for_matplotlib():
+    code = "import sys, squentropy.figures; print('matplotlib' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("losses", "has_differences"),
+    [(["cross_entropy", "mse"], True), (["cross_entropy"], False), (["mse", "brier"], False)],
+)
+def test_differences_are_drawn_only_where_there_is_something_to_compare(losses, has_differences):
+    names = figures.names(fake_results.study(sweep={"losses": losses}))
+    assert ("differences" in names) == has_differences
+
+
+def texts_of(tmp_path, name, **how):
+    """The texts of a figure of a small study."""
+    r = results.read(small(tmp_path / "results", **how))
+    with plots.style():
+        figure = getattr(plots, name)(r)
+    return [text.get_text() for text in figure.findobj(lambda part: hasattr(part, "get_text"))]
+
+
+ODD = {
+    "one loss, one seed, no source": {"losses": ["squentropy"], "seeds": [7], "source_nll": None},
+    "without cross entropy": {"losses": ["mse", "brier"]},
+    "cross entropy diverged": {"diverged": ("cross_entropy",)},
+    "everything diverged": {"diverged": ("cross_entropy", "squentropy", "mse")},
+}
+
+
+@pytest.mark.parametrize("how", ODD.values(), ids=ODD.keys())
+def test_odd_studies_are_drawn_whole(tmp_path, how):
+    r = results.read(small(tmp_path / "results", **how))
+    with plots.style():
+        for name in figures.names(r.study):
+            getattr(plots, name)(r).draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", ["perplexity", "differences", "grid", "learning_curves"])
+def test_a_diverged_loss_is_marked_not_left_out(tmp_path, name):
+    texts = texts_of(tmp_path, name, diverged=("mse",))
+    assert "MSE" in texts
+    assert any("diverged" in text for text in texts)
+
+
+def test_a_cell_without_divergence_shows_its_perplexity(tmp_path):
+    texts = texts_of(tmp_path, "grid", losses=["mse"])
+    sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
+    for value in sweep["validation_ppl"].dropna():
+        assert plots._number(value) in texts
+
+
+def test_a_loss_looks_the_same_in_every_study():
+    assert plots.look("mse", ["mse"]) == plots.look("mse", ["brier", "mse", "cross_entropy"])
+
+
+def test_unknown_losses_get_a_look_of_their_own():
+    losses = ["cross_entropy", "hers", "his", "mse"]
+    assert len({plots.look(loss, losses) for loss in losses}) == 4
+
+
+def test_losses_are_told_apart_in_grey():
+    looks = [plots.look(loss, []) for loss in plots._LOOKS]
+    assert len({marker for _, marker, _ in looks}) == len(looks)
+    grey = {loss: np.dot(to_rgb(look[0]), [0.3, 0.59, 0.11]) for loss, look in plots._LOOKS.items()}
+    assert grey["squentropy"] - grey["cross_entropy"] > 0.1
+    assert grey["squentropy_weighted"] - grey["squentropy"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7.966, "7.97"), (16, "16.0"), (1024.4, "1 024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
+)
+def test_numbers_have_three_significant_digits(value, text):
+    assert plots._number(value) == text

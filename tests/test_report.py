@@ -1,0 +1,306 @@
+"""The report: one page from the results alone, that says what they say and runs nothing."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import fake_results
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+
+from squentropy import figures, report, results, sections, theory
+from squentropy.errors import SquentropyError
+
+NASTY = (
+    'Once upon a time <script>alert("x")</script> **bold** # Heading\n\n'
+    "![](http://example.org/x.png) <img src=http://example.org/y.png onerror=alert(1)> "
+    "\x00\x1b[31m\u202e & $x^2$ {{ 7*7 }} </article></main>\n\n## Injected\n"
+)
+SMALL = {"lr": [0.0006, 0.06], "dropout": [0.0], "n_layer": [8, 12]}
+
+
+def small(folder, losses=("cross_entropy", "squentropy", "mse"), seeds=(1, 2), **how):
+    changes = {"sweep": SMALL | {"losses": list(losses)}, "final": {"seeds": list(seeds)}}
+    return fake_results.write(folder, stories=20, **changes, **how)
+
+
+class Page(html.parser.HTMLParser):
+    """The tags, with attributes, and the text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def values(self, name):
+        return [attrs[name] for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    small(folder / "results", text=NASTY)
+    figures.draw(folder / "results", folder / "figures")
+    report.render(folder / "results", folder / "figures", folder / "index.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(rendered):
+    return Page((rendered / "index.html").read_text(encoding="utf-8"))
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_the_same_results_elsewhere_give_the_same_bytes(rendered, tmp_path):
+    shutil.copytree(rendered / "results", tmp_path / "r")
+    shutil.copytree(rendered / "figures", tmp_path / "f")
+    report.render(tmp_path / "r", tmp_path / "f", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == (rendered / "index.html").read_bytes()
+
+
+def test_the_page_loads_nothing(page):
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert all(value.startswith("data:image/svg+xml;base64,") for value in page.values("src"))
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_page_is_below_five_megabytes(rendered):
+    assert (rendered / "index.html").stat().st_size < 5e6
+
+
+def test_the_page_tells_nothing_of_the_machine_or_the_hour(rendered):
+    text = (rendered / "index.html").read_text(encoding="utf-8")
+    assert str(rendered) not in text
+    assert "/tmp/" not in text
+    assert not re.search(r"\d\d:\d\d:\d\d", text)
+
+
+def test_a_story_is_shown_as_it_is_and_never_interpreted(page):
+    assert '<script>alert("x")</script> **bold** # Heading' in page.text
+    assert "{{ 7*7 }}" in page.text
+    assert "</article></main>\n\n## Injected" in page.text
+    assert "Injected" not in page.values("id")
+    assert not {"\x00", "\x1b", "\u202e"} & set(page.text)
+
+
+def test_every_entry_of_the_contents_leads_to_a_heading(page):
+    targets = [value[1:] for value in page.values("href") if value.startswith("#")]
+    assert len(targets) > 10
+    assert set(targets) <= set(page.values("id"))
+
+
+def test_every_image_says_in_words_what_it_shows(page):
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == len(figures.NAMES)
+    assert all(len(image["alt"]) > 30 for image in images)
+
+
+def test_no_code_is_shown(page):
+    assert "import" not in page.text.split("Every parameter of this study")[0].split()
+
+
+def test_a_missing_figure_is_one_line_that_names_it(rendered, tmp_path):
+    r = results.read(rendered / "results")
+    with pytest.raises(SquentropyError, match=r"grid\.svg: does not exist"):
+        sections.grid_figure(r, tmp_path)
+
+
+def test_a_missing_table_is_one_line_and_leaves_no_page(rendered, tmp_path):
+    shutil.copytree(rendered / "results", tmp_path / "r")
+    (tmp_path / "r" / "metrics.csv").unlink()
+    with pytest.raises(SquentropyError, match=r"metrics\.csv: does not exist"):
+        report.render(tmp_path / "r", rendered / "figures", tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+# --- the notebook -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(report.NOTEBOOK, as_version=4)
+
+
+def test_the_notebook_is_clean(notebook):
+    nbformat.validate(notebook)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 6
+
+
+def shown(notebook, folder):
+    """What the notebook's code cells show for the results in a folder, run in this process."""
+    drawn = folder / "figures"
+    drawn.mkdir()
+    for name in figures.NAMES:
+        (drawn / f"{name}.svg").write_text("<svg/>")
+    names = {}
+    texts = []
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= {"results": str(folder / "results"), "figures": str(drawn)}
+        elif cell.source.startswith("show."):
+            texts.append(eval(cell.source, names))
+        else:
+            exec(cell.source, names)
+    return Page("\n".join(texts)).text
+
+
+ODD = {
+    "one loss, one seed, no source": {"losses": ["squentropy"], "seeds": [7], "source_nll": None},
+    "cross entropy alone": {"losses": ["cross_entropy"]},
+    "without cross entropy": {"losses": ["mse", "brier"]},
+    "cross entropy diverged": {"diverged": ("cross_entropy",)},
+    "everything diverged": {"diverged": ("cross_entropy", "squentropy", "mse")},
+}
+
+
+@pytest.mark.parametrize("how", ODD.values(), ids=ODD.keys())
+def test_odd_studies_are_reported_whole(notebook, tmp_path, how):
+    small(tmp_path / "results", **how)
+    text = shown(notebook, tmp_path)
+    assert "nan" not in re.findall(r"\w+", text)
+    assert "None" not in re.findall(r"\w+", text.split("Every parameter of this study")[0])
+
+
+# --- sentences follow the numbers ---------------------------------------------------------------
+
+
+def with_differences(tmp_path, gaps, **how):
+    """Results whose test nll and differences to cross entropy are {loss: (difference, p)}."""
+    r = results.read(small(tmp_path / "results", losses=["cross_entropy", *gaps], **how))
+    for loss, (gap, p) in gaps.items():
+        values = [2 + gap, gap, gap - 0.01, gap + 0.01, p]
+        columns = ["test_nll", "difference", "difference_low", "difference_high", "p_value"]
+        r.metrics.loc[loss, columns] = values
+    r.metrics.loc["cross_entropy", "test_nll"] = 2.0
+    return r
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [
+        ({"mse": (1.0, 0.001), "squentropy": (0.1, 0.01)}, "Not here: every loss"),
+        ({"mse": (1.0, 0.001), "squentropy": (-0.1, 0.01)}, "Yes, here: squentropy did better"),
+        ({"mse": (1.0, 0.001), "squentropy": (-0.1, 0.2)}, "squentropy cannot be told from it"),
+        ({"mse": (0.01, 0.5), "squentropy": (-0.1, 0.2)}, "Not shown either way"),
+        ({"z_loss": (-0.1, 0.001)}, "None of the losses compared here has a squared term"),
+    ],
+)
+def test_the_verdict_follows_differences_and_p_values(tmp_path, gaps, verdict):
+    assert verdict in sections.answer(with_differences(tmp_path, gaps))
+
+
+def test_the_best_loss_is_the_one_of_lowest_test_nll(tmp_path):
+    r = with_differences(tmp_path, {"mse": (-0.5, 0.001), "squentropy": (0.1, 0.01)})
+    assert "was reached with MSE." in sections.answer(r)
+
+
+def test_models_that_have_not_learned_are_said_to_have_not(tmp_path):
+    r = with_differences(tmp_path, {"mse": (4.0, 0.001), "squentropy": (0.1, 0.01)})
+    assert "MSE did not get below 5.300 nats a token" in sections.answer(r)
+    r.metrics["test_nll"] += 4
+    assert "the comparison says little" in sections.answer(r)
+
+
+def test_one_seed_is_said_openly(tmp_path):
+    r = results.read(small(tmp_path / "results", seeds=[1]))
+    assert "how much another seed would change is not known" in sections.answer(r)
+
+
+def test_edges_and_diverged_cells_are_said(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.grid_sentence(r)
+    assert "the learning rate of every loss" in text
+    gone = int((r.sweep["status"] == "diverged").sum())
+    assert f"{gone} of {len(r.sweep)} cells diverged: {gone} at learning rate 0.06" in text
+
+
+def test_a_diverged_loss_stays_in_the_tables(tmp_path):
+    r = results.read(small(tmp_path / "results", diverged=("mse",)))
+    assert "MSE</td><td class=n>diverged" in sections.final_table(r)
+    assert "Every cell of MSE diverged" in sections.grid_sentence(r)
+
+
+def test_every_number_of_the_final_table_is_in_the_metrics(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.final_table(r)
+    metrics = pd.read_csv(tmp_path / "results" / "metrics.csv")
+    for value in metrics[["test_nll", "test_nll_low", "test_nll_high"]].to_numpy().ravel():
+        assert f"{value:.3f}" in text
+
+
+def test_a_loss_without_a_formula_shows_its_docstring(tmp_path, monkeypatch):
+    r = results.read(small(tmp_path / "results"))
+    monkeypatch.delitem(sections._FORMULAS, "squentropy")
+    assert "-log p_y + 1/(C-1) sum" in sections.losses_table(r)
+
+
+def test_more_prompts_than_are_shown_are_counted(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.stories(r, prompts=2)
+    assert text.count("<h3>") == 2
+    assert "1 more prompt is in the file" in text
+
+
+def test_results_without_a_loss_of_the_study_are_refused(tmp_path):
+    folder = small(tmp_path / "results")
+    table = pd.read_csv(folder / "metrics.csv")
+    table[table["loss"] != "mse"].to_csv(folder / "metrics.csv", index=False)
+    with pytest.raises(SquentropyError, match="has no row for mse"):
+        results.read(folder)
+
+
+def test_damaged_results_are_refused_in_one_line(tmp_path):
+    folder = small(tmp_path / "results")
+    (folder / "selected.json").write_text(json.dumps({"a": 1})[:4])
+    with pytest.raises(SquentropyError, match=r"selected\.json: is damaged"):
+        results.read(folder)
+
+
+# --- squentropy's floor -------------------------------------------------------------------------
+
+
+def test_without_the_square_term_there_is_no_floor():
+    assert theory.squentropy_floor(np.array([0.5, 0.3, 0.2]), 1000, factor=0) < 1e-6
+
+
+def test_the_floor_satisfies_the_stationarity_of_the_whole_loss():
+    """Against a plain minimisation over all classes, without the shared logit."""
+    pi, classes = np.array([0.6, 0.3, 0.1] + [0.0] * 17), 20
+
+    def loss(f):
+        return -pi @ f + np.log(np.exp(f).sum()) + (1 - pi) @ f**2 / (classes - 1)
+
+    f = minimize(loss, np.zeros(classes), tol=1e-12).x
+    log_p = f - np.log(np.exp(f).sum())
+    expected = pi[:3] @ (np.log(pi[:3]) - log_p[:3])
+    assert theory.squentropy_floor(pi[:3], classes) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_floor_rises_as_the_vocabulary_shrinks():
+    pi = theory.CONTEXTS["10 tokens, Zipf's law"]
+    floors = [theory.squentropy_floor(pi, classes) for classes in (1024, 4096, 50257)]
+    assert floors == sorted(floors, reverse=True)
+    assert floors[-1] > 0.001

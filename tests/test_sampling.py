@@ -1,0 +1,129 @@
+"""Stories are drawn from the model's own distribution, cached or not, alone or side by side.
+
+pytest tests/test_sampling.py
+"""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from squentropy.model import GPT, Config
+from squentropy.sampling import _choose, generate, tell
+from squentropy.tokenizer import read_encoding
+
+END, BLOCK = 29, 8
+PROMPTS = [[1, 2], [3], [4, 5], list(range(7)), list(range(8)), list(range(20))]
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    """Sharp enough that a wrong context shows."""
+    torch.manual_seed(0)
+    model = GPT(Config(30, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=0.5, bias=False))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6)
+    return model
+
+
+def run(model, prompts=PROMPTS, *, max_tokens=30, temperature=1.0, top_k=0, seed=0):
+    return generate(
+        model, prompts, end_of_text=END, max_tokens=max_tokens,
+        temperature=temperature, top_k=top_k, seed=seed,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def greedy(model, prompt, max_tokens) -> list[int]:
+    """Without a cache: the context is read anew for each token.
+
+    The window grows to BLOCK tokens, and then starts again with the last half of them.
+    """
+    story, start = [END, *prompt], max(0, len(prompt) + 1 - BLOCK)
+    for _ in range(max_tokens):
+        if len(story) - start > BLOCK:
+            start = len(story) - BLOCK // 2
+        hidden = model(torch.tensor([story[start:]]))[0, -1]
+        token = (hidden @ model.output_weight.T).argmax().item()
+        if token == END:
+            break
+        story.append(token)
+    return story[len(prompt) + 1 :]
+
+
+def test_greedy_stories_are_those_of_reading_all_anew_beyond_the_context_too(model):
+    stories = run(model, temperature=0)
+    assert stories == [greedy(model, prompt, 30) for prompt in PROMPTS]
+    assert max(map(len, stories)) == 30
+    assert len({tuple(story[-5:]) for story in stories}) > 1
+
+
+def test_the_likeliest_of_one_is_greedy_and_so_is_a_vanishing_temperature(model):
+    assert run(model, top_k=1) == run(model, temperature=0)
+    assert run(model, temperature=1e-300) == run(model, temperature=0)
+
+
+def test_a_story_does_not_depend_on_the_other_prompts(model):
+    stories = run(model)
+    assert run(model, PROMPTS[:2]) == stories[:2]
+    assert run(model, [PROMPTS[0], [9], PROMPTS[2]])[::2] == [stories[0], stories[2]]
+
+
+def test_stories_are_a_function_of_the_seed(model):
+    assert run(model, seed=1) == run(model, seed=1)
+    assert run(model, seed=1) != run(model, seed=2)
+    one, other = run(model, [[1], [1]])
+    assert one != other
+
+
+def test_dropout_is_off(model):
+    model.train()
+    assert run(model, temperature=0) == run(model, temperature=0)
+
+
+def test_stories_stop_before_the_end_of_text_or_at_the_limit(model):
+    stories = run(model, PROMPTS * 5, max_tokens=12)
+    lengths = Counter(map(len, stories))
+    assert max(lengths) == 12
+    assert len(lengths) > 1
+    assert all(END not in story for story in stories)
+
+
+def test_draws_follow_the_distribution_that_temperature_and_top_k_leave():
+    logits = torch.tensor([[0.3, 2.0, 1.0, -1.0, 1.5]])
+    draws = 20_000
+    uniform = [(i + 0.5) / draws for i in range(draws)]
+    for temperature, top_k in [(1.0, 0), (0.5, 3), (2.0, 2), (1.0, 99)]:
+        chosen = Counter(_choose(logits.expand(draws, -1), temperature, top_k, uniform))
+        scaled = logits[0].double() / temperature
+        if 0 < top_k < 5:
+            scaled[scaled.argsort()[:-top_k]] = -torch.inf
+        for token, p in enumerate(scaled.softmax(-1).tolist()):
+            assert chosen[token] / draws == pytest.approx(p, abs=1 / draws)
+
+
+def test_the_ends_of_the_unit_interval_choose_possible_tokens():
+    logits = torch.tensor([[-1e4, 0.0, 1.0, -1e4]])
+    almost = 1 - 2**-53
+    assert _choose(logits, 1.0, 0, [0.0]) == [1]
+    assert _choose(logits, 1.0, 0, [almost]) == [2]
+
+
+def test_a_story_that_has_ended_stays_so_when_it_is_as_long_as_a_later_prompt(model):
+    alone = run(model, [[1, 2]], max_tokens=7, temperature=0)
+    beside = run(model, [[1, 2], list(range(9))], max_tokens=7, temperature=0)
+    assert beside[0] == alone[0]
+    assert len(alone[0]) == 7
+
+
+def test_a_told_story_is_its_prompt_and_what_follows(tokens):
+    encoding = read_encoding(tokens)
+    model = GPT(Config(300, BLOCK, n_layer=1, n_head=2, n_embd=16, dropout=0.0, bias=False))
+    prompts = ["Tim 🌳", "<|endoftext|>"]
+    told = tell(model, encoding, prompts, max_tokens=10, temperature=1.0, top_k=0, seed=0)
+    assert [story["prompt"] for story in told] == prompts
+    for story in told:
+        assert story["text"].startswith(story["prompt"])
+        assert story["tokens"] <= 10
+        assert story["ended"] == (story["tokens"] < 10)

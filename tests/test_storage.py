@@ -1,0 +1,153 @@
+"""A file appears whole or not at all, and is refused when it is not what was written.
+
+pytest tests/test_storage.py
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.runs import train_run
+from squentropy.tokenizer import tokenize
+
+
+def test_a_file_written_well_is_whole_and_alone(tmp_path):
+    storage.write_text(tmp_path / "new" / "a.txt", "é\n")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "é\n".encode()
+    assert os.listdir(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_after_an_exception_the_old_file_stands_and_nothing_beside_it(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), storage.atomic(path) as temporary:  # noqa: PT012
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "read-only"),
+    ],
+)
+def test_what_the_file_system_refuses_is_one_line_with_a_fix(tmp_path, code, said):
+    path = tmp_path / "a.txt"
+    with pytest.raises(SquentropyError, match=f"a.txt: cannot be written: .*{said}.*; "):  # noqa: SIM117
+        with storage.atomic(path):
+            raise OSError(code, os.strerror(code))
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_that_has_no_fix_is_not_disguised(tmp_path):
+    with pytest.raises(OSError, match="Input/output"), storage.atomic(tmp_path / "a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "taken").write_text("")
+    for below in ("a.txt", "deeper/a.txt"):
+        with pytest.raises(SquentropyError, match="a file stands where a folder should be"):
+            storage.write_text(tmp_path / "taken" / below, "")
+
+
+def test_a_folder_where_a_file_should_be_is_named(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(SquentropyError, match="a folder stands where the file should be"):
+        storage.write_text(tmp_path / "a.txt", "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(SquentropyError, match="no permission"):
+        storage.write_text(tmp_path / "a.txt", "")
+    tmp_path.chmod(0o700)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 KB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_on_a_full_disk_every_kind_of_file_is_refused_in_one_line(
+    small_disk, data, tokens, tiny_study, tmp_path
+):
+    """Each library that writes has its own way to fail: numpy, safetensors, Python itself."""
+    study, cell = tiny_study(sweep={"keep_weights": True}), tiny_study().sweep_cells()[0]
+    writers = [
+        lambda: storage.write_text(small_disk / "a.txt", "x" * 10**5),
+        lambda: tokenize(study.tokens, data / "corpus", small_disk / "tokens"),
+        lambda: train_run(study, cell, tokens, small_disk / "run"),
+    ]
+    for write in writers:
+        with pytest.raises(SquentropyError, match="cannot be written: the disk is full"):
+            write()
+        assert not list(small_disk.rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b"\x01" + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.unlink(),
+    ],
+    ids=["cut short", "one byte changed", "empty", "missing"],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(100))
+    digest = storage.sha256(path)
+    assert storage.verified(path, digest) == path
+    damage(path)
+    with pytest.raises(SquentropyError, match=r"a\.bin: .*run the study again"):
+        storage.verified(path, digest)
+
+
+def test_json_comes_back_as_it_went_and_the_same_twice(tmp_path):
+    value = {"a": [1, 2.5, None, "é\n"], "b": {"c": True}}
+    for name in ("1.json", "2.json"):
+        storage.write_json(tmp_path / name, value)
+    assert storage.read_json(tmp_path / "1.json") == value
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_refuses_numbers_that_it_lacks(tmp_path, number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "a.json", [number])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe\x00", b"[" * 10**5, b"{'a': 1}"])
+def test_broken_json_is_refused_by_name(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(SquentropyError, match=r"a\.json: is damaged"):
+        storage.read_json(tmp_path / "a.json")
+
+
+def test_json_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(SquentropyError, match=r"a\.json: does not exist"):
+        storage.read_json(tmp_path / "a.json")
+    with pytest.raises(SquentropyError, match="cannot be read: Is a directory"):
+        storage.read_json(tmp_path)
