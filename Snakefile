@@ -1,10 +1,11 @@
 """The whole study: data, tokens, every trained cell, tables, stories, figures and the report.
 
-    snakemake --cores all                                     the default study, params.yaml
-    snakemake --cores all --configfile studies/smoke.yaml     another one
-    snakemake --cores all figures                             the figures, from the results alone
-    snakemake --cores all report                              the report, from the results alone
+snakemake --cores all                                     the default study, params.yaml
+snakemake --cores all --configfile studies/smoke.yaml     another one
+snakemake --cores all figures                             the figures, from the results alone
+snakemake --cores all report                              the report, from the results alone
 """
+
 
 configfile: "params.yaml"
 
@@ -17,6 +18,12 @@ include: "workflow/rules/report.smk"
 
 
 report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    loss="[^/]+",
+    lr="[^/]+",
+    seed="[0-9]+",
 
 
 localrules:

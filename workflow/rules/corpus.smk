@@ -20,13 +20,13 @@ rule corpus:
     output:
         expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
         f"{DATA}/corpus/manifest.json",
+    log:
+        f"{LOGS}/corpus.log",
     params:
         folder=f"{DATA}/corpus",
         params=PARAMS,
         corpus=STUDY.corpus.relevant(),
         code=code.digest(*code.corpus(STUDY.corpus.source)),
-    log:
-        f"{LOGS}/corpus.log",
     shell:
         "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1"
 
@@ -36,13 +36,13 @@ rule tokens:
         rules.corpus.output,
     output:
         TOKENS,
+    log:
+        f"{LOGS}/tokens.log",
     params:
         corpus=f"{DATA}/corpus",
         folder=f"{DATA}/tokens",
         params=PARAMS,
         tokens=STUDY.tokens.model_dump(),
         code=code.digest("tokenizer.py"),
-    log:
-        f"{LOGS}/tokens.log",
     shell:
         "squentropy tokenize {params.corpus} {params.folder} --params {params.params} > {log} 2>&1"

@@ -43,17 +43,17 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             files(phase, "run.json", *WEIGHTS),
         output:
             files(phase, "test.json"),
+        log:
+            f"{LOGS}/{phase}/{{loss}}/evaluate.log",
+        threads: STUDY.train.threads
+        resources:
+            gpu=gpus_a_run(),
         params:
             data=DATA,
             params=PARAMS,
             evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches"}),
             code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
             runs=folders(phase),
-        log:
-            f"{LOGS}/{phase}/{{loss}}/evaluate.log",
-        threads: STUDY.train.threads
-        resources:
-            gpu=gpus_a_run(),
         shell:
             "squentropy evaluate {params.runs} --data {params.data} --params {params.params} > {log} 2>&1"
 
@@ -65,17 +65,17 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             files(phase, "run.json", *WEIGHTS),
         output:
             files(phase, "samples.json"),
+        log:
+            f"{LOGS}/{phase}/{{loss}}/sample.log",
+        threads: STUDY.train.threads
+        resources:
+            gpu=gpus_a_run(),
         params:
             tokens=f"{DATA}/tokens",
             params=PARAMS,
             sample=STUDY.sample.model_dump(),
             code=code.digest(*code.SAMPLING),
             runs=folders(phase),
-        log:
-            f"{LOGS}/{phase}/{{loss}}/sample.log",
-        threads: STUDY.train.threads
-        resources:
-            gpu=gpus_a_run(),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
             " > {log} 2>&1"
@@ -95,6 +95,8 @@ rule metrics:
         ),
     output:
         TABLES[2:],
+    log:
+        f"{LOGS}/metrics.log",
     params:
         data=DATA,
         checkpoints=CHECKPOINTS,
@@ -102,8 +104,6 @@ rule metrics:
         params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
         code=code.digest("tables.py", "statistics.py"),
-    log:
-        f"{LOGS}/metrics.log",
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1"

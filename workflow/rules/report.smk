@@ -1,8 +1,6 @@
 """Figures and the report, from the tables alone."""
 
-FIGURES = expand(
-    f"{REPORT}/figures/{{name}}.{{end}}", name=figure_names(STUDY), end=["svg", "png"]
-)
+FIGURES = expand(f"{REPORT}/figures/{{name}}.{{end}}", name=figure_names(STUDY), end=["svg", "png"])
 
 
 rule figures:
@@ -10,17 +8,19 @@ rule figures:
         TABLES,
     output:
         [
-            report(path, caption=f"../report/{Path(path).stem}.rst", category="Figures")
-            if path.endswith(".svg")
-            else path
+            (
+                report(path, caption=f"../report/{Path(path).stem}.rst", category="Figures")
+                if path.endswith(".svg")
+                else path
+            )
             for path in FIGURES
         ],
+    log:
+        f"{LOGS}/figures.log",
     params:
         results=RESULTS,
         figures=f"{REPORT}/figures",
         code=code.digest(*code.FIGURES),
-    log:
-        f"{LOGS}/figures.log",
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1"
 
@@ -34,11 +34,11 @@ rule report:
         "src/squentropy/report.css",
     output:
         f"{REPORT}/index.html",
+    log:
+        f"{LOGS}/report.log",
     params:
         results=RESULTS,
         figures=f"{REPORT}/figures",
         code=code.digest(*code.REPORT),
-    log:
-        f"{LOGS}/report.log",
     shell:
         "squentropy report {params.results} {params.figures} {output} > {log} 2>&1"

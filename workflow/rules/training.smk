@@ -14,11 +14,18 @@ rule sweep:
         TOKENS,
     output:
         [
-            update(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/dropout{dropout}_layers{n_layer}/{file}")
+            update(
+                f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/dropout{dropout}_layers{n_layer}/{file}"
+            )
             for dropout in map(float, STUDY.sweep.dropout)
             for n_layer in STUDY.sweep.n_layer
             for file in CELL_FILES
         ],
+    log:
+        f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
+    threads: STUDY.train.threads
+    resources:
+        gpu=gpus_a_run(),
     params:
         checkpoints=CHECKPOINTS,
         tokens=f"{DATA}/tokens",
@@ -26,11 +33,6 @@ rule sweep:
         study=STUDY.training_keys("sweep"),
         seed=STUDY.sweep.seed,
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
-    log:
-        f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
-    threads: STUDY.train.threads
-    resources:
-        gpu=gpus_a_run(),
     shell:
         "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
         " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1"
@@ -42,13 +44,13 @@ rule select:
     output:
         f"{RESULTS}/sweep.csv",
         f"{RESULTS}/selected.json",
+    log:
+        f"{LOGS}/select.log",
     params:
         checkpoints=CHECKPOINTS,
         results=RESULTS,
         params=PARAMS,
         code=code.digest("tables.py"),
-    log:
-        f"{LOGS}/select.log",
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
         " > {log} 2>&1"
@@ -63,17 +65,17 @@ rule final:
             update(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
+    log:
+        f"{LOGS}/final/{{loss}}/seed{{seed}}.log",
+    threads: STUDY.train.threads
+    resources:
+        gpu=gpus_a_run(),
     params:
         tokens=f"{DATA}/tokens",
         params=PARAMS,
         study=STUDY.training_keys("final"),
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
-    log:
-        f"{LOGS}/final/{{loss}}/seed{{seed}}.log",
-    threads: STUDY.train.threads
-    resources:
-        gpu=gpus_a_run(),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
         " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
@@ -89,6 +91,11 @@ rule reported:
             update(f"{CHECKPOINTS}/reported/{{loss}}/seed{{seed}}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
+    log:
+        f"{LOGS}/reported/{{loss}}/seed{{seed}}.log",
+    threads: STUDY.train.threads
+    resources:
+        gpu=gpus_a_run(),
     params:
         tokens=f"{DATA}/tokens",
         params=PARAMS,
@@ -96,11 +103,6 @@ rule reported:
         cell=STUDY.final.reported.model_dump() if STUDY.final.reported else None,
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
-    log:
-        f"{LOGS}/reported/{{loss}}/seed{{seed}}.log",
-    threads: STUDY.train.threads
-    resources:
-        gpu=gpus_a_run(),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
         " --phase reported --loss {wildcards.loss} --lr {params.cell[lr]}"

@@ -1,0 +1,150 @@
+"""A run's folder says what was trained and what came of it, and is refused when it does not fit.
+
+pytest tests/test_runs.py
+"""
+
+import csv
+import math
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from squentropy import code, evaluation, storage
+from squentropy.errors import SquentropyError
+from squentropy.losses import INVERSE_LINKS
+from squentropy.params import Cell
+from squentropy.runs import evaluate_run, load_model, read_run, sample_run, train_run
+from squentropy.tokenizer import read_encoding, story_bytes
+from squentropy.tokens import TokenFolder
+from squentropy.training import train
+
+CPU = torch.device("cpu")
+RUN = "final/mse/seed1"
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of a finished run to damage."""
+    return Path(shutil.copytree(finished / "checkpoints" / RUN, tmp_path / "run"))
+
+
+def test_a_run_records_all_that_it_depends_on(finished, tiny_study, tokens):
+    run = read_run(finished / "checkpoints" / RUN)
+    assert Cell(**run["cell"]).name == RUN
+    assert run["params"] == tiny_study().training_keys("final")
+    assert run["code"] == code.digest(*code.TRAINING, loss="mse")
+    assert run["tokens_sha256"] == storage.sha256(tokens.folder / "manifest.json")
+    assert (run["status"], run["iterations"], run["diverged_at"]) == ("ok", 8, None)
+    assert 0 <= run["validation_accuracy"] <= 1
+
+
+def test_a_folder_holds_nothing_that_differs_between_two_runs(tiny_study, tokens, tmp_path):
+    study = tiny_study()
+    cell = study.final_cells({loss: LR for loss in study.sweep.losses})[0]
+    for folder in (tmp_path / "a", tmp_path / "elsewhere" / "b"):
+        train_run(study, cell, tokens, folder)
+        evaluate_run(study, folder, tokens, [1] * 6, "test")
+        sample_run(study, folder, tokens, read_encoding(tokens))
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["history.csv", "model.safetensors", "run.json", "samples.json", "test.json"]
+    for name in files:
+        other = tmp_path / "elsewhere" / "b" / name
+        assert (tmp_path / "a" / name).read_bytes() == other.read_bytes()
+
+
+LR = {"lr": 0.01, "dropout": 0.1, "n_layer": 1}
+
+
+def test_weights_are_kept_where_the_study_asks(tiny_study, tokens, tmp_path):
+    cell = tiny_study().sweep_cells()[0]
+    for keep in (False, True):
+        run = train_run(tiny_study(sweep={"keep_weights": keep}), cell, tokens, tmp_path)
+        assert (tmp_path / "model.safetensors").exists() == keep == bool(run["model_sha256"])
+        if not keep:
+            with pytest.raises(SquentropyError, match="kept no weights; set sweep.keep_weights"):
+                load_model(tmp_path, CPU)
+
+
+def test_the_model_comes_back_to_the_bit(finished, tiny_study, tokens):
+    run = finished / "checkpoints" / RUN
+    model, result = train(tiny_study(), Cell(**read_run(run)["cell"]), tokens)
+    back = load_model(run, CPU)
+    assert not back.training
+    assert all(a.equal(b) for a, b in zip(model.state_dict().values(), back.state_dict().values()))
+    assert read_run(run)["validation_nll"] == result.validation.mean_nll()
+    rows = list(csv.DictReader((run / "history.csv").open()))
+    for row, entry in zip(rows, result.history, strict=True):
+        assert {k: float(v) for k, v in row.items()} == pytest.approx(entry, rel=1e-9)
+
+
+def test_a_model_file_that_changed_or_is_gone_is_refused(copy):
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(SquentropyError, match=r"model\.safetensors: is not what"):
+        load_model(copy, CPU)
+    weights.unlink()
+    with pytest.raises(SquentropyError, match=r"model\.safetensors: does not exist"):
+        load_model(copy, CPU)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(SquentropyError, match=r"run\.json: does not exist"):
+        read_run(tmp_path)
+
+
+def test_a_run_on_other_tokens_is_refused(copy, tokens, tiny_study, tmp_path):
+    other = Path(shutil.copytree(tokens.folder, tmp_path / "tokens"))
+    storage.write_json(other / "manifest.json", tokens.manifest | {"corpus_sha256": "0"})
+    folder = TokenFolder.open(other)
+    with pytest.raises(SquentropyError, match="was trained on other tokens"):
+        evaluate_run(tiny_study(), copy, folder, [], "test")
+    with pytest.raises(SquentropyError, match="was trained on other tokens"):
+        sample_run(tiny_study(), copy, folder, read_encoding(folder))
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_scores_add_up_story_by_story(finished, data, tokens, loss):
+    run = finished / f"checkpoints/final/{loss}/seed1"
+    scores = storage.read_json(run / "test.json")
+    split = tokens.split("test")
+    expected = evaluation.score_split(
+        load_model(run, CPU), split, tokens.end_of_text, batch_tokens=64,
+        link=INVERSE_LINKS.get(loss),
+    )  # fmt: skip
+    stories = scores["stories"]
+    assert stories["tokens"] == np.diff(split.offsets).tolist()
+    assert stories["bytes"] == story_bytes(data / "corpus", "test", tokens)
+    assert stories["nll"] == pytest.approx(expected.by_story(expected.nll).tolist(), rel=1e-5)
+    assert sum(stories["correct"]) == expected.correct.sum()
+    assert (stories["link_nll"] is None) == (loss not in INVERSE_LINKS)
+    assert scores["run_sha256"] == storage.sha256(run / "run.json")
+    assert all(map(math.isfinite, scores["seed_estimate"].values()))
+
+
+def test_a_diverged_run_is_a_result_without_scores_or_stories(finished):
+    run = finished / "checkpoints/final/brier/seed1"
+    outcome, scores = read_run(run), storage.read_json(run / "test.json")
+    assert outcome["status"] == scores["status"] == "diverged"
+    assert outcome["diverged_at"] == 0
+    for key in ("train_loss", "train_nll", "validation_nll", "validation_accuracy"):
+        assert outcome[key] is None
+    assert "stories" not in scores
+    assert storage.read_json(run / "samples.json") == []
+    assert len((run / "history.csv").read_text().splitlines()) == 1
+
+
+def test_samples_say_where_they_are_from(finished, tiny_study):
+    samples = storage.read_json(finished / "checkpoints" / RUN / "samples.json")
+    assert [s["prompt"] for s in samples] == tiny_study().sample.prompts
+    origin = {"phase": "final", "loss": "mse", "seed": 1, "temperature": 0.8, "top_k": 50}
+    assert all(s.items() >= origin.items() for s in samples)
+
+
+def test_a_cell_is_written_whole(tiny_cell):
+    assert Cell(**asdict(tiny_cell())) == tiny_cell() != replace(tiny_cell(), seed=9)
