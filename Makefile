@@ -2,6 +2,8 @@
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
+# make readme                           put the default study's figure and table into README.md
+# make lock                             pin the newest dependencies in requirements*.lock
 # make lint                             formatting and lint checks
 #
 # PYTHON   the interpreter that .venv is made of
@@ -20,7 +22,7 @@ BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-slow lint clean
+.PHONY: study test test-slow lint readme lock clean
 
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
@@ -32,11 +34,24 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	pytest -m slow
 
+readme: $(VENV)/.installed
+	squentropy readme README.md results/grammar report/grammar
+
+# Each lock is what pip installs into an empty environment; torch without its build's suffix.
+lock:
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/python -m pip install --quiet setuptools '.[pipeline]'
+	.lock/bin/python -m pip freeze --exclude squentropy | sed 's/+.*//' > requirements.lock
+	.lock/bin/python -m pip install --quiet '.[pipeline,test]'
+	.lock/bin/python -m pip freeze --exclude squentropy | sed 's/+.*//' | grep -vxFf requirements.lock > requirements-test.lock
+	rm -rf .lock
+
+# One locked environment serves every rule, so none names its own.
 lint: $(VENV)/.installed-test
 	ruff check .
 	ruff format --check .
 	snakefmt --check --diff Snakefile workflow
-	snakemake --lint
+	@! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Specify a conda environment or container'
 
 # The locks pin every package; pip adds what a GPU build of torch brings along.
 INSTALL := python -m pip install --quiet

@@ -71,7 +71,7 @@ def test_every_run_has_a_folder_of_its_own(paths):
 
 def test_a_cells_name_gives_its_numbers_back_exactly():
     name = Cell("sweep", "mse", 6e-6, 0.1 + 0.2, 8, 0).name
-    assert name == "sweep/mse/lr6e-06_dropout0.30000000000000004_layers8"
+    assert name == "sweep/mse/lr6e-06/dropout0.30000000000000004_layers8"
 
 
 def test_known_losses_are_those_of_the_module():
@@ -175,7 +175,7 @@ def test_further_mistakes_are_counted(default):
         (b"a: \0\n", "is not YAML: unacceptable character #x0000"),
         (b"a: 2020-13-45\n", "is not YAML: month must be in 1..12"),
         (b"a: !!int x\n", "is not YAML: "),
-        (b"[" * 1500, "is not YAML: "),
+        (b"[" * 400, "is not YAML: "),
         (b"a: " + b"1" * 5000, "is not YAML: "),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from squentropy import code, evaluation, storage
+from squentropy import code, evaluation, runs, storage
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS
 from squentropy.params import Cell
@@ -42,9 +42,10 @@ def test_a_run_records_all_that_it_depends_on(finished, tiny_study, tokens):
     assert 0 <= run["validation_accuracy"] <= 1
 
 
-def test_a_folder_holds_nothing_that_differs_between_two_runs(tiny_study, tokens, tmp_path):
-    study = tiny_study()
-    cell = study.final_cells({loss: LR for loss in study.sweep.losses})[0]
+def test_a_folder_holds_nothing_that_differs_between_two_runs(
+    tiny_study, tiny_cell, tokens, tmp_path
+):
+    study, cell = tiny_study(), tiny_cell(phase="final")
     for folder in (tmp_path / "a", tmp_path / "elsewhere" / "b"):
         train_run(study, cell, tokens, folder)
         evaluate_run(study, folder, tokens, [1] * 6, "test")
@@ -56,7 +57,30 @@ def test_a_folder_holds_nothing_that_differs_between_two_runs(tiny_study, tokens
         assert (tmp_path / "a" / name).read_bytes() == other.read_bytes()
 
 
-LR = {"lr": 0.01, "dropout": 0.1, "n_layer": 1}
+def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
+    tiny_study, tiny_cell, tokens, tmp_path, monkeypatch
+):
+    trained = []
+    monkeypatch.setattr(runs, "train", lambda *given: trained.append(1) or train(*given))
+
+    def trains(cell, **changes) -> bool:
+        before = len(trained)
+        run = train_run(tiny_study(**changes), cell, tokens, tmp_path)
+        assert run == read_run(tmp_path)
+        return len(trained) > before
+
+    cell = tiny_cell(phase="final")
+    assert trains(cell)
+    assert not trains(cell)
+    assert not trains(cell, sweep={"max_iters": 99}, sample={"top_k": 1})
+    assert trains(cell, final={"max_iters": 9})
+    assert trains(replace(cell, seed=5), final={"max_iters": 9})
+    monkeypatch.setattr(code, "digest", lambda *modules, loss: "other code")
+    assert trains(replace(cell, seed=5), final={"max_iters": 9})
+    for name in ("model.safetensors", "history.csv", "run.json"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2])
+        assert trains(replace(cell, seed=5), final={"max_iters": 9})
+        assert not trains(replace(cell, seed=5), final={"max_iters": 9})
 
 
 def test_weights_are_kept_where_the_study_asks(tiny_study, tokens, tmp_path):
@@ -65,7 +89,7 @@ def test_weights_are_kept_where_the_study_asks(tiny_study, tokens, tmp_path):
         run = train_run(tiny_study(sweep={"keep_weights": keep}), cell, tokens, tmp_path)
         assert (tmp_path / "model.safetensors").exists() == keep == bool(run["model_sha256"])
         if not keep:
-            with pytest.raises(SquentropyError, match="kept no weights; set sweep.keep_weights"):
+            with pytest.raises(SquentropyError, match=r"kept no weights; set sweep\.keep_weights"):
                 load_model(tmp_path, CPU)
 
 

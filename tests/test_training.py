@@ -30,8 +30,8 @@ def same_weights(a, b) -> bool:
 
 
 @pytest.fixture
-def spy(monkeypatch):
-    """spy(): the gradients that reach each optimizer step, after clipping."""
+def spy(monkeypatch) -> list:
+    """The gradients that reach each optimizer step, after clipping."""
     steps = []
 
     class Spy(training.AdamW):

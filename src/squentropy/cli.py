@@ -193,17 +193,14 @@ def evaluate(
     """
     study = load(params)
 
-    from itertools import chain
-
     from squentropy.runs import evaluate_run
-    from squentropy.tokenizer import read_stories
+    from squentropy.tokenizer import story_bytes
     from squentropy.tokens import SPLITS, TokenFolder
 
     if split not in SPLITS:
         raise SquentropyError(f"--split {split}: no such split; there are: {', '.join(SPLITS)}")
-    stories = chain.from_iterable(read_stories(data / "corpus" / f"{split}.parquet"))
-    sizes = [len(story.encode()) for story in stories]
     tokens = TokenFolder.open(data / "tokens")
+    sizes = story_bytes(data / "corpus", split, tokens)
     for run in runs:
         scores = evaluate_run(study, run, tokens, sizes, split)
         if "stories" in scores:
@@ -280,6 +277,18 @@ def show(results: Path) -> None:
     from squentropy.summary import metrics_table
 
     print(metrics_table(results))
+
+
+@app.command()
+def readme(file: Path, results: Path, report: Path) -> None:
+    """Put the main figure and the final table of RESULTS into FILE, between its marks.
+
+    Example: squentropy readme README.md results/grammar report/grammar
+    """
+    from squentropy.storage import write_text
+    from squentropy.summary import with_results
+
+    write_text(file, with_results(file.read_text(encoding="utf-8"), results, report))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

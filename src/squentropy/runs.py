@@ -54,7 +54,8 @@ def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> di
     weights, history = folder / "model.safetensors", folder / "history.csv"
     if keep_weights:
         with storage.atomic(weights) as path:
-            safetensors.torch.save_file(model.state_dict(), path)
+            # Not `save_file`, whose error for a full disk is not an OSError.
+            path.write_bytes(safetensors.torch.save(model.state_dict()))
     _write_history(history, result)
     validation = result.validation
     run = origin | {

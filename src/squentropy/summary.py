@@ -55,3 +55,25 @@ def _markdown(table: pd.DataFrame) -> str:
     ]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+START, END = "<!-- results", "<!-- end of results -->"
+
+
+def with_results(readme: str, results: Path, report: Path) -> str:
+    """The README with the main figure and the final table between its two marks.
+
+    Raises SquentropyError where the marks are missing.
+    """
+    before, start, rest = readme.partition(START)
+    first, _, rest = rest.partition("\n")
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
+    table = metrics_table(results)
+    figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
+    note = (
+        "Nats a token on whole test stories, with 95 % intervals over stories and seeds; "
+        "p after Holm's correction."
+    )
+    return f"{before}{start}{first}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"

@@ -93,6 +93,7 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
         weight_decay=params.weight_decay,
     )
     check_every = 1 if device.type == "cpu" else CHECK_EVERY
+    own_noise = device.type == "cpu" and not compile_it  # the compiler cannot see into numpy
 
     def look(data: Split) -> Scores:
         return score_split(
@@ -112,7 +113,7 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
     pending: list[Tensor] = []
     bar = tqdm(range(schedule.max_iters), desc=cell.name, unit="it", disable=None)
     for iteration in bar:
-        noise = Noise(cell.seed, iteration) if device.type == "cpu" else None
+        noise = Noise(cell.seed, iteration) if own_noise else None
         torch.manual_seed(cell.seed * 2**32 + iteration)  # of dropout, without noise
         total = torch.zeros((), device=device)
         for inputs, targets in batches(split, params, block, cell.seed, iteration):

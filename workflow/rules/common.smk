@@ -2,7 +2,9 @@
 
 import os
 import sys
+from glob import glob
 from pathlib import Path
+from shutil import which
 
 from squentropy import code, params
 from squentropy.errors import SquentropyError
@@ -10,7 +12,7 @@ from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
 
 # The commands of this environment, whether it was activated or not.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
     STUDY = params.parse(config)
@@ -49,4 +51,31 @@ def run_folder(cell):
 
 def gpus_a_run():
     """One where there is any and the study may use it; the same rules serve without."""
-    return int(STUDY.train.device in ("auto", "cuda") and Path("/dev/nvidia0").exists())
+    return int(STUDY.train.device in ("auto", "cuda") and which("nvidia-smi") is not None)
+
+
+def story_files():
+    """What the corpus is made of, as far as it lies here: a change of it makes the corpus anew."""
+    if STUDY.corpus.source == "grammar":
+        return sorted(glob("src/squentropy/corpus/stories/**/*.yaml", recursive=True))
+    if STUDY.corpus.source == "files":
+        files = STUDY.corpus.files
+        patterns = [*files.train, *files.validation, *files.test]
+        return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
+    return []
+
+
+SEEDS = {"final": STUDY.final.seeds, "reported": [c.seed for c in STUDY.reported_cells()]}
+
+
+def files(phase, *names):
+    """These files of a loss's runs, all seeds: one job scores them, since processes start slowly."""
+    folder = f"{CHECKPOINTS}/{phase}/{{loss}}"
+    return [f"{folder}/seed{seed}/{name}" for seed in SEEDS[phase] for name in names]
+
+
+def folders(phase):
+    """The same runs' folders, for a rule's `params`."""
+    return lambda wildcards: expand(
+        f"{CHECKPOINTS}/{phase}/{wildcards.loss}/seed{{seed}}", seed=SEEDS[phase]
+    )

@@ -1,18 +1,5 @@
 """Stories, and their tokens."""
 
-from glob import glob
-
-
-def story_files():
-    """What the corpus is made of, as far as it lies here: a change of it makes the corpus anew."""
-    if STUDY.corpus.source == "grammar":
-        return sorted(glob("src/squentropy/corpus/stories/**/*.yaml", recursive=True))
-    if STUDY.corpus.source == "files":
-        files = STUDY.corpus.files
-        patterns = [*files.train, *files.validation, *files.test]
-        return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
-    return []
-
 
 rule corpus:
     input:
@@ -23,7 +10,7 @@ rule corpus:
     log:
         f"{LOGS}/corpus.log",
     params:
-        folder=f"{DATA}/corpus",
+        folder=subpath(output[0], parent=True),
         params=PARAMS,
         corpus=STUDY.corpus.relevant(),
         code=code.digest(*code.corpus(STUDY.corpus.source)),
@@ -39,8 +26,8 @@ rule tokens:
     log:
         f"{LOGS}/tokens.log",
     params:
-        corpus=f"{DATA}/corpus",
-        folder=f"{DATA}/tokens",
+        corpus=subpath(input[0], parent=True),
+        folder=subpath(output[0], parent=True),
         params=PARAMS,
         tokens=STUDY.tokens.model_dump(),
         code=code.digest("tokenizer.py"),

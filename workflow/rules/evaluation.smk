@@ -7,22 +7,6 @@ FINAL_RUNS = [
 ] + [run_folder(cell) for cell in STUDY.reported_cells()]
 
 
-SEEDS = {"final": STUDY.final.seeds, "reported": [c.seed for c in STUDY.reported_cells()]}
-
-
-def files(phase, *names):
-    """These files of a loss's runs, all seeds: one job scores them, since processes start slowly."""
-    folder = f"{CHECKPOINTS}/{phase}/{{loss}}"
-    return [f"{folder}/seed{seed}/{name}" for seed in SEEDS[phase] for name in names]
-
-
-def folders(phase):
-    """The same runs' folders, for a rule's `params`."""
-    return lambda wildcards: expand(
-        f"{CHECKPOINTS}/{phase}/{wildcards.loss}/seed{{seed}}", seed=SEEDS[phase]
-    )
-
-
 TABLES = expand(
     f"{RESULTS}/{{name}}",
     name=[
@@ -49,7 +33,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
         resources:
             gpu=gpus_a_run(),
         params:
-            data=DATA,
+            data=subpath(input[0], ancestor=2),
             params=PARAMS,
             evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches"}),
             code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
@@ -71,7 +55,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
         resources:
             gpu=gpus_a_run(),
         params:
-            tokens=f"{DATA}/tokens",
+            tokens=subpath(input[0], parent=True),
             params=PARAMS,
             sample=STUDY.sample.model_dump(),
             code=code.digest(*code.SAMPLING),
@@ -83,8 +67,8 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
 
 rule metrics:
     input:
-        f"{RESULTS}/selected.json",
         f"{DATA}/corpus/manifest.json",
+        f"{RESULTS}/selected.json",
         f"{DATA}/corpus/test.parquet",
         TOKENS,
         [f"{run_folder(cell)}/history.csv" for cell in STUDY.sweep_cells()],
@@ -98,9 +82,9 @@ rule metrics:
     log:
         f"{LOGS}/metrics.log",
     params:
-        data=DATA,
-        checkpoints=CHECKPOINTS,
-        results=RESULTS,
+        data=subpath(input[0], ancestor=2),
+        checkpoints=lambda wildcards: CHECKPOINTS,
+        results=subpath(output[0], parent=True),
         params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
         code=code.digest("tables.py", "statistics.py"),

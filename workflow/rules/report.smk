@@ -18,8 +18,8 @@ rule figures:
     log:
         f"{LOGS}/figures.log",
     params:
-        results=RESULTS,
-        figures=f"{REPORT}/figures",
+        results=subpath(input[0], parent=True),
+        figures=subpath(output[0], parent=True),
         code=code.digest(*code.FIGURES),
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1"
@@ -37,8 +37,8 @@ rule report:
     log:
         f"{LOGS}/report.log",
     params:
-        results=RESULTS,
-        figures=f"{REPORT}/figures",
+        results=subpath(input[0], parent=True),
+        figures=lambda wildcards: f"{REPORT}/figures",
         code=code.digest(*code.REPORT),
     shell:
         "squentropy report {params.results} {params.figures} {output} > {log} 2>&1"

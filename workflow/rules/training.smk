@@ -27,8 +27,8 @@ rule sweep:
     resources:
         gpu=gpus_a_run(),
     params:
-        checkpoints=CHECKPOINTS,
-        tokens=f"{DATA}/tokens",
+        checkpoints=lambda wildcards: CHECKPOINTS,
+        tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("sweep"),
         seed=STUDY.sweep.seed,
@@ -47,8 +47,8 @@ rule select:
     log:
         f"{LOGS}/select.log",
     params:
-        checkpoints=CHECKPOINTS,
-        results=RESULTS,
+        checkpoints=lambda wildcards: CHECKPOINTS,
+        results=subpath(output[0], parent=True),
         params=PARAMS,
         code=code.digest("tables.py"),
     shell:
@@ -71,7 +71,7 @@ rule final:
     resources:
         gpu=gpus_a_run(),
     params:
-        tokens=f"{DATA}/tokens",
+        tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("final"),
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
@@ -97,7 +97,7 @@ rule reported:
     resources:
         gpu=gpus_a_run(),
     params:
-        tokens=f"{DATA}/tokens",
+        tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("reported"),
         cell=STUDY.final.reported.model_dump() if STUDY.final.reported else None,

@@ -1,0 +1,87 @@
+"""A result depends on the code that made it, and on no comment and no other loss.
+
+pytest tests/test_code.py
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from squentropy import code
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch) -> Path:
+    """A copy of the package's modules to change."""
+    copy = Path(shutil.copytree(code.SOURCE, tmp_path / "squentropy"))
+    monkeypatch.setattr(code, "SOURCE", copy)
+    return copy
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def digests() -> dict[str, str]:
+    return {loss: code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "z_loss", "brier")}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("losses.py", "# --- the losses ---", "# other words"),
+        ("losses.py", '"""-log p_y, p = softmax(f)."""', '"""Another docstring."""'),
+        ("losses.py", '"""Every loss by its name."""', '"""What a name means."""'),
+        ("losses.py", "import torch\n", "import torch  # with a comment\n\n\n"),
+        ("model.py", '"""Causal self-attention."""', ""),
+        ("losses.py", "targets, 100.0)", "targets, (\n        100.0))"),
+        ("plots.py", "import", "import os\nimport"),  # of no concern to training
+        ("sampling.py", "block // 2", "block // 3"),
+    ],
+)
+def test_comments_docstrings_layout_and_other_modules_do_not_count(source, module, old, new):
+    before = digests()
+    change(source / module, old, new)
+    assert digests() == before
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changed"),
+    [
+        ("losses.py", "targets, 1.0)", "targets, 2.0)", {"mse"}),
+        ("losses.py", "targets, 65.0)", "targets, 64.0)", set()),
+        ("losses.py", "1e-4 * log_z", "2e-4 * log_z", {"mse", "z_loss", "brier"}),  # a helper
+        ("losses.py", "1 << 23", "1 << 22", {"mse", "z_loss", "brier"}),
+        ("model.py", "std=0.02", "std=0.03", {"mse", "z_loss", "brier"}),
+        ("cpu.py", "2**16", "2**15", {"mse", "z_loss", "brier"}),
+        ("optimizer.py", "eps=1e-8", "eps=1e-9", {"mse", "z_loss", "brier"}),
+        ("evaluation.py", "block // 2", "block // 3", {"mse", "z_loss", "brier"}),
+    ],
+)
+def test_code_that_a_loss_runs_counts_and_another_loss_does_not(source, module, old, new, changed):
+    before = digests()
+    change(source / module, old, new)
+    after = digests()
+    assert {loss for loss in before if before[loss] != after[loss]} == changed
+
+
+def test_a_new_loss_leaves_the_others_as_they_are(source):
+    before = digests()
+    with (source / "losses.py").open("a") as file:
+        file.write("\n\n@loss\ndef mine(hidden, weight, targets):\n    return hidden.sum()\n")
+    assert digests() == before
+    assert code.digest(*code.TRAINING, loss="mine") not in before.values()
+
+
+@pytest.mark.parametrize("modules", [code.TRAINING, code.EVALUATION, code.SAMPLING])
+def test_the_modules_exist_and_each_counts(modules):
+    every = code.digest(*modules)
+    assert all(code.digest(*(m for m in modules if m != out)) != every for out in modules)
+
+
+@pytest.mark.parametrize("name", ["grammar", "hub", "files"])
+def test_every_source_of_a_corpus_has_its_modules(name):
+    assert len(code.digest(*code.corpus(name))) == 16

@@ -1,0 +1,85 @@
+"""A new loss is one function and one name: the workflow then trains it, and nothing else.
+
+pytest tests/test_workflow.py
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from squentropy import code
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("Snakefile", "workflow", "params.yaml", "studies", "src", "notebooks", "profiles")
+
+MINE = '''
+
+@loss
+def huber(hidden, weight, targets):
+    """Of the true logit alone."""
+    return torch.nn.functional.huber_loss(true_logits(hidden, weight, targets), hidden.new_ones(()))
+'''
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project in which a user has added a loss."""
+    folder = tmp_path_factory.mktemp("project")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, folder / part)
+        else:
+            shutil.copy(ROOT / part, folder / part)
+    with (folder / "src/squentropy/losses.py").open("a") as file:
+        file.write(MINE)
+    study = yaml.safe_load((folder / "studies/smoke.yaml").read_text())
+    study["sweep"]["losses"].append("huber")
+    (folder / "studies/mine.yaml").write_text(yaml.safe_dump(study))
+    return folder
+
+
+def snakemake(project: Path, *words: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(project / "src")}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *words]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+
+def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project):
+    done = snakemake(project, "--dry-run", "--configfile", "studies/mine.yaml", "--quiet", "host")
+    assert done.returncode == 0, done.stderr
+    files = set(re.findall(r"checkpoints/[^\s,;]+", done.stdout))
+    study = yaml.safe_load((project / "studies/mine.yaml").read_text())
+    grid = [study["sweep"][key] for key in ("lr", "dropout", "n_layer")]
+    for lr, dropout, n_layer in itertools.product(*grid):
+        folder = f"checkpoints/smoke/sweep/huber/lr{lr}/dropout{dropout}_layers{n_layer}"
+        assert f"{folder}/run.json" in files
+    for seed in study["final"]["seeds"]:
+        for name in ("run.json", "test.json", "samples.json"):
+            assert f"checkpoints/smoke/final/huber/seed{seed}/{name}" in files
+    assert {name.replace("huber", "mse") for name in files if "/huber/" in name} == {
+        name for name in files if "/mse/" in name
+    }
+
+
+def test_a_users_own_loss_retrains_no_other(project, monkeypatch):
+    before = [code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "squentropy")]
+    monkeypatch.setattr(code, "SOURCE", project / "src/squentropy")
+    assert before == [code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "squentropy")]
+
+
+def test_a_mistake_in_a_study_is_one_line_without_snakemakes_traceback(project):
+    (project / "studies/wrong.yaml").write_text("sweep: {losses: [hubr]}\n")
+    done = snakemake(project, "--dry-run", "--configfile", "studies/wrong.yaml")
+    assert done.returncode != 0
+    assert (
+        "squentropy: parameters: sweep.losses[0] = \"hubr\": no such loss; did you mean 'huber'?"
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
