@@ -62,6 +62,40 @@ def corpus(out: Path, params: Params = DEFAULT_PARAMS) -> None:
 
 
 @app.command()
+def check(
+    file: Path,
+    text: Annotated[str, typer.Option(help="Key or column of the story.")] = "text",
+    separator: Annotated[str, typer.Option(help="What parts the stories of a .txt.")] = (
+        "<|endoftext|>"
+    ),
+) -> None:
+    """Check that the stories of FILE (or of standard input, as .txt: -) are the grammar's.
+
+    One line a story that is not: where it leaves the grammar, and why. Exit code 1 if any does.
+
+    Example: squentropy check data/grammar/corpus/test.parquet
+    """
+    from squentropy.corpus.files import read, stories_of_text
+    from squentropy.corpus.parser import check
+
+    stories = (
+        stories_of_text(sys.stdin.buffer, separator)
+        if str(file) == "-"
+        else read(file, text, separator)
+    )
+    total = valid = 0
+    for story in stories:
+        verdict = check(story.text)
+        total += 1
+        valid += verdict.valid
+        if not verdict.valid:
+            print(f"{story.where}: {verdict.message}")
+    print(f"{valid:,} of {total:,} stories are the grammar's")
+    if valid < total:
+        raise typer.Exit(1)
+
+
+@app.command()
 def tokenize(corpus: Path, out: Path, params: Params = DEFAULT_PARAMS) -> None:
     """Encode the splits of CORPUS into token files in OUT.
 

@@ -123,6 +123,11 @@ def read(path: Path, text: str, separator: str) -> Iterator[Story]:
         raise SquentropyError(f"{path}: holds no stories; fill it, or take it out of corpus.files")
 
 
+def stories_of_text(file: BinaryIO, separator: str) -> Iterator[Story]:
+    """The stories of a stream of text, such as standard input."""
+    return _read_separated(file, Path("standard input"), separator.encode())
+
+
 def _read_all(paths: list[Path], files: params.Files) -> Iterator[Story]:
     for path in paths:
         yield from read(path, files.text, files.separator)
