@@ -123,7 +123,7 @@ def train(
         Path | None, typer.Option(help="selected.json, in place of lr, dropout and n_layer.")
     ] = None,
 ) -> None:
-    """Train one cell into the run folder OUT.
+    """Train one cell into the run folder OUT, unless this very run lies there already.
 
     Example: squentropy train runs/mine --tokens data/grammar/tokens --loss squentropy
     --lr 0.0006 --dropout 0.1 --n-layer 8
@@ -164,8 +164,11 @@ def sweep(
 
 
 def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path) -> None:
-    from squentropy.runs import train_run
+    from squentropy.runs import finished_run, train_run
 
+    if finished_run(study, cell, tokens, out):
+        print(f"{cell.name}: already there")
+        return
     run = train_run(study, cell, tokens, out)
     nll = run["validation_nll"]
     end = f"validation nll {nll:.4f}" if nll is not None else f"diverged at {run['diverged_at']}"

@@ -143,6 +143,6 @@ def random_batch_estimate(
         blocks = np.stack([split.ids[s : s + block + 1] for s in row]).astype(np.int64)
         ids = torch.from_numpy(blocks).to(weight.device)
         hidden, targets = model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
-        nll += score(hidden, weight, targets)[0].double().mean().item() / batches
+        nll += score(hidden, weight, targets)[0].cpu().double().mean().item() / batches
         value += loss(hidden, weight, targets).item() / batches
     return nll, value

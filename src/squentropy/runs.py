@@ -34,22 +34,43 @@ if TYPE_CHECKING:
 HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
 
 
-def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict:
-    """Train a cell and write its folder, run.json last; returns what run.json holds.
-
-    A folder that already holds this very run is left as it is.
-    """
-    origin = {
+def _origin(study: Study, cell: Cell, tokens: TokenFolder) -> dict:
+    """What a run is a function of; run.json begins with it."""
+    return {
         "cell": asdict(cell),
         "params": study.training_keys(cell.phase),
         "code": code.digest(*code.TRAINING, loss=cell.loss),
         "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
         "vocab_size": tokens.vocab_size,
     }
-    keep_weights = cell.phase != "sweep" or study.sweep.keep_weights
-    finished = _finished(folder, origin, keep_weights)
+
+
+def _keeps_weights(study: Study, cell: Cell) -> bool:
+    return cell.phase != "sweep" or study.sweep.keep_weights
+
+
+def finished_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict | None:
+    """What run.json holds where the folder is whole and holds this very run, else None."""
+    try:
+        run = read_run(folder)
+        storage.verified(folder / "history.csv", run["history_sha256"])
+        if _keeps_weights(study, cell):
+            storage.verified(folder / "model.safetensors", run["model_sha256"])
+    except (SquentropyError, KeyError, TypeError):
+        return None
+    origin = _origin(study, cell, tokens)
+    return run if {key: run.get(key) for key in origin} == origin else None
+
+
+def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict:
+    """Train a cell and write its folder, run.json last; returns what run.json holds.
+
+    A folder that already holds this very run is left as it is.
+    """
+    finished = finished_run(study, cell, tokens, folder)
     if finished is not None:
         return finished
+    keep_weights = _keeps_weights(study, cell)
     model, result = train(study, cell, tokens)
     weights, history = folder / "model.safetensors", folder / "history.csv"
     if keep_weights:
@@ -58,7 +79,7 @@ def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> di
             path.write_bytes(safetensors.torch.save(model.state_dict()))
     _write_history(history, result)
     validation = result.validation
-    run = origin | {
+    run = _origin(study, cell, tokens) | {
         "parameters": model.parameter_count(),
         "status": result.status,
         "iterations": result.iterations,
@@ -72,18 +93,6 @@ def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> di
     }
     storage.write_json(folder / "run.json", run)
     return run
-
-
-def _finished(folder: Path, origin: dict, keep_weights: bool) -> dict | None:
-    """What run.json holds where the folder is whole and of this origin, else None."""
-    try:
-        run = read_run(folder)
-        storage.verified(folder / "history.csv", run["history_sha256"])
-        if keep_weights:
-            storage.verified(folder / "model.safetensors", run["model_sha256"])
-    except (SquentropyError, KeyError, TypeError):
-        return None
-    return run if {key: run.get(key) for key in origin} == origin else None
 
 
 def _write_history(path: Path, result: Result) -> None:
