@@ -54,7 +54,7 @@ lint: $(VENV)/.installed-test
 	@! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Specify a conda environment or container'
 
 # The locks pin every package; pip adds what a GPU build of torch brings along.
-INSTALL := python -m pip install --quiet
+INSTALL := python -m pip install --quiet --no-compile
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) $(VENV)

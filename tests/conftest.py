@@ -20,7 +20,7 @@ TINY = {
     "study": "tiny",
     "tokens": {"vocab_size": 300},
     "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
-    "train": {"device": "cpu", "threads": 1, "batch_size": 2},
+    "train": {"device": "cpu", "threads": 1, "batch_size": 2, "divergence": 10.0},
     "sweep": {
         "losses": ["cross_entropy", "mse", "brier"],
         "lr": [0.001, 0.01, 0.02],

@@ -5,6 +5,7 @@ pytest tests/test_training.py
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from squentropy.training import (
     build_model,
     first_divergence,
     learning_rate,
-    pick_device,
     train,
 )
 
@@ -175,13 +175,16 @@ def explodes(at: int, factor: float):
     return lambda h, w, y: STRAIGHT(h, w, y) * (factor if next(seen) == at else 1)
 
 
-@pytest.mark.parametrize("factor", [math.nan, math.inf, -math.inf, 100.0])
-@pytest.mark.parametrize("at", [0, 3, 5])
+@pytest.mark.parametrize(
+    ("at", "factor"),
+    [
+        *itertools.product([0, 3, 5], [math.nan, math.inf, -math.inf]),
+        *itertools.product([3, 5], [100.0]),  # the first loss is the measure of the others
+    ],
+)
 def test_a_run_that_blows_up_has_diverged_at_that_iteration(
     tiny_study, tiny_cell, tokens, lossy, at, factor
 ):
-    if at == 0 and factor == 100:
-        pytest.skip("the first loss is the measure of the others")
     lossy("mse", explodes(at, factor))
     _, result = train(tiny_study(), tiny_cell(loss="mse"), tokens)
     assert (result.status, result.diverged_at, result.iterations) == ("diverged", at, at)
@@ -210,6 +213,22 @@ def test_weights_that_blow_up_behind_a_finite_loss_have_diverged_too(
     assert [row["iteration"] for row in result.history] == [3]
 
 
+def test_a_validation_score_that_is_not_finite_is_a_divergence(
+    tiny_study, tiny_cell, tokens, monkeypatch
+):
+    """On the whole split, where the few stories of the history were well."""
+    plain, whole = training.score_split, len(tokens.split("validation"))
+
+    def score_split(model, split, *given, **options):
+        scores = plain(model, split, *given, **options)
+        return replace(scores, nll=scores.nll * np.inf) if len(split) == whole else scores
+
+    monkeypatch.setattr(training, "score_split", score_split)
+    _, result = train(tiny_study(sweep={"eval_stories": 1}), tiny_cell(), tokens)
+    assert (result.status, result.diverged_at, result.iterations) == ("diverged", 6, 6)
+    assert len(result.history) == 2
+
+
 def test_the_first_divergence_is_found():
     assert first_divergence([2.0, 19.9, 20.0], 10) is None
     assert first_divergence([2.0, 20.1, math.nan], 10) == 1
@@ -224,15 +243,6 @@ def test_a_corpus_too_small_for_one_block_is_one_line(tiny_study, tiny_cell, tok
         train(study, tiny_cell(), tokens)
 
 
-@pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_absent_is_one_line(name, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(SquentropyError, match=f"^train.device = {name}: .*; write auto or cpu$"):
-        pick_device(name)
-    assert pick_device("auto").type == "cpu"
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_bfloat16_comes_near_float32(tiny_study, tiny_cell, tokens, dropout):
     losses = [
@@ -244,10 +254,11 @@ def test_bfloat16_comes_near_float32(tiny_study, tiny_cell, tokens, dropout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_compiled_run_comes_near_a_plain_one(tiny_study, tiny_cell, tokens, dropout):
+@pytest.mark.parametrize(("dropout", "tolerance"), [(0.0, 1e-4), (0.2, 0.02)])
+def test_a_compiled_run_comes_near_a_plain_one(tiny_study, tiny_cell, tokens, dropout, tolerance):
+    """With dropout no nearer than its noise, since a compiled model draws its own masks."""
     plain, compiled = (
         train(tiny_study(train={"compile": c}), tiny_cell(dropout=dropout), tokens)[1]
         for c in ("never", "always")
     )
-    assert compiled.train_loss == pytest.approx(plain.train_loss, rel=1e-4)
+    assert compiled.train_loss == pytest.approx(plain.train_loss, rel=tolerance)

@@ -9,7 +9,7 @@ import torch
 
 from squentropy.errors import SquentropyError
 
-_claims: list[TextIO] = []  # held until the process ends, however it ends
+_claims: dict[str, TextIO] = {}  # by id; held until the process ends, however it ends
 
 
 def pick_device(name: str) -> torch.device:
@@ -38,16 +38,23 @@ def pick_device(name: str) -> torch.device:
 def claim(ids: list[str], folder: Path) -> int:
     """The index of the first id that no other process holds, claimed until this process ends.
 
-    Where all are held the first is shared: Snakemake's resource `gpu` is what limits the runs.
+    A process that has one already keeps it. Where all are held the first is shared: Snakemake's
+    resource `gpu` is what limits the runs.
     """
     for index, name in enumerate(ids):
-        file = (folder / f"squentropy-{name}.lock").open("w")
+        if name in _claims:
+            return index
+    for index, name in enumerate(ids):
+        try:
+            file = (folder / f"squentropy-{name}.lock").open("a")
+        except PermissionError:  # another user's
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
             continue
-        _claims.append(file)
+        _claims[name] = file
         return index
     return 0
 

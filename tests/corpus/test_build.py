@@ -272,3 +272,16 @@ def test_every_one_of_a_thousand_real_stories_is_accounted_for(tmp_path):
     assert {story for split in SPLITS for story in stories(tmp_path, split)} == original
     [file] = manifest["provenance"]["train"]
     assert file["sha256"] == storage.sha256(path)
+
+
+def test_a_corpus_written_by_several_processes_is_the_one_written_by_one(tmp_path, monkeypatch):
+    grammar = params.Grammar(seed=7, train=230, validation=20, test=20)
+    source = CORPUS.model_copy(update={"source": "grammar", "grammar": grammar})
+    module = sys.modules["squentropy.corpus.build"]
+    build(source, tmp_path / "serial")
+    monkeypatch.setattr(module, "GRAMMAR_BLOCK", 50)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    build(source, tmp_path / "parallel")
+    for split in ("train", "validation", "test"):
+        serial, parallel = (tmp_path / way / f"{split}.parquet" for way in ("serial", "parallel"))
+        assert serial.read_bytes() == parallel.read_bytes()

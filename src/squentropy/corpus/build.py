@@ -20,11 +20,14 @@ Memory: about 130 bytes a story, for 16-byte digests in a set; texts are streame
 """
 
 import contextlib
+import os
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,7 @@ from squentropy.corpus.source import SPLITS, Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
 from squentropy.errors import SquentropyError
 
+GRAMMAR_BLOCK = 5_000  # stories that a process writes at once
 ROW_GROUP_STORIES = 10_000
 ROW_GROUP_BYTES = 32 << 20
 DROPPED = (
@@ -96,10 +100,10 @@ def _grammar(grammar_params: params.Grammar) -> Source:
     grammar = load_grammar()
 
     def stories(start: int, stop: int) -> Iterator[Story]:
-        # Story i depends on the seed and i alone, so ranges could be made in parallel here.
-        made = grammar.stories(grammar_params.seed, start, stop)
-        for number, story in enumerate(made, start):
-            yield Story(story.text, f"story {number} of the grammar", story.log_prob)
+        blocks = [(s, min(s + GRAMMAR_BLOCK, stop)) for s in range(start, stop, GRAMMAR_BLOCK)]
+        made = in_order(partial(_write_stories, grammar_params.seed), blocks)
+        for number, (text, log_prob) in enumerate(chain.from_iterable(made), start):
+            yield Story(text, f"story {number} of the grammar", log_prob)
 
     splits, start = {}, 0
     for split in SPLITS:
@@ -112,6 +116,29 @@ def _grammar(grammar_params: params.Grammar) -> Source:
         provenance={"grammar_sha256": grammar.digest, "seed": grammar_params.seed},
         exact=True,
     )
+
+
+def _write_stories(seed: int, bounds: tuple[int, int]) -> list[tuple[str, float]]:
+    """Stories of the grammar by number, each a function of the seed and its number alone."""
+    from squentropy.corpus.grammar import load_grammar
+
+    return [(story.text, story.log_prob) for story in load_grammar().stories(seed, *bounds)]
+
+
+def in_order(function: Callable, arguments: list) -> Iterator:
+    """`map(function, arguments)` over this machine's cores, holding a few results at a time."""
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if len(arguments) < 2 or workers == 1:
+        yield from map(function, arguments)
+        return
+    with ProcessPoolExecutor(min(workers, len(arguments))) as pool:
+        waiting: deque[Future] = deque()
+        for argument in arguments:
+            waiting.append(pool.submit(function, argument))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @dataclass
