@@ -10,7 +10,15 @@ import hashlib
 from pathlib import Path
 
 SOURCE = Path(__file__).parent
-TRAINING = ("losses.py", "model.py", "cpu.py", "optimizer.py", "training.py", "evaluation.py")
+TRAINING = (
+    "losses.py",
+    "model.py",
+    "cpu.py",
+    "devices.py",
+    "optimizer.py",
+    "training.py",
+    "evaluation.py",
+)
 EVALUATION = ("losses.py", "model.py", "evaluation.py")
 SAMPLING = ("model.py", "sampling.py")
 FIGURES = ("figures.py", "plots.py", "results.py", "statistics.py")
@@ -19,7 +27,7 @@ REPORT = ("report.py", "sections.py", "markup.py", "theory.py", "results.py")
 
 def corpus(source: str) -> tuple[str, ...]:
     """The modules that make a corpus of a source."""
-    return ("corpus/build.py", "corpus/source.py", f"corpus/{source}.py")
+    return ("corpus/build.py", "corpus/source.py", "corpus/text.py", f"corpus/{source}.py")
 
 
 def digest(*modules: str, loss: str | None = None) -> str:
