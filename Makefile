@@ -21,6 +21,8 @@ VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Byte code is written once; without it, every process of the study compiles torch anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study test test-slow lint readme lock clean
 

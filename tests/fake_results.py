@@ -192,7 +192,9 @@ def _metrics(s, table, selected, source_nll) -> pd.DataFrame:
     how = {"resamples": 200, "confidence": s.evaluate.confidence, "seed": 0}
     names = ["test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low",
              "test_ppl_high", "test_bits_per_byte", "test_accuracy", "difference",
-             "difference_low", "difference_high", "p_value", "inverse_link_nll", "seed_ppl",
+             "difference_low", "difference_high", "p_value", "inverse_link_nll",
+             "inverse_link_difference", "inverse_link_difference_low",
+             "inverse_link_difference_high", "seed_ppl",
              "excess", "excess_low", "excess_high"]  # fmt: skip
     rows = []
     for loss in s.sweep.losses:

@@ -212,6 +212,16 @@ def test_the_verdict_follows_differences_and_p_values(tmp_path, gaps, verdict):
     assert verdict in sections.answer(with_differences(tmp_path, gaps))
 
 
+def test_a_squared_loss_that_wins_by_its_inverse_link_is_named_in_the_verdict(tmp_path):
+    r = with_differences(tmp_path, {"mse": (1.0, 0.001), "squentropy": (0.1, 0.01)})
+    columns = [f"inverse_link_difference{end}" for end in ("", "_low", "_high")]
+    r.metrics.loc["mse", columns] = (-0.3, -0.4, -0.2)
+    assert "Read by the inverse link, MSE did better" in sections.answer(r)
+    assert "Against cross entropy that is MSE −0.300" in sections.link_sentence(r)
+    r.metrics.loc["mse", columns] = (-0.3, -0.7, 0.1)
+    assert "Not here: every loss" in sections.answer(r)
+
+
 def test_the_best_loss_is_the_one_of_lowest_test_nll(tmp_path):
     r = with_differences(tmp_path, {"mse": (-0.5, 0.001), "squentropy": (0.1, 0.01)})
     assert "was reached with MSE." in sections.answer(r)

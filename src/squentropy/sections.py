@@ -47,8 +47,8 @@ def answer(r: Results) -> Html:
         return paragraphs("Every final run diverged, so this study has no answer.")
     best = r.scored[0]
     lowest = (
-        f"The lowest test perplexity, {interval(r.metrics.loc[best], 'test_ppl', number)}, was "
-        f"reached with {_label(best)}."
+        f"The lowest test perplexity under softmax, "
+        f"{interval(r.metrics.loc[best], 'test_ppl', number)}, was reached with {_label(best)}."
     )
     if _compared(r):
         answered = paragraphs(_verdict(r), lowest, _unlearned(r))
@@ -69,6 +69,11 @@ def _verdict(r: Results) -> str:
     better, same, worse = _split(r, squared)
     if better:
         verdict = f"Yes, here: {_names(better)} did better than cross entropy."
+    elif not same and _better_by_link(r):
+        verdict = (
+            "Not under softmax: every loss with a squared term did worse than cross entropy, "
+            f"beyond chance. Read by the inverse link, {_names(_better_by_link(r))} did better."
+        )
     elif not same:
         verdict = (
             "Not here: every loss with a squared term did worse than cross entropy, beyond chance."
@@ -81,6 +86,11 @@ def _verdict(r: Results) -> str:
     else:
         verdict = "Not shown either way: none can be told from cross entropy."
     return f"<strong>Does a squared loss belong in a language model? {verdict}</strong>"
+
+
+def _better_by_link(r: Results) -> list[str]:
+    """The squared losses that beat cross entropy where the inverse link reads their outputs."""
+    return [x for x in _compared(r) if r.metrics.at[x, "inverse_link_difference_high"] < 0]
 
 
 def _unlearned(r: Results) -> str:
@@ -335,6 +345,22 @@ def link_sentence(r: Results) -> Html:
     return paragraphs(
         "The outputs of a pure squared loss are not logits, so their softmax is nearly flat. Read "
         f"by the inverse link instead, test perplexity goes for {listed(parts)}."
+        + _link_differences(r, losses)
+    )
+
+
+def _link_differences(r: Results, losses: list[str]) -> str:
+    """How the squared losses, read by the inverse link, stand to cross entropy under softmax."""
+    gaps = [
+        f"{_label(loss)} {interval(r.metrics.loc[loss], 'inverse_link_difference', signed)}"
+        for loss in losses
+        if pd.notna(r.metrics.at[loss, "inverse_link_difference"])
+    ]
+    if not gaps:
+        return ""
+    return (
+        f" Against cross entropy that is {listed(gaps)} nats a token, with intervals that are not "
+        "corrected for the number of comparisons."
     )
 
 

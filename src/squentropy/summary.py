@@ -16,6 +16,7 @@ COLUMNS = {
     "test_ppl": "test perplexity",
     "difference": "nll − cross entropy",
     "p_value": "p",
+    "inverse_link_nll": "nll by inverse link",
 }
 
 
@@ -27,8 +28,11 @@ def metrics_table(results: Path) -> str:
     table = pd.read_csv(path)
     for name in ("test_nll", "difference"):
         table[name] = [_interval(row, name) for _, row in table.iterrows()]
+    table["inverse_link_nll"] = [_number(v, ".3f") for v in table["inverse_link_nll"]]
     table["test_ppl"] = [_number(value, ".2f") for value in table["test_ppl"]]
-    table["p_value"] = [_number(value, ".3f") for value in table["p_value"]]
+    table["p_value"] = [
+        "< 0.001" if value < 0.001 else _number(value, ".3f") for value in table["p_value"]
+    ]
     for name in ("lr", "dropout"):
         table[name] = [f"{value:g}" for value in table[name]]
     table = table[list(COLUMNS)].rename(columns=COLUMNS)
@@ -74,6 +78,8 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
     note = (
         "Nats a token on whole test stories, with 95 % intervals over stories and seeds; "
-        "p after Holm's correction."
+        "p after Holm's correction. The outputs of the pure squared losses are no logits: read by "
+        "the inverse link, which recovers the probabilities that they estimate, their nll is in the "
+        "last column."
     )
     return f"{before}{start}{first}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"

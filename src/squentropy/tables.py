@@ -133,7 +133,8 @@ METRICS = [
     "test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low", "test_ppl_high",
     "test_bits_per_byte", "test_accuracy",
     "difference", "difference_low", "difference_high", "p_value",
-    "inverse_link_nll", "seed_ppl", "excess", "excess_low", "excess_high",
+    "inverse_link_nll", "inverse_link_difference", "inverse_link_difference_low",
+    "inverse_link_difference_high", "seed_ppl", "excess", "excess_low", "excess_high",
 ]  # fmt: skip
 HISTORY = [
     "phase", "loss", "lr", "dropout", "n_layer", "seed",
@@ -325,7 +326,12 @@ def _against_baseline(
     tokens = np.array(scores[cells[0]]["stories"]["tokens"])
     ours, theirs = (_nll(list(side), scores) for side in zip(*pairs, strict=True))
     interval, p_value = statistics.difference(ours, theirs, tokens, **settings)
-    return _interval("difference", interval) | {"p_value": p_value}
+    row = _interval("difference", interval) | {"p_value": p_value}
+    if scores[cells[0]]["stories"]["link_nll"] is not None:
+        linked = _nll([cell for cell, _ in pairs], scores, "link_nll")
+        interval, _ = statistics.difference(linked, theirs, tokens, **settings)
+        row |= _interval("inverse_link_difference", interval)
+    return row
 
 
 def _interval(name: str, interval: statistics.Interval) -> dict:
