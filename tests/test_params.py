@@ -79,11 +79,11 @@ def test_known_losses_are_those_of_the_module():
 
 
 def test_an_overlay_merges_sections_and_replaces_the_rest(tmp_path, default):
-    overlays = ["sweep: {lr: [0.5]}\nfinal: {reported: null}\n", "sweep: {max_iters: 7}\n"]
+    overlays = ["sweep: {lr: [0.5]}\nfinal: {reported: null}\n", "sweep: {max_iters: 70}\n"]
     for name, text in zip("ab", overlays):
         (tmp_path / name).write_text(text)
     study = params.load([DEFAULT, tmp_path / "a", tmp_path / "b"])
-    assert (study.sweep.lr, study.sweep.max_iters) == ([0.5], 7)
+    assert (study.sweep.lr, study.sweep.max_iters) == ([0.5], 70)
     assert study.sweep.losses == default["sweep"]["losses"]
     assert study.reported_cells() == []
 

@@ -99,6 +99,10 @@ def perplexity(r: Results) -> Figure:
         _estimate(ax, r, loss, y, of="test_ppl")
         if len(ppl) > 1:
             ax.plot(ppl, np.full(len(ppl), y + 0.27), "|", color=INK, ms=6, mew=1)
+        if pd.notna(row["inverse_link_nll"]):
+            colour, marker, _ = look(loss, r.losses)
+            linked = math.exp(row["inverse_link_nll"])
+            ax.plot(linked, y, marker, mfc="white", mec=colour, ms=7)
         _note(ax, y, _number(row["test_ppl"]))
     floors = [(math.exp(nll), name) for nll, name in _entropies(r)]
     for x, _ in floors:
@@ -107,8 +111,10 @@ def perplexity(r: Results) -> Figure:
     _headings(ax, [(x, name.replace(" ", "\n", 1)) for x, name in floors])
     _note(ax, -0.8, "perplexity", weight="bold")
     seeds = "; ticks below: single seeds" if len(r.study.final.seeds) > 1 else ""
+    hollow = "; hollow: by the inverse link" if r.metrics["inverse_link_nll"].notna().any() else ""
     ax.set_xlabel(
-        f"test perplexity, log scale (less is better)\nbars: {_percent(r)} intervals{seeds}"
+        "test perplexity under softmax, log scale (less is better)\n"
+        f"bars: {_percent(r)} intervals{seeds}{hollow}"
     )
     return fig
 
