@@ -518,6 +518,12 @@ def limits(r: Results) -> Html:
         f"Hyperparameters were chosen after {integer(s.sweep.max_iters)} iterations with one seed "
         "a cell; a longer sweep may choose otherwise.",
     ]
+    linked = [x for x in r.scored if pd.notna(r.metrics.at[x, "inverse_link_nll"])]
+    if linked:
+        points.append(
+            f"The cells of {_names(linked)} were selected under softmax as well, which hardly tells "
+            "them apart; read by the inverse link, another cell may be better."
+        )
     if r.corpus["source"] == "grammar":
         points.append(
             "The stories are synthetic. They have a known entropy, and less variety than any text "
