@@ -521,8 +521,8 @@ def limits(r: Results) -> Html:
     linked = [x for x in r.scored if pd.notna(r.metrics.at[x, "inverse_link_nll"])]
     if linked:
         points.append(
-            f"The cells of {_names(linked)} were selected under softmax as well, which hardly tells "
-            "them apart; read by the inverse link, another cell may be better."
+            f"The cells of {_names(linked)} were selected under softmax as well, which hardly "
+            "tells them apart; read by the inverse link, another cell may be better."
         )
     if r.corpus["source"] == "grammar":
         points.append(
