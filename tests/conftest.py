@@ -1,6 +1,10 @@
 """A miniature study that the tests share: parameters, stories, tokens, and trained runs."""
 
 import itertools
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +15,12 @@ import pytest
 import torch
 
 from squentropy import losses, params, runs, storage, tables
+from squentropy.model import GPT, Config
 from squentropy.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.tokens import TokenFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = ("Snakefile", "workflow", "params.yaml", "studies", "src", "notebooks", "profiles")
 
 TINY = {
     "study": "tiny",
@@ -132,3 +138,44 @@ def _one_thread() -> Iterator[None]:
 def lossy(monkeypatch) -> Callable:
     """lossy(name, function): `function` in place of a training loss."""
     return lambda name, function: monkeypatch.setitem(losses.LOSSES, name, function)
+
+
+@pytest.fixture(scope="session")
+def copy_project() -> Callable[[Path], Path]:
+    """Copies what the workflow needs into a folder."""
+
+    def copy(folder: Path) -> Path:
+        for part in PROJECT:
+            place = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            place(ROOT / part, folder / part)
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Callable[..., subprocess.CompletedProcess]:
+    """Runs Snakemake in a copy of the project, with that copy's package."""
+
+    def run(project: Path, *words: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": str(project / "src")}
+        command = [sys.executable, "-m", "snakemake", *words]
+        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sharp_model() -> Callable[..., GPT]:
+    """A small untrained GPT whose predictions differ enough for a wrong context to show."""
+
+    def make(vocab_size: int, block_size: int) -> GPT:
+        torch.manual_seed(0)
+        shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "dropout": 0.5, "bias": False}
+        model = GPT(Config(vocab_size, block_size, **shape))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(6)
+        return model.eval()
+
+    return make

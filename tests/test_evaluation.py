@@ -3,6 +3,7 @@
 pytest tests/test_evaluation.py
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -12,24 +13,18 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from squentropy import evaluation
+from squentropy import evaluation, losses
 from squentropy.evaluation import random_batch_estimate, score, score_split, windows
 from squentropy.losses import INVERSE_LINKS, LOSSES
-from squentropy.model import GPT, Config
+from squentropy.model import GPT
 from squentropy.tokens import Split
 
 END, BLOCK = 49, 8
 
 
 @pytest.fixture(scope="module")
-def model() -> GPT:
-    """Sharp enough that a wrong context shows."""
-    torch.manual_seed(0)
-    model = GPT(Config(50, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=0.5, bias=False))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(6)
-    return model.eval()
+def model(sharp_model) -> GPT:
+    return sharp_model(50, BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +64,21 @@ def test_windows_score_every_token_once_with_at_least_half_a_context(length, blo
 
 
 def test_a_score_is_the_cross_entropy_of_each_token(monkeypatch):
-    monkeypatch.setattr(evaluation, "CHUNK_ELEMENTS", 40)
+    monkeypatch.setattr(losses, "ROWS", 3)
     draw = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(17, 6, generator=draw), torch.randn(13, 6, generator=draw)
     targets = torch.randint(13, (17,), generator=draw)
-    nll, correct, linked = score(hidden, weight, targets)
+    scores = score(hidden, weight, targets)
     logits = hidden.double() @ weight.double().T
     expected = F.cross_entropy(logits, targets, reduction="none")
-    torch.testing.assert_close(nll.double(), expected, rtol=1e-5, atol=1e-5)
-    assert correct.tolist() == (logits.argmax(-1) == targets).tolist()
-    assert linked is None
+    torch.testing.assert_close(scores["nll"].double(), expected, rtol=1e-5, atol=1e-5)
+    assert scores["correct"].tolist() == (logits.argmax(-1) == targets).tolist()
+    assert scores["top5"].tolist() == [
+        y in row.topk(5).indices for row, y in zip(logits, targets.tolist())
+    ]
+    confidence = logits.softmax(-1).amax(-1).float()
+    torch.testing.assert_close(scores["confidence"], confidence, rtol=1e-5, atol=1e-5)
+    assert "link_nll" not in scores
 
 
 @pytest.mark.parametrize("name", INVERSE_LINKS)
@@ -86,7 +86,7 @@ def test_the_inverse_links_nll_is_that_of_its_probabilities(name):
     logits = torch.tensor([[0.5, 0.2, -0.3], [2.0, 1e9, -1e9], [0.0, 0.0, 0.0]])
     targets = torch.tensor([0, 2, 1])
     link = INVERSE_LINKS[name]
-    linked = score(logits, torch.eye(3), targets, link)[2]
+    linked = score(logits, torch.eye(3), targets, link)["link_nll"]
     expected = [-math.log(link(row[None])[0, y]) for row, y in zip(logits, targets)]
     assert linked.tolist() == pytest.approx(expected, rel=1e-5)
     assert linked.isfinite().all()
@@ -134,6 +134,21 @@ def test_a_link_is_scored_beside_softmax(model, split):
     assert plain.nll.tolist() == scores.nll.tolist()
 
 
+def test_calibration_counts_every_token_in_the_bin_of_its_confidence():
+    rng = np.random.default_rng(0)
+    confidence = np.concatenate([rng.random(1000), [0.0, 1.0]]).astype(np.float32)
+    correct = rng.random(1002) < confidence**2
+    scores = evaluation.Scores(confidence, correct, correct, confidence, np.array([0, 1002]))
+    counted = scores.calibration(bins=15)
+    edges = np.linspace(0, 1, 16)
+    for i, (low, high) in enumerate(itertools.pairwise(edges)):
+        inside = (confidence >= low) & ((confidence < high) | (i == 14))
+        assert counted["tokens"][i] == inside.sum()
+        assert counted["correct"][i] == correct[inside].sum()
+        assert counted["confidence"][i] == pytest.approx(confidence[inside].sum(), rel=1e-5)
+    assert sum(counted["tokens"]) == 1002
+
+
 def test_random_batches_estimate_the_mean_over_all_blocks(model, split):
     """More blocks than there are: the estimate comes near the mean over every block."""
     nll, value = random_batch_estimate(
@@ -143,7 +158,8 @@ def test_random_batches_estimate_the_mean_over_all_blocks(model, split):
     ids = torch.from_numpy(split.ids.astype(np.int64)).unfold(0, BLOCK + 1, 1)
     with torch.no_grad():
         hidden = model(ids[:, :-1]).flatten(0, 1)
-    every = score(hidden, model.output_weight, ids[:, 1:].flatten())[0].view(-1, BLOCK).mean(1)
+    tokens = score(hidden, model.output_weight, ids[:, 1:].flatten())["nll"]
+    every = tokens.view(-1, BLOCK).mean(1)
     assert abs(nll - every.mean()) < 4 * every.std() / math.sqrt(800)
 
 

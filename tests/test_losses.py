@@ -77,10 +77,10 @@ def assert_equals_formula(name, hidden, weight, targets, tolerance):
 
 
 @every_loss
-@pytest.mark.parametrize("chunk", [1, 40, 10**9])  # one position, several and a ragged end, all
+@pytest.mark.parametrize("chunk", [1, 3, 10**9])  # one position, several and a ragged end, all
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_a_loss_equals_its_formula_whatever_the_chunk(name, chunk, dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(losses, "ROWS", chunk)
     assert_equals_formula(name, *problem(17, 6, 13, dtype), tolerance)
 
 
@@ -93,7 +93,7 @@ def test_a_loss_equals_its_formula_whatever_the_shape(name, n, d, c, seed):
 
 @every_loss
 def test_a_loss_is_right_in_bfloat16_to_its_precision(name):
-    assert_equals_formula(name, *problem(64, 32, 50, torch.bfloat16), 2e-2)
+    assert_equals_formula(name, *problem(64, 32, 50, torch.bfloat16), 1e-2)
 
 
 @every_loss
@@ -147,7 +147,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_no_tensor_grows_with_positions_times_classes(name, monkeypatch):
     n, d, c = 96, 4, 80
-    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 5 * c)
+    monkeypatch.setattr(losses, "ROWS", 5)
     with Largest() as largest:
         value_and_gradients(LOSSES[name], *problem(n, d, c))
     chunk = 0 if name in WITHOUT_SOFTMAX else 5 * c

@@ -44,6 +44,11 @@ def test_the_sweep_has_a_row_a_cell_in_the_order_of_the_parameters(sweep, tiny_s
     np.testing.assert_allclose(ok.validation_ppl, np.exp(ok.validation_nll), rtol=1e-8)
 
 
+def test_a_squared_loss_is_validated_by_its_inverse_link_too(sweep):
+    assert sweep[sweep.loss == "mse"].validation_link_nll.notna().all()
+    assert sweep[sweep.loss != "mse"].validation_link_nll.isna().all()
+
+
 def test_a_diverged_cell_has_its_iteration_and_no_nll(sweep):
     diverged = sweep[sweep.loss == "brier"]
     assert (diverged.status == "diverged").all()
@@ -119,6 +124,19 @@ def test_the_numbers_of_a_loss_follow_from_its_stories(rows, finished, data):
         bits = own.nll.sum() / math.log(2) / own.bytes.sum()
         assert row.test_bits_per_byte == pytest.approx(bits, rel=1e-8)
         assert row.test_accuracy == pytest.approx(own.correct.sum() / own.tokens.sum())
+        runs = [finished / f"checkpoints/final/{loss}/seed{seed}/test.json" for seed in (1, 2)]
+        scores = [storage.read_json(run) for run in runs]
+        top5 = sum(sum(s["stories"]["top5"]) for s in scores) / own.tokens.sum()
+        assert row.test_top5_accuracy == pytest.approx(top5)
+        assert row.test_top5_accuracy >= row.test_accuracy
+        gaps = [
+            abs(correct - confidence)
+            for s in scores
+            for correct, confidence in zip(
+                s["calibration"]["correct"], s["calibration"]["confidence"]
+            )
+        ]
+        assert row.test_ece == pytest.approx(sum(gaps) / own.tokens.sum(), rel=1e-6)
         assert row.test_nll_low < row.test_nll < row.test_nll_high
         # The stories' log p is -0.1 a character here.
         entropy = 0.1 * sum(len(s) for s in pd.read_parquet(data / "corpus/test.parquet").text)

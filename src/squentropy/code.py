@@ -12,6 +12,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent
 TRAINING = (
     "losses.py",
+    "matmul.py",
     "model.py",
     "cpu.py",
     "devices.py",
@@ -19,7 +20,7 @@ TRAINING = (
     "training.py",
     "evaluation.py",
 )
-EVALUATION = ("losses.py", "model.py", "evaluation.py")
+EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
 SAMPLING = ("model.py", "sampling.py")
 FIGURES = ("figures.py", "plots.py", "results.py", "statistics.py")
 REPORT = ("report.py", "sections.py", "markup.py", "theory.py", "results.py")

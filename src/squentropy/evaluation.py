@@ -7,6 +7,7 @@ token once. A story longer than the context is scored in windows that overlap by
 every token but the first ones has at least half a context before it.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squentropy.losses import CHUNK_ELEMENTS, Loss
+from squentropy.losses import Loss, logits_by_rows
 from squentropy.model import GPT
 from squentropy.tokens import Split
 
@@ -23,12 +24,14 @@ Link = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scores:
-    """A split's tokens, one after the other: nll (T,) float32 in nats, correct (T,) bool."""
+    """A split's tokens, one after the other, each array (T,); `offsets` (stories + 1,)."""
 
-    nll: np.ndarray
-    correct: np.ndarray
+    nll: np.ndarray  # float32, nats
+    correct: np.ndarray  # bool: the likeliest token is the true one
+    top5: np.ndarray  # bool: the true token is among the five likeliest
+    confidence: np.ndarray  # float32: the probability of the likeliest token
     offsets: np.ndarray
-    link_nll: np.ndarray | None = None
+    link_nll: np.ndarray | None = None  # float32, nats: of the inverse link's probabilities
 
     def by_story(self, values: np.ndarray) -> np.ndarray:
         """Sums over each story's tokens: (stories,) float64."""
@@ -43,25 +46,43 @@ class Scores:
         """Nats a token."""
         return float(self.nll.mean(dtype=np.float64))
 
+    def mean_link_nll(self) -> float | None:
+        """Nats a token by the inverse link; None where the loss has none."""
+        return None if self.link_nll is None else float(self.link_nll.mean(dtype=np.float64))
+
+    def calibration(self, bins: int = 15) -> dict[str, list]:
+        """Tokens by confidence in bins of equal width: their number, and sums of two columns.
+
+        The expected calibration error follows from these (Guo et al. 2017, arXiv 1706.04599).
+        """
+        place = np.minimum((self.confidence * bins).astype(int), bins - 1)
+        sums = {"confidence": self.confidence, "correct": self.correct}
+        counted = {"tokens": np.bincount(place, minlength=bins).tolist()}
+        for name, values in sums.items():
+            counted[name] = np.bincount(place, values, minlength=bins).round(6).tolist()
+        return counted
+
 
 @torch.inference_mode()
 def score(
     hidden: Tensor, weight: Tensor, targets: Tensor, link: Link | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """nll (N,), whether the likeliest class is the true one (N,), and nll under `link` (N,).
+) -> dict[str, Tensor]:
+    """What `Scores` holds of each position, (N,), a few hundred positions' logits at a time.
 
-    hidden (N, D), weight (C, D), targets (N,); a chunk of positions at a time.
+    hidden (N, D), weight (C, D), targets (N,); `link_nll` only where there is a `link`.
     """
-    nll, correct, linked = [], [], []
-    rows = max(1, CHUNK_ELEMENTS // len(weight))
-    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
-        logits = (h @ weight.to(h.dtype).T).float()
-        true = logits.gather(-1, y.unsqueeze(-1)).squeeze(-1)
-        nll.append(logits.logsumexp(-1) - true)
-        correct.append(logits.argmax(-1) == y)
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for _, logits, y in logits_by_rows(hidden, weight.to(hidden.dtype), targets):
+        true = logits.gather(-1, y.unsqueeze(-1))
+        log_z = logits.logsumexp(-1)
+        largest, likeliest = logits.max(-1)
+        parts["nll"].append(log_z - true.squeeze(-1))
+        parts["correct"].append(likeliest == y)
+        parts["top5"].append((logits > true).sum(-1) < 5)
+        parts["confidence"].append((largest - log_z).exp())
         if link is not None:
-            linked.append(-link(logits).gather(-1, y.unsqueeze(-1)).squeeze(-1).log())
-    return torch.cat(nll), torch.cat(correct), torch.cat(linked) if linked else None
+            parts["link_nll"].append(-link(logits).gather(-1, y.unsqueeze(-1)).squeeze(-1).log())
+    return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def windows(length: int, block: int) -> list[tuple[int, int, int]]:
@@ -95,9 +116,7 @@ def score_split(
     ]
     jobs.sort(key=lambda job: (-job[0], job[1:]))
     total = int(split.offsets[-1])
-    nll = np.empty(total, dtype=np.float32)
-    correct = np.empty(total, dtype=bool)
-    linked = np.empty(total, dtype=np.float32) if link is not None else None
+    columns: dict[str, np.ndarray] = {}
     done = 0
     while done < len(jobs):
         width = jobs[done][0]
@@ -117,15 +136,11 @@ def score_split(
             hidden = model(torch.from_numpy(inputs).to(device))
         mask = torch.from_numpy(scored).to(device)
         answers = torch.from_numpy(targets).to(device)[mask]
-        token_nll, token_correct, token_linked = score(
-            hidden[mask], model.output_weight, answers, link
-        )
-        nll[places[scored]] = token_nll.cpu().numpy()
-        correct[places[scored]] = token_correct.cpu().numpy()
-        if linked is not None and token_linked is not None:
-            linked[places[scored]] = token_linked.cpu().numpy()
+        for name, values in score(hidden[mask], model.output_weight, answers, link).items():
+            column = values.cpu().numpy()
+            columns.setdefault(name, np.empty(total, column.dtype))[places[scored]] = column
     model.train(training)
-    return Scores(nll, correct, split.offsets, linked)
+    return Scores(**columns, offsets=split.offsets)
 
 
 @torch.inference_mode()
@@ -143,6 +158,6 @@ def random_batch_estimate(
         blocks = np.stack([split.ids[s : s + block + 1] for s in row]).astype(np.int64)
         ids = torch.from_numpy(blocks).to(weight.device)
         hidden, targets = model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
-        nll += score(hidden, weight, targets)[0].cpu().double().mean().item() / batches
+        nll += score(hidden, weight, targets)["nll"].cpu().double().mean().item() / batches
         value += loss(hidden, weight, targets).item() / batches
     return nll, value

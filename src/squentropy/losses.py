@@ -13,15 +13,17 @@ The square terms need no logits at all: over all positions, the sum of f_j^2 is 
 of two D x D Gram matrices (Vincent et al. 2015, arXiv 1412.7091). The terms with a softmax go
 through the logits in chunks of positions and form their gradient on the way.
 
-To add a loss, write a function below, mark it `@loss`, and name it in params.yaml. It may use
-`square_sum`, `true_logits` and `over_logits`, or just `hidden @ weight.T`.
+To add a loss, write a function below, mark it `@loss`, and name it in params.yaml. It may be a
+`mean` of `squares` and of something `over_logits`, or just use `hidden @ weight.T`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from squentropy.matmul import times_transposed, transposed_times
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -44,13 +46,13 @@ def loss(function: Loss) -> Loss:
 @loss
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """-log p_y, p = softmax(f)."""
-    return over_logits(_cross_entropy_chunk, hidden, weight, targets)
+    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk))
 
 
 @loss
 def mse(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """(1/C) sum_j (onehot_j - f_j)^2. The seed study's first attempt."""
-    return _weighted_square(hidden, weight, targets, 1.0)
+    return mean(hidden, weight, targets, squares(1.0, 1 / len(weight)))
 
 
 @loss
@@ -59,67 +61,110 @@ def mse_weighted(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
     Hui & Belkin 2020 (arXiv 2006.07322) have the same form with a target height M; here M = 1.
     """
-    return _weighted_square(hidden, weight, targets, 100.0)
+    return mean(hidden, weight, targets, squares(100.0, 1 / len(weight)))
 
 
 @loss
 def squentropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """-log p_y + 1/(C-1) sum_{j != y} f_j^2. Hui, Wright, Belkin 2023 (arXiv 2302.03952)."""
-    return cross_entropy(hidden, weight, targets) + _wrong_squares(hidden, weight, targets)
+    wrong = squares(0.0, 1 / (len(weight) - 1))
+    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk), wrong)
 
 
 @loss
 def squentropy_tenth(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """`squentropy` with its square term times 0.1, which moves its optimum nearer to the truth."""
-    return cross_entropy(hidden, weight, targets) + 0.1 * _wrong_squares(hidden, weight, targets)
+    wrong = squares(0.0, 0.1 / (len(weight) - 1))
+    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk), wrong)
 
 
 @loss
 def squentropy_weighted(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """`cross_entropy` + `mse_weighted` with weight 65: the seed study's code."""
-    return cross_entropy(hidden, weight, targets) + _weighted_square(hidden, weight, targets, 65.0)
+    squared = squares(65.0, 1 / len(weight))
+    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk), squared)
 
 
 @loss
 def z_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """-log p_y + 1e-4 log^2 Z, Z = sum_j exp f_j. Chowdhery et al. 2022 (arXiv 2204.02311)."""
-    return over_logits(_z_loss_chunk, hidden, weight, targets)
+    return mean(hidden, weight, targets, over_logits(_z_loss_chunk))
 
 
 @loss
 def brier(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """sum_j (onehot_j - p_j)^2, p = softmax(f): a proper squared score (arXiv 2405.18906)."""
-    return over_logits(_brier_chunk, hidden, weight, targets)
+    return mean(hidden, weight, targets, over_logits(_brier_chunk))
 
 
-# --- square terms without logits ----------------------------------------------------------------
+# --- sums of terms, each with its gradients -----------------------------------------------------
+
+Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
+"""(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
+
+The gradients are by hidden, (N, D), and by weight, as (D, C); None where they are not asked for.
+All are in float32, or in float64 where hidden is.
+"""
 
 
-def square_sum(hidden: Tensor, weight: Tensor) -> Tensor:
-    """sum over all positions and classes of f_j^2, as <W^T W, H^T H>: O((N + C) D^2)."""
-    hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
-    return ((weight.T @ weight) * (hidden.T @ hidden)).sum()
+def mean(hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
+    """The mean over positions of a sum of terms, as one node of autograd's graph."""
+    return _Mean.apply(hidden, weight, targets, *terms)
 
 
-def true_logits(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """f_y at every position: (N,)."""
-    return (_at_least_float32(hidden) * _at_least_float32(weight[targets])).sum(-1)
+class _Mean(torch.autograd.Function):
+    """Gradients are formed beside the value, so that memory grows with N D and C D, never N C."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
+        with_gradients = any(ctx.needs_input_grad[:2])
+        first, *others = terms
+        total, d_hidden, d_weight = first(hidden, weight, targets, with_gradients)
+        for term in others:
+            more, dh, dw = term(hidden, weight, targets, with_gradients)
+            total = total + more
+            if with_gradients:
+                d_hidden.add_(dh)
+                d_weight.add_(dw)
+        if with_gradients:
+            ctx.save_for_backward(d_hidden, d_weight)
+            ctx.dtypes, ctx.terms = (hidden.dtype, weight.dtype), len(terms)
+        return total / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor):
+        d_hidden, d_weight = ctx.saved_tensors
+        scale = upstream / len(d_hidden)
+        gradients = d_hidden * scale, (d_weight * scale).T
+        targets_and_terms = [None] * (1 + ctx.terms)
+        return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *targets_and_terms
 
 
-def _weighted_square(hidden: Tensor, weight: Tensor, targets: Tensor, true_weight: float) -> Tensor:
-    """(1/C) (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2), mean over positions."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        true = true_logits(hidden, weight, targets)
-        squares = square_sum(hidden, weight) - true.square().sum()
-        return (squares + true_weight * (true - 1).square().sum()) / (len(hidden) * len(weight))
+def squares(true_weight: float, factor: float) -> Term:
+    """factor (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2), without logits: O((N + C) D^2).
 
+    Over all positions and classes, the sum of f_j^2 is <W^T W, H^T H>.
+    """
 
-def _wrong_squares(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """1/(C-1) sum_{j != y} f_j^2, mean over positions."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        true = true_logits(hidden, weight, targets)
-        squares = square_sum(hidden, weight) - true.square().sum()
-        return squares / (len(hidden) * (len(weight) - 1))
+    def term(hidden, weight, targets, with_gradients):
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
+            true_rows = weight[targets]
+            true = (hidden * true_rows).sum(-1)
+            gram_hidden, gram_weight = hidden.T @ hidden, weight.T @ weight
+            at_true = true_weight * (true - 1).square() - true.square()
+            total = factor * ((gram_hidden * gram_weight).sum() + at_true.sum())
+            if not with_gradients:
+                return total, None, None
+            d_true = (2 * factor * (true_weight * (true - 1) - true)).unsqueeze(-1)
+            d_hidden = times_transposed(hidden, gram_weight.mul_(2 * factor))
+            d_hidden.addcmul_(d_true, true_rows)
+            d_weight = times_transposed(gram_hidden.mul_(2 * factor), weight)
+            d_weight.index_add_(1, targets, (d_true * hidden).T)
+            return total, d_hidden, d_weight
+
+    return term
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
@@ -131,50 +176,47 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 Chunk = Callable[[Tensor, Tensor], Tensor]
 """(logits (n, C), targets (n,)) -> the sum of the loss; leaves the gradient in `logits`."""
 
-CHUNK_ELEMENTS = 1 << 23
-"""Logits held at once: 32 MB in float32, which a processor's last-level cache nearly holds."""
+ROWS = 512
+"""Positions whose logits are held at once: enough for the matrix products to be fast."""
 
 
-def over_logits(chunk: Chunk, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """The mean over positions of a loss that is a function of each position's logits."""
-    return _OverLogits.apply(hidden, weight, targets, chunk)
+def over_logits(chunk: Chunk) -> Term:
+    """A function of each position's logits, of which `ROWS` positions' are held at once."""
+
+    def term(hidden, weight, targets, with_gradients):
+        total, d_hidden, d_weight = 0.0, [], None
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            hidden = hidden.to(torch.get_autocast_dtype(device))
+        weight = weight.to(hidden.dtype)
+        with torch.autocast(device, enabled=False):
+            for h, logits, y in logits_by_rows(hidden, weight, targets):
+                total = total + chunk(logits, y)
+                if with_gradients:
+                    gradient = logits.to(h.dtype)
+                    d_hidden.append(times_transposed(gradient, weight.T))
+                    part = transposed_times(h, gradient)
+                    d_weight = part if d_weight is None else d_weight.add_(part)
+        return total, torch.cat(d_hidden) if with_gradients else None, d_weight
+
+    return term
 
 
-class _OverLogits(torch.autograd.Function):
-    """Loss and gradients in one pass, so that memory grows with N D and C D, never with N C."""
+def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor) -> Iterator[tuple]:
+    """(hidden, logits, targets) of `ROWS` positions after the others; logits in float32 or 64.
 
-    @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: Chunk) -> Tensor:
-        matrix = weight.to(hidden.dtype)
-        with_gradient = any(ctx.needs_input_grad[:2])
-        d_hidden = torch.empty_like(hidden) if with_gradient else None
-        d_weight = torch.zeros_like(_at_least_float32(weight)) if with_gradient else None
-        total = torch.zeros((), dtype=d_weight.dtype if with_gradient else torch.float32,
-                            device=hidden.device)  # fmt: skip
-        rows = max(1, CHUNK_ELEMENTS // len(weight))
-        for h, y, i in zip(hidden.split(rows), targets.split(rows), range(0, len(hidden), rows)):
-            logits = _at_least_float32(h @ matrix.T)
-            total = total + chunk(logits, y)
-            if with_gradient:
-                gradient = logits.div_(len(hidden)).to(hidden.dtype)
-                torch.mm(gradient, matrix, out=d_hidden[i : i + rows])
-                d_weight.addmm_(gradient.T.to(d_weight.dtype), h.to(d_weight.dtype))
-        if with_gradient:
-            ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
-        return total / len(hidden)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream: Tensor):
-        d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * upstream.to(d_hidden.dtype), d_weight * upstream, None, None
+    `hidden` and `weight` are of one precision.
+    """
+    for h, y in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
+        yield h, times_transposed(h, weight), y
 
 
 def _softmax_(logits: Tensor) -> Tensor:
     """Turn logits into their softmax in place; returns log Z, (n, 1)."""
-    log_z = logits.logsumexp(-1, keepdim=True)
-    logits.sub_(log_z).exp_()
-    return log_z
+    largest = logits.amax(-1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+    logits.div_(total)
+    return total.log_().add_(largest)
 
 
 def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:

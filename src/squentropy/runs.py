@@ -87,6 +87,7 @@ def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> di
         "train_loss": result.train_loss,
         "train_nll": result.train_nll,
         "validation_nll": validation.mean_nll() if validation else None,
+        "validation_link_nll": validation.mean_link_nll() if validation else None,
         "validation_accuracy": float(validation.correct.mean()) if validation else None,
         "history_sha256": storage.sha256(history),
         "model_sha256": storage.sha256(weights) if keep_weights else None,
@@ -163,12 +164,14 @@ def evaluate_run(
             seed=cell.seed,
         )
         scores["seed_estimate"] = {"nll": estimate[0], "loss": estimate[1]}
+        scores["calibration"] = result.calibration()
         linked = result.link_nll
         scores["stories"] = {
             "tokens": result.tokens.tolist(),
             "bytes": sizes,
             "nll": _rounded(result.by_story(result.nll)),
             "correct": result.by_story(result.correct).astype(int).tolist(),
+            "top5": result.by_story(result.top5).astype(int).tolist(),
             "link_nll": None if linked is None else _rounded(result.by_story(linked)),
         }
     storage.write_json(folder / f"{split}.json", scores)

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 
 from squentropy import statistics, storage
 from squentropy.errors import SquentropyError
-from squentropy.params import Cell, Study
-from squentropy.tokens import SPLITS, TokenFolder
+from squentropy.params import BASELINE, SPLITS, Cell, Study
+from squentropy.tokens import TokenFolder
 
-BASELINE = "cross_entropy"
 SEED = "squentropy_weighted"  # what the seed study's code computes under the name squentropy
 REPORTED = (  # the seed study's final table
     ("train loss", "cross_entropy", 1.81),
@@ -46,8 +45,8 @@ def ppl(nll: float | None) -> float | None:
 
 SWEEP = [
     "loss", "lr", "dropout", "n_layer", "seed", "status", "iterations", "diverged_at",
-    "train_loss", "train_nll", "validation_nll", "validation_ppl", "validation_accuracy",
-    "parameters", "selected",
+    "train_loss", "train_nll", "validation_nll", "validation_ppl",
+    "validation_link_nll", "validation_accuracy", "parameters", "selected",
 ]  # fmt: skip
 
 
@@ -131,7 +130,7 @@ METRICS = [
     "loss", "lr", "dropout", "n_layer", "n_seeds", "diverged", "parameters",
     "train_loss", "train_nll", "validation_nll",
     "test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low", "test_ppl_high",
-    "test_bits_per_byte", "test_accuracy",
+    "test_bits_per_byte", "test_accuracy", "test_top5_accuracy", "test_ece",
     "difference", "difference_low", "difference_high", "p_value",
     "inverse_link_nll", "inverse_link_difference", "inverse_link_difference_low",
     "inverse_link_difference_high", "seed_ppl", "excess", "excess_low", "excess_high",
@@ -306,6 +305,8 @@ def _one_loss(
     row |= {key.replace("nll", "ppl"): ppl(row[key]) for key in _interval("test_nll", interval)}
     row["test_bits_per_byte"] = nll.sum(1).mean() / math.log(2) / sum(stories["bytes"])
     row["test_accuracy"] = _nll(cells, scores, "correct").sum(1).mean() / tokens.sum()
+    row["test_top5_accuracy"] = _nll(cells, scores, "top5").sum(1).mean() / tokens.sum()
+    row["test_ece"] = np.mean([_calibration_error(scores[cell]["calibration"]) for cell in cells])
     row["seed_ppl"] = float(np.mean([ppl(scores[cell]["seed_estimate"]["nll"]) for cell in cells]))
     if stories["link_nll"] is not None:
         row["inverse_link_nll"] = _nll(cells, scores, "link_nll").sum(1).mean() / tokens.sum()
@@ -313,6 +314,12 @@ def _one_loss(
         floor = np.broadcast_to(entropy, nll.shape)
         row |= _interval("excess", statistics.difference(nll, floor, tokens, **settings)[0])
     return row
+
+
+def _calibration_error(counted: dict) -> float:
+    """The expected calibration error: the mean over tokens of |accuracy - confidence| of a bin."""
+    gaps = np.abs(np.array(counted["correct"]) - np.array(counted["confidence"]))
+    return float(gaps.sum() / np.sum(counted["tokens"]))
 
 
 def _against_baseline(
