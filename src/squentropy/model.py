@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from squentropy.cpu import Noise, causal_attention, dropped
+from squentropy import cpu
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,6 @@ class Cache:
         self.layers = [(k[rows], v[rows]) for k, v in self.layers]
 
 
-def drop(x: Tensor, dropout: float, training: bool, noise: Noise | None) -> Tensor:
-    """Dropout with masks of `noise` or, where there is none, of torch's generator."""
-    if training and noise is not None:
-        return dropped(x, noise, dropout)
-    return F.dropout(x, dropout, training)
-
-
 class Attention(nn.Module):
     """Causal self-attention."""
 
@@ -64,22 +57,19 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, cache: Cache | None, noise: Noise | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
         batch, length, width = x.shape
         qkv = self.c_attn(x).view(batch, length, 3, self.n_head, width // self.n_head)
-        if noise is not None and self.dropout > 0:
-            mixed = causal_attention(qkv, noise, self.dropout)
-        else:
-            query, key, value = qkv.permute(2, 0, 3, 1, 4)
-            if cache is not None:
-                key, value = cache.extend(layer, key, value)
-            dropout = self.dropout if self.training else 0.0
-            # A single query beside a cache sees everything before it.
-            mixed = F.scaled_dot_product_attention(
-                query, key, value, dropout_p=dropout, is_causal=length > 1
-            ).transpose(1, 2)
-        mixed = self.c_proj(mixed.reshape(batch, length, width))
-        return drop(mixed, self.dropout, self.training, noise)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        dropout = self.dropout if self.training else 0.0
+        # A single query beside a cache sees everything before it.
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=length > 1
+        )
+        mixed = self.c_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return F.dropout(mixed, self.dropout, self.training)
 
 
 class MLP(nn.Module):
@@ -89,8 +79,8 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
-        return drop(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training, noise)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -101,9 +91,16 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cache: Cache | None, noise: Noise | None, layer: int) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache, noise, layer)
-        return x + self.mlp(self.ln_2(x), noise)
+    def forward(
+        self, x: Tensor, cache: Cache | None, noise: cpu.Noise | None, layer: int
+    ) -> Tensor:
+        if noise is not None:
+            attn, mlp = self.attn, self.mlp
+            layers = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
+            parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+            return cpu.block(x, noise, attn.n_head, attn.dropout, *parameters)
+        x = x + self.attn(self.ln_1(x), cache, layer)
+        return x + self.mlp(self.ln_2(x))
 
 
 class GPT(nn.Module):
@@ -138,16 +135,20 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters()) - self.wpe.weight.numel()
 
     def forward(
-        self, ids: Tensor, cache: Cache | None = None, noise: Noise | None = None
+        self, ids: Tensor, cache: Cache | None = None, noise: cpu.Noise | None = None
     ) -> Tensor:
         """With a `cache`, `ids` go on where it ends: a prompt at once, then token by token.
 
-        `noise` gives the masks of dropout in training on a CPU; see cpu.py.
+        With `noise`, this is a training step on a CPU, with its dropout masks; see cpu.py.
         """
         start = cache.length if cache is not None else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)
         x = self.wte(ids) + self.wpe(positions)
-        x = drop(x, self.config.dropout, self.training, noise)
+        dropout = self.config.dropout
+        if noise is not None:
+            x = cpu.dropped(x, noise, dropout)
+        else:
+            x = F.dropout(x, dropout, self.training)
         for layer, block in enumerate(self.h):
             x = block(x, cache, noise, layer)
         if cache is not None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from squentropy.cpu import Noise
+from squentropy.cpu import Noise, keep_freed_memory
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
-from squentropy.evaluation import Scores, score_split
-from squentropy.losses import LOSSES
+from squentropy.evaluation import Link, Scores, score_split
+from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
@@ -93,14 +93,17 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
         weight_decay=params.weight_decay,
     )
     check_every = 1 if device.type == "cpu" else CHECK_EVERY
-    own_noise = device.type == "cpu" and not compile_it  # the compiler cannot see into numpy
+    by_hand = device.type == "cpu" and dtype == torch.float32 and not compile_it  # see cpu.py
+    if by_hand:
+        keep_freed_memory()
 
-    def look(data: Split) -> Scores:
+    def look(data: Split, link: Link | None = None) -> Scores:
         return score_split(
             model,
             data,
             tokens.end_of_text,
             batch_tokens=study.evaluate.batch_tokens,
+            link=link,
             dtype=dtype,
         )
 
@@ -113,11 +116,11 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
     pending: list[Tensor] = []
     bar = tqdm(range(schedule.max_iters), desc=cell.name, unit="it", disable=None)
     for iteration in bar:
-        noise = Noise(cell.seed, iteration) if own_noise else None
+        noise = Noise(cell.seed, iteration) if by_hand else None
         torch.manual_seed(cell.seed * 2**32 + iteration)  # of dropout, without noise
         total = torch.zeros((), device=device)
         for inputs, targets in batches(split, params, block, cell.seed, iteration):
-            x, y = torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device)
+            x, y = _to_device(inputs, device), _to_device(targets, device)
             with _autocast(device, dtype):
                 hidden = forward(x, noise=noise).flatten(0, 1)
                 loss = loss_function(hidden, model.output_weight, y.flatten())
@@ -152,7 +155,7 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
             if not all(map(math.isfinite, entry.values())):
                 return diverged(iteration + 1)
             history.append(entry)
-    scores = look(validation)
+    scores = look(validation, INVERSE_LINKS.get(cell.loss))
     if not math.isfinite(scores.mean_nll()):
         return diverged(schedule.max_iters)
     end = history[-1]
@@ -169,6 +172,16 @@ def first_divergence(losses: list[float], factor: float, start: int = 0) -> int 
     limit = factor * abs(losses[0])
     new = enumerate(losses[start:], start)
     return next((i for i, v in new if not math.isfinite(v) or v > limit), None)
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Without waiting for a GPU, which meanwhile works on what it was given before."""
+    tensor = torch.from_numpy(array)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
