@@ -17,14 +17,8 @@ PROMPTS = [[1, 2], [3], [4, 5], list(range(7)), list(range(8)), list(range(20))]
 
 
 @pytest.fixture(scope="module")
-def model() -> GPT:
-    """Sharp enough that a wrong context shows."""
-    torch.manual_seed(0)
-    model = GPT(Config(30, BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=0.5, bias=False))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(6)
-    return model
+def model(sharp_model) -> GPT:
+    return sharp_model(30, BLOCK)
 
 
 def run(model, prompts=PROMPTS, *, max_tokens=30, temperature=1.0, top_k=0, seed=0):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.params import SPLITS
 from squentropy.tokenizer import (
     END_OF_TEXT,
     gpt2_encoding,
@@ -24,7 +25,7 @@ from squentropy.tokenizer import (
     tokenize,
     train_encoding,
 )
-from squentropy.tokens import SPLITS, TokenFolder
+from squentropy.tokens import TokenFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "../shared/data/tiktoken_cache"

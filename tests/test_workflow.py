@@ -4,11 +4,7 @@ pytest tests/test_workflow.py
 """
 
 import itertools
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,27 +12,19 @@ import yaml
 
 from squentropy import code
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("Snakefile", "workflow", "params.yaml", "studies", "src", "notebooks", "profiles")
-
 MINE = '''
 
 @loss
 def huber(hidden, weight, targets):
     """Of the true logit alone."""
-    return torch.nn.functional.huber_loss(true_logits(hidden, weight, targets), hidden.new_ones(()))
+    return torch.nn.functional.huber_loss((hidden * weight[targets]).sum(-1), hidden.new_ones(()))
 '''
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
+def project(tmp_path_factory, copy_project) -> Path:
     """A copy of the project in which a user has added a loss."""
-    folder = tmp_path_factory.mktemp("project")
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, folder / part)
-        else:
-            shutil.copy(ROOT / part, folder / part)
+    folder = copy_project(tmp_path_factory.mktemp("project"))
     with (folder / "src/squentropy/losses.py").open("a") as file:
         file.write(MINE)
     study = yaml.safe_load((folder / "studies/smoke.yaml").read_text())
@@ -45,14 +33,10 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
-def snakemake(project: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(project / "src")}
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *words]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
-
-
-def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project):
-    done = snakemake(project, "--dry-run", "--configfile", "studies/mine.yaml", "--quiet", "host")
+def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project, snakemake):
+    done = snakemake(
+        project, "--cores", "1", "--dry-run", "--configfile", "studies/mine.yaml", "--quiet", "host"
+    )
     assert done.returncode == 0, done.stderr
     files = set(re.findall(r"checkpoints/[^\s,;]+", done.stdout))
     study = yaml.safe_load((project / "studies/mine.yaml").read_text())
@@ -74,9 +58,9 @@ def test_a_users_own_loss_retrains_no_other(project, monkeypatch):
     assert before == [code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "squentropy")]
 
 
-def test_a_mistake_in_a_study_is_one_line_without_snakemakes_traceback(project):
+def test_a_mistake_in_a_study_is_one_line_without_snakemakes_traceback(project, snakemake):
     (project / "studies/wrong.yaml").write_text("sweep: {losses: [hubr]}\n")
-    done = snakemake(project, "--dry-run", "--configfile", "studies/wrong.yaml")
+    done = snakemake(project, "--cores", "1", "--dry-run", "--configfile", "studies/wrong.yaml")
     assert done.returncode != 0
     assert (
         "squentropy: parameters: sweep.losses[0] = \"hubr\": no such loss; did you mean 'huber'?"

@@ -10,7 +10,7 @@ import typer
 
 import squentropy
 from squentropy.errors import SquentropyError
-from squentropy.params import PHASES, Cell, Study, load, make_cell
+from squentropy.params import PHASES, SPLITS, Cell, Study, load, make_cell
 
 if TYPE_CHECKING:
     from squentropy.tokens import TokenFolder
@@ -232,7 +232,7 @@ def evaluate(
 
     from squentropy.runs import evaluate_run
     from squentropy.tokenizer import story_bytes
-    from squentropy.tokens import SPLITS, TokenFolder
+    from squentropy.tokens import TokenFolder
 
     if split not in SPLITS:
         raise SquentropyError(f"--split {split}: no such split; there are: {', '.join(SPLITS)}")

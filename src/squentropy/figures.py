@@ -9,9 +9,8 @@ function in plots.py, name it below, and show it in notebooks/report.ipynb.
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.params import Study
+from squentropy.params import BASELINE, Study
 
-BASELINE = "cross_entropy"
 NAMES = ("perplexity", "differences", "accuracy", "learning_curves", "grid")
 """Every figure; each is a function of plots.py and, with .svg and .png, a file."""
 

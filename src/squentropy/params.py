@@ -29,7 +29,9 @@ from pydantic import (
 
 from squentropy.errors import ParameterError
 
+SPLITS = ("train", "validation", "test")
 PHASES = ("sweep", "final", "reported")
+BASELINE = "cross_entropy"  # the loss that the others are compared with
 
 
 @functools.cache

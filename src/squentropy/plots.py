@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from squentropy import statistics
-from squentropy.results import BASELINE, Results, label
+from squentropy.params import BASELINE
+from squentropy.results import Results, label
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 STYLE = {

@@ -13,8 +13,6 @@ from squentropy import params
 from squentropy.errors import SquentropyError
 from squentropy.storage import read_json
 
-BASELINE = "cross_entropy"
-
 _LABELS = {
     "cross_entropy": "cross entropy",
     "mse": "MSE",

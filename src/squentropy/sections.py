@@ -32,7 +32,8 @@ from squentropy.markup import (
     table,
     upper,
 )
-from squentropy.results import BASELINE, Results, label
+from squentropy.params import BASELINE
+from squentropy.results import Results, label
 
 SQUARED = ("mse", "mse_weighted", "squentropy", "squentropy_tenth", "squentropy_weighted", "brier")
 """The losses with a squared term among those that come with the project."""

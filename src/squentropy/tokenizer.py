@@ -22,8 +22,8 @@ import tiktoken.load
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.params import Tokens
-from squentropy.tokens import SPLITS, TokenFolder
+from squentropy.params import SPLITS, Tokens
+from squentropy.tokens import TokenFolder
 
 END_OF_TEXT = "<|endoftext|>"
 

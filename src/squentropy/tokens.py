@@ -13,8 +13,6 @@ import numpy as np
 from squentropy import storage
 from squentropy.errors import SquentropyError
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class TokenFolder:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from squentropy import params, storage
 from squentropy.corpus import build, text
 from squentropy.errors import SquentropyError
+from squentropy.params import SPLITS
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / "../shared/data/tinystories"
 CORPUS = params.load([ROOT / "params.yaml"]).corpus
-SPLITS = ("train", "validation", "test")
 
 
 def corpus(rules: dict | None = None, **of_files) -> params.Corpus:

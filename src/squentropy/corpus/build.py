@@ -37,9 +37,10 @@ from tqdm import tqdm
 
 from squentropy import params, storage
 from squentropy.corpus import files, hub
-from squentropy.corpus.source import SPLITS, Source, Story
+from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
 from squentropy.errors import SquentropyError
+from squentropy.params import SPLITS
 
 GRAMMAR_BLOCK = 5_000  # stories that a process writes at once
 ROW_GROUP_STORIES = 10_000

@@ -33,8 +33,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from squentropy import params, storage
-from squentropy.corpus.source import SPLITS, Source, Story
+from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
+from squentropy.params import SPLITS
 
 BLANK_LINE = "blank line"
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}

@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from squentropy import params, storage
-from squentropy.corpus.source import SPLITS, Source, Story
+from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
+from squentropy.params import SPLITS
 
 ROWS = 1000  # read at once
 TIMEOUT = 10  # seconds until the hub counts as out of reach

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-SPLITS = ("train", "validation", "test")
-
 
 class Story(NamedTuple):
     text: str
