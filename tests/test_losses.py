@@ -154,6 +154,19 @@ def test_no_tensor_grows_with_positions_times_classes(name, monkeypatch):
     assert largest.elements <= max(n * d, c * d, chunk) < n * c
 
 
+FUSED = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("backend", FUSED)
+@pytest.mark.parametrize("name", ["squentropy", "z_loss", "brier"])
+def test_fused_chunks_are_the_same_loss(name, backend, monkeypatch):
+    monkeypatch.setattr(losses, "_fusion", {})
+    monkeypatch.setattr(losses, "ROWS", 7)
+    losses.fuse_chunks(backend)
+    assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)
+    assert losses._fused.cache_info().currsize > 0
+
+
 def frequencies(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Targets of one context, and the distribution that they have exactly."""
     counts = torch.arange(1, classes + 1) ** 2

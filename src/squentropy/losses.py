@@ -17,6 +17,7 @@ To add a loss, write a function below, mark it `@loss`, and name it in params.ya
 `mean` of `squares` and of something `over_logits`, or just use `hidden @ weight.T`.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -179,6 +180,21 @@ Chunk = Callable[[Tensor, Tensor], Tensor]
 ROWS = 512
 """Positions whose logits are held at once: enough for the matrix products to be fast."""
 
+_fusion: dict[str, str] = {}  # options of torch.compile, where chunks are to be fused
+
+
+def fuse_chunks(backend: str = "inductor") -> None:
+    """From now on, have each chunk's passes over its logits fused by torch.compile.
+
+    For a GPU, where these passes cost as much as the matrix products; a CPU gains nothing.
+    """
+    _fusion["backend"] = backend
+
+
+@functools.cache
+def _fused(chunk: Chunk, backend: str) -> Chunk:
+    return torch.compile(chunk, backend=backend)
+
 
 def over_logits(chunk: Chunk) -> Term:
     """A function of each position's logits, of which `ROWS` positions' are held at once."""
@@ -189,9 +205,10 @@ def over_logits(chunk: Chunk) -> Term:
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
+        work = _fused(chunk, **_fusion) if _fusion else chunk
         with torch.autocast(device, enabled=False):
             for h, logits, y in logits_by_rows(hidden, weight, targets):
-                total = total + chunk(logits, y)
+                total = total + work(logits, y)
                 if with_gradients:
                     gradient = logits.to(h.dtype)
                     d_hidden.append(times_transposed(gradient, weight.T))

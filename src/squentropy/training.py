@@ -20,7 +20,7 @@ from squentropy.cpu import Noise, keep_freed_memory
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.evaluation import Link, Scores, score_split
-from squentropy.losses import INVERSE_LINKS, LOSSES
+from squentropy.losses import INVERSE_LINKS, LOSSES, fuse_chunks
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
@@ -93,6 +93,8 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
         weight_decay=params.weight_decay,
     )
     check_every = 1 if device.type == "cpu" else CHECK_EVERY
+    if compile_it and device.type == "cuda":
+        fuse_chunks()
     by_hand = device.type == "cpu" and dtype == torch.float32 and not compile_it  # see cpu.py
     if by_hand:
         keep_freed_memory()
