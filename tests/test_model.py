@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from squentropy.losses import cross_entropy
-from squentropy.model import GPT, Cache, Config
+from squentropy.model import GPT, Cache, Config, Linear
 
 CONFIG = Config(50, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.1, bias=True)
 with_and_without_bias = pytest.mark.parametrize("bias", [True, False])
@@ -73,6 +73,17 @@ def test_what_adds_to_the_residual_stream_starts_smaller_by_its_number_of_additi
             )
         else:
             assert (parameter == 1).all()
+
+
+@with_and_without_bias
+@pytest.mark.parametrize("shape", [(2, 3), (40, 50)])  # below and above what oneDNN is used from
+def test_a_linear_layer_is_the_same_with_a_gradient_and_without(bias, shape):
+    torch.manual_seed(0)
+    layer = Linear(64, 192, bias=bias)
+    x = torch.randn(*shape, 64)
+    with torch.no_grad():
+        found = layer(x)
+    torch.testing.assert_close(found, layer(x).detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_later_token_changes_no_earlier_state():

@@ -17,11 +17,12 @@ TRAINING = (
     "cpu.py",
     "devices.py",
     "optimizer.py",
+    "state.py",
     "training.py",
     "evaluation.py",
 )
 EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
-SAMPLING = ("model.py", "sampling.py")
+SAMPLING = ("model.py", "matmul.py", "sampling.py")
 FIGURES = ("figures.py", "plots.py", "results.py", "statistics.py")
 REPORT = ("report.py", "sections.py", "markup.py", "theory.py", "results.py")
 
