@@ -2,6 +2,7 @@
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
+# make test-faults                      those of them that kill processes
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
 # make lint                             formatting and lint checks
@@ -24,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test test-slow lint readme lock clean
+.PHONY: study test test-slow test-faults lint readme lock clean
 
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
@@ -35,6 +36,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	pytest -m slow
+
+test-faults: $(VENV)/.installed-test
+	pytest -m slow tests/test_faults.py
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from squentropy import code, evaluation, runs, storage
+from squentropy import code, evaluation, storage
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS
 from squentropy.params import Cell
@@ -60,14 +60,10 @@ def test_a_folder_holds_nothing_that_differs_between_two_runs(
 def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
     tiny_study, tiny_cell, tokens, tmp_path, monkeypatch
 ):
-    trained = []
-    monkeypatch.setattr(runs, "train", lambda *given: trained.append(1) or train(*given))
-
     def trains(cell, **changes) -> bool:
-        before = len(trained)
-        run = train_run(tiny_study(**changes), cell, tokens, tmp_path)
+        run, trained = train_run(tiny_study(**changes), cell, tokens, tmp_path)
         assert run == read_run(tmp_path)
-        return len(trained) > before
+        return trained
 
     cell = tiny_cell(phase="final")
     assert trains(cell)
@@ -86,7 +82,7 @@ def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
 def test_weights_are_kept_where_the_study_asks(tiny_study, tokens, tmp_path):
     cell = tiny_study().sweep_cells()[0]
     for keep in (False, True):
-        run = train_run(tiny_study(sweep={"keep_weights": keep}), cell, tokens, tmp_path)
+        run, _ = train_run(tiny_study(sweep={"keep_weights": keep}), cell, tokens, tmp_path)
         assert (tmp_path / "model.safetensors").exists() == keep == bool(run["model_sha256"])
         if not keep:
             with pytest.raises(SquentropyError, match=r"kept no weights; set sweep\.keep_weights"):

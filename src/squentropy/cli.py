@@ -27,6 +27,11 @@ Params = Annotated[
     typer.Option(help="Parameter file; give it again for each overlay, in order."),
 ]
 DEFAULT_PARAMS = [Path("params.yaml")]
+State = Annotated[
+    Path, typer.Option(help="Where the states of unfinished runs are kept, below their own path.")
+]
+DEFAULT_STATE = Path("state")
+Resume = Annotated[bool, typer.Option(help="Go on from an unfinished run's state.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -122,8 +127,13 @@ def train(
     selected: Annotated[
         Path | None, typer.Option(help="selected.json, in place of lr, dropout and n_layer.")
     ] = None,
+    state: State = DEFAULT_STATE,
+    resume: Resume = True,
 ) -> None:
     """Train one cell into the run folder OUT, unless this very run lies there already.
+
+    Killed at any moment, the same command goes on from the last state that was saved, to the same
+    bits; on SIGTERM and Ctrl-C it saves one first.
 
     Example: squentropy train runs/mine --tokens data/grammar/tokens --loss squentropy
     --lr 0.0006 --dropout 0.1 --n-layer 8
@@ -133,7 +143,7 @@ def train(
 
     from squentropy.tokens import TokenFolder
 
-    _train(study, cell, TokenFolder.open(tokens), out)
+    _train(study, cell, TokenFolder.open(tokens), out, state, resume)
 
 
 @app.command()
@@ -143,6 +153,8 @@ def sweep(
     loss: Annotated[str, typer.Option(help="A loss of the study's grid.")],
     lr: Annotated[float, typer.Option(help="A learning rate of the study's grid.")],
     params: Params = DEFAULT_PARAMS,
+    state: State = DEFAULT_STATE,
+    resume: Resume = True,
 ) -> None:
     """Train a row of the grid, every dropout and depth at one loss and learning rate.
 
@@ -160,16 +172,23 @@ def sweep(
 
     folder = TokenFolder.open(tokens)
     for cell in cells:
-        _train(study, cell, folder, checkpoints / cell.name)
+        _train(study, cell, folder, checkpoints / cell.name, state, resume)
 
 
-def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path) -> None:
-    from squentropy.runs import finished_run, train_run
+def _train(
+    study: Study, cell: Cell, tokens: "TokenFolder", out: Path, state: Path, resume: bool
+) -> None:
+    from squentropy.runs import train_run
 
-    if finished_run(study, cell, tokens, out):
+    # Apart from OUT, which Snakemake empties after a failure, but below the same path.
+    below = out.parts[1:] if out.is_absolute() else out.parts
+    kept = state.joinpath(*below).with_name(f"{out.name}.safetensors")
+    if not resume:
+        kept.unlink(missing_ok=True)
+    run, trained = train_run(study, cell, tokens, out, kept)
+    if not trained:
         print(f"{cell.name}: already there")
         return
-    run = train_run(study, cell, tokens, out)
     nll = run["validation_nll"]
     end = f"validation nll {nll:.4f}" if nll is not None else f"diverged at {run['diverged_at']}"
     print(f"{cell.name}: {run['iterations']} iterations, {end}", flush=True)

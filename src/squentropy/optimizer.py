@@ -23,6 +23,15 @@ class AdamW:
             _Group([p for p in parameters if p.dim() < 2], 0.0),
         ]
 
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of the optimizer's own by a name, to save and to restore."""
+        return {
+            f"{kind}.{number}.{i}": tensor
+            for number, group in enumerate(self.groups)
+            for kind in ("means", "squares", "steps")
+            for i, tensor in enumerate(getattr(group, kind))
+        }
+
     @torch.no_grad()
     def step(self, lr: float) -> None:
         for group in self.groups:

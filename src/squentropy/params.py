@@ -174,6 +174,7 @@ class Train(Section):
     grad_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
     divergence: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    state_interval: PositiveInt
 
 
 class Schedule(Section):
@@ -305,7 +306,7 @@ class Study(Section):
         keys = Schedule.model_fields.keys()
         return {
             "model": self.model.model_dump(),
-            "train": self.train.model_dump(),
+            "train": self.train.model_dump(exclude={"state_interval"}),
             "schedule": self.schedule(phase).model_dump(include=keys),
         }
 

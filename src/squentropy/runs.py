@@ -25,6 +25,7 @@ from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
 from squentropy.params import Cell, Study
+from squentropy.state import StateFile
 from squentropy.tokens import TokenFolder
 from squentropy.training import Result, train
 
@@ -62,16 +63,24 @@ def finished_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) ->
     return run if {key: run.get(key) for key in origin} == origin else None
 
 
-def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict:
-    """Train a cell and write its folder, run.json last; returns what run.json holds.
+def train_run(
+    study: Study, cell: Cell, tokens: TokenFolder, folder: Path, state: Path | None = None
+) -> tuple[dict, bool]:
+    """Train a cell and write its folder, run.json last.
 
-    A folder that already holds this very run is left as it is.
+    Returns what run.json holds, and whether it was trained now: a folder that already holds this
+    very run is left as it is. An unfinished run's state is kept
+    in the file `state`, and gone on from; nowhere where it is None.
     """
+    origin = _origin(study, cell, tokens)
+    kept = StateFile(state, origin) if state is not None else None
     finished = finished_run(study, cell, tokens, folder)
     if finished is not None:
-        return finished
+        if kept is not None:
+            kept.remove()  # of a try that was killed right after its end
+        return finished, False
     keep_weights = _keeps_weights(study, cell)
-    model, result = train(study, cell, tokens)
+    model, result = train(study, cell, tokens, kept)
     weights, history = folder / "model.safetensors", folder / "history.csv"
     if keep_weights:
         with storage.atomic(weights) as path:
@@ -79,7 +88,7 @@ def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> di
             path.write_bytes(safetensors.torch.save(model.state_dict()))
     _write_history(history, result)
     validation = result.validation
-    run = _origin(study, cell, tokens) | {
+    run = origin | {
         "parameters": model.parameter_count(),
         "status": result.status,
         "iterations": result.iterations,
@@ -93,7 +102,9 @@ def train_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> di
         "model_sha256": storage.sha256(weights) if keep_weights else None,
     }
     storage.write_json(folder / "run.json", run)
-    return run
+    if kept is not None:
+        kept.remove()
+    return run, True
 
 
 def _write_history(path: Path, result: Result) -> None:

@@ -5,7 +5,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,28 +27,26 @@ _HINTS = {
 def atomic(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends well.
 
-    After any error, or a kill, `path` is what it was before. Raises SquentropyError where the
-    file system refuses.
+    After any error, or a kill, `path` is what it was before. The name beside it is always the
+    same, so what a kill leaves of one try the next one writes over; two writers of one file at a
+    time there are none. Raises SquentropyError where the file system refuses.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary.write_bytes(b"")
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         if error.errno not in _HINTS:
             raise
         raise SquentropyError(f"{path}: cannot be written: {_HINTS[error.errno]}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of the folder, said already
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:

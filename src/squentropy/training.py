@@ -8,8 +8,11 @@ weights and the same batches for every loss, and nothing of it depends on what r
 
 import contextlib
 import math
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from squentropy.losses import INVERSE_LINKS, LOSSES, fuse_chunks
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
+from squentropy.state import Progress, StateFile, Stop, stop_on_signal
 from squentropy.tokens import Split, TokenFolder
 
 # Losses are looked at in groups on an accelerator, so that it never waits for the host.
@@ -70,8 +74,21 @@ def batches(
         yield blocks[:, :-1], blocks[:, 1:]
 
 
-def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
-    """Train one cell from its initial weights; returns the model and what it came to."""
+def train(
+    study: Study, cell: Cell, tokens: TokenFolder, state: StateFile | None = None
+) -> tuple[GPT, Result]:
+    """Train one cell; returns the model and what it came to.
+
+    From its initial weights or, where `state` holds an earlier try of the same run, from there on,
+    to the same bits. On SIGTERM and SIGINT the state is saved and SystemExit raised.
+    """
+    with stop_on_signal() as stop:
+        return _train(study, cell, tokens, state, stop)
+
+
+def _train(
+    study: Study, cell: Cell, tokens: TokenFolder, state: StateFile | None, stop: Stop
+) -> tuple[GPT, Result]:
     params, schedule, block = study.train, study.schedule(cell.phase), study.model.block_size
     torch.set_num_threads(params.threads)
     device = pick_device(params.device)
@@ -113,10 +130,23 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
         last_loss = losses[at - 1] if at else None
         return model, Result("diverged", at, at, last_loss, None, None, history)
 
-    history: list[dict] = []
-    losses: list[float] = []
+    def save() -> None:
+        if state is not None:
+            state.save(Progress(len(losses), losses, history), tensors_to_keep)
+
+    def leave() -> NoReturn:
+        save()
+        name = signal.Signals(stop.signal).name
+        bar.close()
+        print(f"squentropy: {cell.name}: {name} after iteration {len(losses)}", file=sys.stderr)
+        raise SystemExit(128 + stop.signal)
+
+    tensors_to_keep = model.state_dict() | optimizer.state()
+    progress = state.load(tensors_to_keep) if state is not None else Progress()
+    losses, history = progress.losses, progress.history
     pending: list[Tensor] = []
-    bar = tqdm(range(schedule.max_iters), desc=cell.name, unit="it", disable=None)
+    iterations = range(progress.iteration, schedule.max_iters)
+    bar = tqdm(iterations, desc=cell.name, unit="it", disable=None)
     for iteration in bar:
         noise = Noise(cell.seed, iteration) if by_hand else None
         torch.manual_seed(cell.seed * 2**32 + iteration)  # of dropout, without noise
@@ -135,7 +165,8 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
 
         last = iteration + 1 == schedule.max_iters
         evaluate_now = last or (iteration + 1) % schedule.eval_interval == 0
-        if evaluate_now or len(pending) >= check_every:
+        save_now = stop.signal is not None or (iteration + 1) % params.state_interval == 0
+        if evaluate_now or save_now or len(pending) >= check_every:
             known = len(losses)
             losses += torch.stack(pending).tolist()
             pending.clear()
@@ -143,7 +174,7 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
             if bad is not None:
                 return diverged(bad)
             seconds = max(bar.format_dict["elapsed"], 1e-9)
-            rate = (iteration + 1) * params.accumulation * params.batch_size * block / seconds
+            rate = (bar.n + 1) * params.accumulation * params.batch_size * block / seconds
             bar.set_postfix_str(f"loss {losses[-1]:.3f}, {rate:,.0f} tokens/s", refresh=False)
         if evaluate_now:
             since = history[-1]["iteration"] if history else 0
@@ -157,7 +188,13 @@ def train(study: Study, cell: Cell, tokens: TokenFolder) -> tuple[GPT, Result]:
             if not all(map(math.isfinite, entry.values())):
                 return diverged(iteration + 1)
             history.append(entry)
+        if stop.signal is not None:
+            leave()
+        if save_now and not last:
+            save()
     scores = look(validation, INVERSE_LINKS.get(cell.loss))
+    if stop.signal is not None:
+        leave()
     if not math.isfinite(scores.mean_nll()):
         return diverged(schedule.max_iters)
     end = history[-1]

@@ -1,0 +1,115 @@
+"""Processes that are really killed, at random moments: nothing is lost and no number changes.
+
+make test-faults      # some minutes
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+TRIES = 20
+
+
+@pytest.fixture
+def command(tiny_study, tokens, tmp_path):
+    """Starts `squentropy train` on a run of a few seconds, into a folder of a name."""
+    study = tiny_study(
+        sweep={"max_iters": 400, "eval_interval": 50, "keep_weights": True},
+        train={"state_interval": 20},
+    )
+    (tmp_path / "params.yaml").write_text(study.dump())
+
+    def start(name: str) -> subprocess.Popen:
+        words = ["train", name, "--tokens", str(tokens.folder), "--loss", "cross_entropy"]
+        cell = ["--lr", "0.01", "--dropout", "0.1", "--n-layer", "2"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "squentropy.cli", *words, *cell], cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(command, number, tmp_path):
+    start = time.monotonic()
+    straight = command("straight")
+    assert straight.wait() == 0, straight.stdout.read()
+    seconds = time.monotonic() - start
+    expected, draw = contents(tmp_path / "straight"), random.Random(number)
+    resumed = 0
+    for attempt in range(TRIES):
+        run = command(f"run{attempt}")
+        time.sleep(draw.uniform(0.3, 0.95) * seconds)
+        run.send_signal(number)
+        run.wait()
+        state = tmp_path / f"state/run{attempt}.safetensors"
+        resumed += state.exists()
+        again = command(f"run{attempt}")
+        assert again.wait() == 0, again.stdout.read()
+        assert contents(tmp_path / f"run{attempt}") == expected
+        assert not state.exists()
+    assert resumed > TRIES / 4  # or the moments were badly chosen
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_a_study_killed_at_a_random_moment_gives_the_same_tables(
+    attempt, whole, copy_project, snakemake_group, tmp_path
+):
+    """Snakemake and all its children die at once, as when a machine goes down."""
+    project, (seconds, expected) = copy_project(tmp_path), whole
+    study = snakemake_group(project)
+    time.sleep(random.Random(attempt).uniform(0.1, 0.9) * seconds)
+    os.killpg(study.pid, signal.SIGKILL)
+    study.wait()
+    unlock = snakemake_group(project, "--unlock")
+    unlock.wait()
+    again = snakemake_group(project)
+    assert again.wait() == 0, again.stdout.read()
+    assert contents(project / "results/faults") == expected
+
+
+@pytest.fixture(scope="session")
+def snakemake_group():
+    """Starts Snakemake on a study of half a minute, in a process group of its own."""
+
+    def start(project: Path, *words: str) -> subprocess.Popen:
+        smallest = {
+            "study": "faults",
+            "sweep": {"losses": ["cross_entropy", "mse"], "lr": [0.003], "n_layer": [1]},
+            "final": {"seeds": [1], "reported": None},
+        }
+        overlay = project / "studies/faults.yaml"
+        overlay.write_text(yaml.safe_dump(smallest))
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *words]
+        studies = ["--configfile", "studies/smoke.yaml", "studies/faults.yaml"]
+        return subprocess.Popen(
+            [*command, *studies], cwd=project, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(project / "src")},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, copy_project, snakemake_group) -> tuple[float, dict[str, bytes]]:
+    """The seconds that the study takes undisturbed, and its results."""
+    project = copy_project(tmp_path_factory.mktemp("whole"))
+    start = time.monotonic()
+    study = snakemake_group(project)
+    assert study.wait() == 0, study.stdout.read()
+    return time.monotonic() - start, contents(project / "results/faults")
