@@ -1,7 +1,7 @@
 """Tokenizing measured: `squentropy tokenize` against tiktoken alone on texts in memory.
 
-    python benchmarks/tokenize.py data/grammar/corpus                 # speed
-    python benchmarks/tokenize.py data/grammar/corpus --encoding gpt2
+    python benchmarks/tokenizing.py data/grammar/corpus                 # speed
+    python benchmarks/tokenizing.py data/grammar/corpus --encoding gpt2
 
 The comparator is `encode_ordinary_batch` on the train split's texts, already in memory, all at
 once; ours reads them from parquet, encodes, writes token file, offsets and hash. Alternating,

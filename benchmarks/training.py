@@ -1,0 +1,174 @@
+"""One training step measured: tokens a second of ours against nanoGPT's.
+
+    python benchmarks/training.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
+
+A step is forward, backward, clipping at 1.0 and AdamW, float32, one thread, on random tokens that
+are drawn within it. Ours is what squentropy.training does with `cross_entropy`: written-out blocks,
+its own dropout masks and AdamW, freed memory kept. nanoGPT's is what its train.py does without
+torch.compile. Each contestant of each setting has a process of its own, since the allocator's
+settings are a process's; the processes take turns, and none works while another does. Medians of
+rounds after a warm-up, the same number of steps in each. Prints a Markdown table.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import shared
+import torch
+from torch import Tensor
+
+from squentropy.cpu import Noise, keep_freed_memory
+from squentropy.losses import LOSSES
+from squentropy.model import GPT, Config
+from squentropy.optimizer import AdamW
+
+LR, WEIGHT_DECAY, BETAS, GRAD_CLIP = 1e-3, 0.1, (0.9, 0.95), 1.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    n_layer: int
+    n_embd: int
+    n_head: int
+    block_size: int
+    vocab_size: int
+    batch_size: int
+    dropout: float
+    steps: int  # of a round: about a second's
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_layer} layers of {self.n_embd}, {self.n_head} heads, "
+            f"block {self.block_size}, vocabulary {self.vocab_size:,}, "
+            f"batch {self.batch_size}, dropout {self.dropout:g}"
+        )
+
+    def shape(self) -> dict[str, int | float | bool]:
+        names = ("n_layer", "n_embd", "n_head", "block_size", "vocab_size", "dropout")
+        return {name: getattr(self, name) for name in names} | {"bias": False}
+
+    def tokens(self) -> int:
+        """Of a round."""
+        return self.steps * self.batch_size * self.block_size
+
+    def batch(self) -> Tensor:
+        """Inputs and targets, both contiguous as nanoGPT wants them: (2, batch, block)."""
+        return torch.randint(self.vocab_size, (2, self.batch_size, self.block_size))
+
+
+SETTINGS = (
+    Setting(8, 64, 4, 128, 2048, 4, dropout=0.1, steps=40),
+    Setting(8, 64, 4, 128, 2048, 4, dropout=0.0, steps=40),
+    Setting(8, 128, 4, 256, 4096, 16, dropout=0.1, steps=2),
+    Setting(16, 64, 2, 64, 512, 2, dropout=0.1, steps=80),  # the default study's largest
+)
+WITH_DROPOUT, WITHOUT_DROPOUT = 0, 1  # of the settings, alike but for dropout
+
+
+def our_step(setting: Setting) -> Callable[[], None]:
+    keep_freed_memory()
+    model = GPT(Config(**setting.shape()))
+    optimizer = AdamW(model.parameters(), beta1=BETAS[0], beta2=BETAS[1], weight_decay=WEIGHT_DECAY)
+    loss_function = LOSSES["cross_entropy"]
+    iterations = itertools.count()
+
+    def step() -> None:
+        x, y = setting.batch()
+        hidden = model(x, noise=Noise(0, next(iterations))).flatten(0, 1)
+        loss = loss_function(hidden, model.output_weight, y.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
+        optimizer.step(LR)
+        loss.item()  # both look at every loss
+
+    return step
+
+
+def nanogpt_step(setting: Setting, path: Path) -> Callable[[], None]:
+    theirs = shared.nanogpt_model(path)
+    model = theirs.GPT(theirs.GPTConfig(**setting.shape()))
+    optimizer = model.configure_optimizers(WEIGHT_DECAY, LR, BETAS, "cpu")
+
+    def step() -> None:
+        x, y = setting.batch()
+        _, loss = model(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    return step
+
+
+def serve(options: argparse.Namespace) -> None:
+    """A contestant's process: for each line of input, the seconds of a round."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    setting = SETTINGS[options.setting]
+    with contextlib.redirect_stdout(io.StringIO()):  # nanoGPT prints its number of parameters
+        if options.serve == "ours":
+            step = our_step(setting)
+        else:
+            step = nanogpt_step(setting, options.nanogpt)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(setting.steps):
+            step()
+        print(time.perf_counter() - start, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nanogpt", type=Path, required=True, help="checkout of nanoGPT")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=shared.ROUNDS)
+    parser.add_argument("--serve", choices=["ours", "nanogpt"], help=argparse.SUPPRESS)
+    parser.add_argument("--setting", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options)
+        return
+
+    def start(name: str, number: int) -> subprocess.Popen:
+        shared_options = ["--nanogpt", options.nanogpt, "--threads", options.threads]
+        command = [__file__, "--serve", name, "--setting", number, *shared_options]
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(process: subprocess.Popen) -> float:
+        print(file=process.stdin, flush=True)
+        return float(process.stdout.readline())
+
+    print(shared.machine(options.threads), flush=True)
+    contestants = list(itertools.product(range(len(SETTINGS)), ("ours", "nanogpt")))
+    processes = {(number, name): start(name, number) for number, name in contestants}
+    turns = {key: (lambda of=of: ask(of)) for key, of in processes.items()}
+    seconds = shared.alternate(turns, options.rounds)
+    for process in processes.values():
+        process.communicate()  # the end of its input ends it
+
+    rows = []
+    for number, setting in enumerate(SETTINGS):
+        ours, theirs = seconds[number, "ours"], seconds[number, "nanogpt"]
+        rates = (f"{setting.tokens() / time_of:,.0f}" for time_of in (ours, theirs))
+        rows.append([str(setting), *rates, f"{theirs / ours:.2f}"])
+    dropout_costs = seconds[WITH_DROPOUT, "ours"] / seconds[WITHOUT_DROPOUT, "ours"]
+    rows.append(["dropout 0.1 against dropout 0, own step, time", "", "", f"{dropout_costs:.2f}"])
+    shared.table(["one training step", "ours, tokens/s", "nanoGPT, tokens/s", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    main()
