@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from squentropy import training
 from squentropy.errors import SquentropyError
@@ -227,6 +228,39 @@ def test_a_validation_score_that_is_not_finite_is_a_divergence(
     _, result = train(tiny_study(sweep={"eval_stories": 1}), tiny_cell(), tokens)
     assert (result.status, result.diverged_at, result.iterations) == ("diverged", 6, 6)
     assert len(result.history) == 2
+
+
+class Asked(TorchDispatchMode):
+    """The operators whose result the host must wait for on an accelerator."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in self.WAITING:
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_asks_the_device_for_nothing_that_the_host_waits_for(loss, tiny_study, tiny_cell):
+    """As on a GPU: the layers' own step, not the one written out for a CPU."""
+    model = build_model(tiny_study(), tiny_cell(dropout=0.1), 300)
+    optimizer = training.AdamW(model.parameters(), beta1=0.9, beta2=0.95, weight_decay=0.1)
+    ids = torch.arange(32).view(2, 16)
+    with Asked() as asked:
+        hidden = model(ids).flatten(0, 1)
+        LOSSES[loss](hidden, model.output_weight, ids.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step(1e-3)
+    assert asked.names == []
+    with Asked() as asked:
+        model(ids).sum().item()
+    assert asked.names == ["_local_scalar_dense"]
 
 
 def test_the_first_divergence_is_found():
