@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from squentropy import evaluation, losses
+from squentropy import evaluation
 from squentropy.evaluation import random_batch_estimate, score, score_split, windows
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT
@@ -64,7 +64,7 @@ def test_windows_score_every_token_once_with_at_least_half_a_context(length, blo
 
 
 def test_a_score_is_the_cross_entropy_of_each_token(monkeypatch):
-    monkeypatch.setattr(losses, "ROWS", 3)
+    monkeypatch.setattr(evaluation, "CHUNK_ELEMENTS", 40)
     draw = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(17, 6, generator=draw), torch.randn(13, 6, generator=draw)
     targets = torch.randint(13, (17,), generator=draw)

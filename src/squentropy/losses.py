@@ -207,7 +207,7 @@ def over_logits(chunk: Chunk) -> Term:
         weight = weight.to(hidden.dtype)
         work = _fused(chunk, **_fusion) if _fusion else chunk
         with torch.autocast(device, enabled=False):
-            for h, logits, y in logits_by_rows(hidden, weight, targets):
+            for h, logits, y in logits_by_rows(hidden, weight, targets, ROWS):
                 total = total + work(logits, y)
                 if with_gradients:
                     gradient = logits.to(h.dtype)
@@ -219,12 +219,12 @@ def over_logits(chunk: Chunk) -> Term:
     return term
 
 
-def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor) -> Iterator[tuple]:
-    """(hidden, logits, targets) of `ROWS` positions after the others; logits in float32 or 64.
+def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Iterator[tuple]:
+    """(hidden, logits, targets) of `rows` positions after the others; logits in float32 or 64.
 
     `hidden` and `weight` are of one precision.
     """
-    for h, y in zip(hidden.split(ROWS), targets.split(ROWS), strict=True):
+    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
         yield h, times_transposed(h, weight), y
 
 
