@@ -50,19 +50,32 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(command, number, t
     assert straight.wait() == 0, straight.stdout.read()
     seconds = time.monotonic() - start
     expected, draw = contents(tmp_path / "straight"), random.Random(number)
-    resumed = 0
+    resumed, states = 0, tmp_path / "state"
     for attempt in range(TRIES):
         run = command(f"run{attempt}")
         time.sleep(draw.uniform(0.3, 0.95) * seconds)
         run.send_signal(number)
         run.wait()
-        state = tmp_path / f"state/run{attempt}.safetensors"
-        resumed += state.exists()
+        resumed += any(states.rglob("*.safetensors"))
         again = command(f"run{attempt}")
         assert again.wait() == 0, again.stdout.read()
         assert contents(tmp_path / f"run{attempt}") == expected
-        assert not state.exists()
+        assert not any(states.glob("*"))
     assert resumed > TRIES / 4  # or the moments were badly chosen
+
+
+def test_a_study_that_is_interrupted_keeps_the_cells_of_the_row_that_it_was_at(
+    copy_project, snakemake_group, tmp_path
+):
+    project = copy_project(tmp_path)
+    row = project / "checkpoints/faults/sweep/cross_entropy/lr0.003"
+    study = snakemake_group(project, slow_cells=True)
+    while not (first := list(row.glob("*/run.json"))):
+        assert study.poll() is None, study.stdout.read()
+        time.sleep(0.02)
+    os.killpg(study.pid, signal.SIGINT)
+    study.wait()
+    assert all(path.exists() for path in first)
 
 
 @pytest.mark.parametrize("attempt", range(10))
@@ -86,12 +99,14 @@ def test_a_study_killed_at_a_random_moment_gives_the_same_tables(
 def snakemake_group():
     """Starts Snakemake on a study of half a minute, in a process group of its own."""
 
-    def start(project: Path, *words: str) -> subprocess.Popen:
+    def start(project: Path, *words: str, slow_cells: bool = False) -> subprocess.Popen:
         smallest = {
             "study": "faults",
             "sweep": {"losses": ["cross_entropy", "mse"], "lr": [0.003], "n_layer": [1]},
             "final": {"seeds": [1], "reported": None},
         }
+        if slow_cells:
+            smallest["sweep"] |= {"n_layer": [1, 2, 3], "max_iters": 500}
         overlay = project / "studies/faults.yaml"
         overlay.write_text(yaml.safe_dump(smallest))
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *words]

@@ -123,6 +123,23 @@ def test_a_loss_has_the_same_value_without_a_gradient_and_beside_one_only(name):
     assert torch.autograd.grad(-3 * LOSSES[name](hidden, fixed, targets), hidden)[0].equal(d_hidden)
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_no_gradient_is_formed_where_none_is_asked_for(context, monkeypatch):
+    asked = []
+
+    def term(hidden, weight, targets, with_gradients):
+        asked.append(with_gradients)
+        return hidden.sum(), hidden * 0, weight.T * 0
+
+    hidden, weight, targets = problem(5, 3, 7)
+    losses.mean(hidden, weight, targets, term)
+    losses.mean(hidden.detach(), weight, targets, term)
+    with context():
+        losses.mean(hidden, weight, targets, term)
+    losses.mean(hidden.detach(), weight.detach(), targets, term)
+    assert asked == [True, True, False, False]
+
+
 @every_loss
 def test_logits_far_out_give_a_finite_loss(name):
     hidden, weight, targets = problem(5, 3, 7, torch.float32)
@@ -160,7 +177,8 @@ FUSED = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize("name", ["squentropy", "z_loss", "brier"])
 def test_fused_chunks_are_the_same_loss(name, backend, monkeypatch):
-    monkeypatch.setattr(losses, "_fusion", {})
+    monkeypatch.setattr(losses, "_backend", None)
+    losses._fused.cache_clear()
     monkeypatch.setattr(losses, "ROWS", 7)
     losses.fuse_chunks(backend)
     assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)

@@ -7,13 +7,14 @@ import os
 import random
 import signal
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from squentropy import training
-from squentropy.runs import train_run
-from squentropy.state import Progress, StateFile
+from squentropy.runs import read_run, train_run
+from squentropy.state import Progress, StateFile, stop_on_signal
 
 ITERATIONS = 8
 
@@ -52,6 +53,10 @@ def kill():
     raise Killed
 
 
+def kept_in(states) -> list:
+    return sorted(states.rglob("*.safetensors"))
+
+
 def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -67,17 +72,17 @@ def straight(study, tiny_cell, tokens, tmp_path) -> dict[str, bytes]:
 def test_a_killed_run_goes_on_to_the_same_bits(
     at, study, tiny_cell, tokens, tmp_path, disturbed, straight
 ):
-    state, run = tmp_path / "state" / "run.safetensors", tmp_path / "run"
+    states, run = tmp_path / "state", tmp_path / "run"
     disturbed(at, kill)
     with pytest.raises(Killed):
-        train_run(study, tiny_cell(), tokens, run, state)
+        train_run(study, tiny_cell(), tokens, run, states)
     assert not run.exists()
-    assert state.exists() == (at > 2)
+    assert len(kept_in(states)) == (at > 2)
     disturbed(0, kill)
-    train_run(study, tiny_cell(), tokens, run, state)
+    train_run(study, tiny_cell(), tokens, run, states)
     assert training.AdamW.steps == ITERATIONS - 2 * ((at - 1) // 2)  # from the last state on
     assert contents(run) == straight
-    assert not state.exists()
+    assert not any(states.glob("*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -85,43 +90,101 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 def test_a_run_that_is_asked_to_end_saves_its_state_first(
     at, number, study, tiny_cell, tokens, tmp_path, disturbed, straight, capsys
 ):
-    state, run = tmp_path / "run.safetensors", tmp_path / "run"
+    states, run = tmp_path / "state", tmp_path / "run"
     before = signal.getsignal(number)
     disturbed(at, lambda: os.kill(os.getpid(), number))
     with pytest.raises(SystemExit) as ended:
-        train_run(study, tiny_cell(), tokens, run, state)
+        train_run(study, tiny_cell(), tokens, run, states)
     assert ended.value.code == 128 + number
     assert f"{number.name} after iteration {at}" in capsys.readouterr().err
     assert signal.getsignal(number) is before
     disturbed(0, kill)
-    train_run(study, tiny_cell(), tokens, run, state)
+    train_run(study, tiny_cell(), tokens, run, states)
     assert training.AdamW.steps == ITERATIONS - at
     assert contents(run) == straight
 
 
-def test_a_state_of_other_parameters_is_named_and_not_used(
+def test_a_signal_acts_after_a_run_that_diverged_was_written(
+    study, tiny_cell, tokens, tmp_path, disturbed, monkeypatch
+):
+    acted = []
+    monkeypatch.setattr(signal, "raise_signal", acted.append)
+    monkeypatch.setattr(training, "first_divergence", lambda *given: 0)
+    disturbed(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_run(study, tiny_cell(), tokens, tmp_path / "run", tmp_path / "state")
+    assert read_run(tmp_path / "run")["status"] == "diverged"
+    assert acted == [signal.SIGTERM]
+
+
+def test_a_second_signal_acts_at_once_and_an_ignored_one_stays_ignored(monkeypatch):
+    acted = []
+    monkeypatch.setattr(signal, "raise_signal", acted.append)
+    with stop_on_signal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (stop.signal, acted) == (signal.SIGTERM, [])
+        signal.getsignal(signal.SIGTERM)(signal.SIGINT, None)
+        assert acted == [signal.SIGINT]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_can_be_trained_in_a_thread(study, tiny_cell, tokens, tmp_path, straight):
+    with ThreadPoolExecutor(1) as pool:
+        given = (study, tiny_cell(), tokens, tmp_path / "run", tmp_path / "state")
+        pool.submit(train_run, *given).result()
+    assert contents(tmp_path / "run") == straight
+
+
+def test_a_state_of_other_parameters_is_named_and_neither_used_nor_lost(
     study, tiny_study, tiny_cell, tokens, tmp_path, disturbed, straight, capsys
 ):
-    state = tmp_path / "run.safetensors"
+    states = tmp_path / "state"
+    schedule = {"max_iters": 9, "eval_interval": 3}
+    other = tiny_study(sweep=schedule, train={"beta2": 0.9, "state_interval": 2})
     disturbed(5, kill)
-    other = tiny_study(
-        sweep={"max_iters": 9, "eval_interval": 3}, train={"beta2": 0.9, "state_interval": 2}
-    )
     with pytest.raises(Killed):
-        train_run(other, tiny_cell(lr=0.02), tokens, tmp_path / "run", state)
+        train_run(other, tiny_cell(), tokens, tmp_path / "run", states)
+    (first,) = kept_in(states)
     disturbed(0, kill)
-    train_run(study, tiny_cell(), tokens, tmp_path / "run", state)
-    said = capsys.readouterr().err
-    changed = "cell.lr, params.schedule.max_iters, params.train.beta2"
-    assert f"{state}: belongs to a run with other {changed}; training from the start" in said
+    train_run(study, tiny_cell(), tokens, tmp_path / "run", states)
+    changed = "params.schedule.max_iters, params.train.beta2"
+    said = f"{first}: belongs to a run with other {changed}, so it is not used"
+    assert said in capsys.readouterr().err
     assert contents(tmp_path / "run") == straight
+    assert kept_in(states) == [first]
+    disturbed(0, kill)
+    train_run(other, tiny_cell(), tokens, tmp_path / "elsewhere", states)
+    assert training.AdamW.steps == 9 - 4
+    assert kept_in(states) == []
+
+
+@pytest.mark.parametrize("change", ["dtype", "batch_tokens"])
+def test_a_state_that_would_go_on_to_other_bits_is_not_used(
+    change, tiny_study, tiny_cell, tokens, tmp_path, disturbed
+):
+    def made(dtype="float32", batch_tokens=64):
+        train = {"state_interval": 2, "dtype": dtype}
+        return tiny_study(train=train, evaluate={"batch_tokens": batch_tokens})
+
+    disturbed(5, kill)
+    with pytest.raises(Killed):
+        train_run(made(), tiny_cell(), tokens, tmp_path / "run", tmp_path / "state")
+    disturbed(0, kill)
+    other = made(**{change: {"dtype": "bfloat16", "batch_tokens": 32}[change]})
+    train_run(other, tiny_cell(), tokens, tmp_path / "run", tmp_path / "state")
+    assert training.AdamW.steps == 6
 
 
 def test_a_damaged_state_is_named_and_not_used(tiny_study, tmp_path, capsys):
     """Any byte of it, or its end, or all."""
-    state = StateFile(tmp_path / "run.safetensors", {"cell": {"lr": 0.1}})
+    state = StateFile(tmp_path, "sweep/run", {"cell": {"lr": 0.1}})
     tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(2.5)}
-    state.save(Progress(3, [1.0, 0.5, 0.25], [{"iteration": 2}]), tensors)
+    state.save(Progress([1.0, 0.5, 0.25], [{"iteration": 2}]), tensors)
     whole = state.path.read_bytes()
     draw = random.Random(0)
     (header,) = struct.unpack("<Q", whole[:8])

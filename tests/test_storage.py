@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -33,6 +34,17 @@ def test_after_an_exception_the_old_file_stands_and_nothing_beside_it(tmp_path, 
         raise error
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_is_not(tmp_path):
+    path = tmp_path / "file[1].txt"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, living = (tmp_path / f".{path.name}.{pid}" for pid in (ended.pid, os.getppid()))
+    left.touch()
+    living.touch()
+    storage.write_text(path, "new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, living])
 
 
 @pytest.mark.parametrize(

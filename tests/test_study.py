@@ -17,7 +17,7 @@ def smoke(snakemake):
     """Runs Snakemake on the smoke study; returns what it said."""
 
     def run(project: Path, *words: str) -> str:
-        done = smoke(project, *words, "--configfile", "studies/smoke.yaml")
+        done = snakemake(project, *words, "--configfile", "studies/smoke.yaml")
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

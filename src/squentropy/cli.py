@@ -27,11 +27,11 @@ Params = Annotated[
     typer.Option(help="Parameter file; give it again for each overlay, in order."),
 ]
 DEFAULT_PARAMS = [Path("params.yaml")]
-State = Annotated[
-    Path, typer.Option(help="Where the states of unfinished runs are kept, below their own path.")
+States = Annotated[Path, typer.Option(help="Folder of the states of unfinished runs.")]
+DEFAULT_STATES = Path("state")
+Resume = Annotated[
+    bool, typer.Option(help="Go on from an unfinished run's state, and save one; or do neither.")
 ]
-DEFAULT_STATE = Path("state")
-Resume = Annotated[bool, typer.Option(help="Go on from an unfinished run's state.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -127,7 +127,7 @@ def train(
     selected: Annotated[
         Path | None, typer.Option(help="selected.json, in place of lr, dropout and n_layer.")
     ] = None,
-    state: State = DEFAULT_STATE,
+    states: States = DEFAULT_STATES,
     resume: Resume = True,
 ) -> None:
     """Train one cell into the run folder OUT, unless this very run lies there already.
@@ -143,7 +143,7 @@ def train(
 
     from squentropy.tokens import TokenFolder
 
-    _train(study, cell, TokenFolder.open(tokens), out, state, resume)
+    _train(study, cell, TokenFolder.open(tokens), out, states if resume else None)
 
 
 @app.command()
@@ -153,7 +153,7 @@ def sweep(
     loss: Annotated[str, typer.Option(help="A loss of the study's grid.")],
     lr: Annotated[float, typer.Option(help="A learning rate of the study's grid.")],
     params: Params = DEFAULT_PARAMS,
-    state: State = DEFAULT_STATE,
+    states: States = DEFAULT_STATES,
     resume: Resume = True,
 ) -> None:
     """Train a row of the grid, every dropout and depth at one loss and learning rate.
@@ -172,20 +172,13 @@ def sweep(
 
     folder = TokenFolder.open(tokens)
     for cell in cells:
-        _train(study, cell, folder, checkpoints / cell.name, state, resume)
+        _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
 
 
-def _train(
-    study: Study, cell: Cell, tokens: "TokenFolder", out: Path, state: Path, resume: bool
-) -> None:
+def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path, states: Path | None) -> None:
     from squentropy.runs import train_run
 
-    # Apart from OUT, which Snakemake empties after a failure, but below the same path.
-    below = out.parts[1:] if out.is_absolute() else out.parts
-    kept = state.joinpath(*below).with_name(f"{out.name}.safetensors")
-    if not resume:
-        kept.unlink(missing_ok=True)
-    run, trained = train_run(study, cell, tokens, out, kept)
+    run, trained = train_run(study, cell, tokens, out, states)
     if not trained:
         print(f"{cell.name}: already there")
         return

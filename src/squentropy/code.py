@@ -17,7 +17,6 @@ TRAINING = (
     "cpu.py",
     "devices.py",
     "optimizer.py",
-    "state.py",
     "training.py",
     "evaluation.py",
 )

@@ -97,11 +97,10 @@ class _Block(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out: Tensor):
-        w1, b1, w_qkv, b_qkv, w_mix, b_mix, w2, b2, w_in, b_in, w_out, b_out = ctx.saved_tensors[
-            :12
-        ]
-        rows, mean1, rstd1, h1, mixed, mask1, middle, mean2, rstd2 = ctx.saved_tensors[12:21]
-        h2, inner, active, mask2, *attended = ctx.saved_tensors[21:]
+        saved = ctx.saved_tensors
+        w1, b1, w_qkv, b_qkv, w_mix, b_mix, w2, b2, w_in, b_in, w_out, b_out = saved[:12]
+        rows, mean1, rstd1, h1, mixed, mask1, middle, mean2, rstd2 = saved[12:21]
+        h2, inner, active, mask2, *attended = saved[21:]
         shape, d_out = d_out.shape, d_out.reshape_as(rows)
 
         d_active, *d_output = _linear_backward(_times(d_out, mask2), active, w_out, b_out)

@@ -1,6 +1,6 @@
 """Negative log likelihood of whole held-out stories, and what follows from it.
 
-    squentropy evaluate --run checkpoints/grammar/final/mse/seed1 --split test --out scores.npz
+    squentropy evaluate checkpoints/grammar/final/mse/seed1 --data data/grammar
 
 Each story is scored from its own start, after an end-of-text token, its own end included, every
 token once. A story longer than the context is scored in windows that overlap by half, so that

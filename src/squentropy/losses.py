@@ -110,15 +110,15 @@ All are in float32, or in float64 where hidden is.
 
 def mean(hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
     """The mean over positions of a sum of terms, as one node of autograd's graph."""
-    return _Mean.apply(hidden, weight, targets, *terms)
+    with_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return _Mean.apply(hidden, weight, targets, with_gradients, *terms)
 
 
 class _Mean(torch.autograd.Function):
     """Gradients are formed beside the value, so that memory grows with N D and C D, never N C."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
-        with_gradients = any(ctx.needs_input_grad[:2])
+    def forward(ctx, hidden, weight, targets, with_gradients: bool, *terms: Term) -> Tensor:
         first, *others = terms
         total, d_hidden, d_weight = first(hidden, weight, targets, with_gradients)
         for term in others:
@@ -138,8 +138,8 @@ class _Mean(torch.autograd.Function):
         d_hidden, d_weight = ctx.saved_tensors
         scale = upstream / len(d_hidden)
         gradients = d_hidden * scale, (d_weight * scale).T
-        targets_and_terms = [None] * (1 + ctx.terms)
-        return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *targets_and_terms
+        no_more = [None] * (2 + ctx.terms)
+        return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more
 
 
 def squares(true_weight: float, factor: float) -> Term:
@@ -180,7 +180,7 @@ Chunk = Callable[[Tensor, Tensor], Tensor]
 ROWS = 512
 """Positions whose logits are held at once: enough for the matrix products to be fast."""
 
-_fusion: dict[str, str] = {}  # options of torch.compile, where chunks are to be fused
+_backend: str | None = None  # of torch.compile, where chunks are to be fused
 
 
 def fuse_chunks(backend: str = "inductor") -> None:
@@ -188,7 +188,8 @@ def fuse_chunks(backend: str = "inductor") -> None:
 
     For a GPU, where these passes cost as much as the matrix products; a CPU gains nothing.
     """
-    _fusion["backend"] = backend
+    global _backend
+    _backend = backend
 
 
 @functools.cache
@@ -197,7 +198,10 @@ def _fused(chunk: Chunk, backend: str) -> Chunk:
 
 
 def over_logits(chunk: Chunk) -> Term:
-    """A function of each position's logits, of which `ROWS` positions' are held at once."""
+    """A function of each position's logits, of which `ROWS` positions' are held at once.
+
+    `chunk` is a function of a module's, since each is compiled once where chunks are fused.
+    """
 
     def term(hidden, weight, targets, with_gradients):
         total, d_hidden, d_weight = 0.0, [], None
@@ -205,7 +209,9 @@ def over_logits(chunk: Chunk) -> Term:
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
-        work = _fused(chunk, **_fusion) if _fusion else chunk
+        if device != "cuda":  # where products of half precision do not come in float32
+            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
+        work = _fused(chunk, _backend) if _backend else chunk
         with torch.autocast(device, enabled=False):
             for h, logits, y in logits_by_rows(hidden, weight, targets, ROWS):
                 total = total + work(logits, y)
@@ -261,9 +267,9 @@ def _brier_chunk(logits: Tensor, targets: Tensor) -> Tensor:
     """With q_j = p_j - onehot_j, the gradient of sum q_j^2 is 2 p_j (q_j - sum_k p_k q_k)."""
     _softmax_(logits)
     true = logits.gather(-1, targets.unsqueeze(-1))
-    squares = logits.square().sum(-1, keepdim=True)
-    inner = squares - true
-    value = (squares - 2 * true + 1).sum()
+    own = logits.square().sum(-1, keepdim=True)
+    inner = own - true
+    value = (own - 2 * true + 1).sum()
     at_true = 2 * true * (true - 1 - inner)
     logits.mul_(2 * (logits - inner)).scatter_(-1, targets.unsqueeze(-1), at_true)
     return value

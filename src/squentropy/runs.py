@@ -20,12 +20,12 @@ import safetensors.torch
 import torch
 
 from squentropy import code, evaluation, sampling, storage
-from squentropy.devices import pick_device
+from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
 from squentropy.params import Cell, Study
-from squentropy.state import StateFile
+from squentropy.state import StateFile, stop_on_signal
 from squentropy.tokens import TokenFolder
 from squentropy.training import Result, train
 
@@ -64,23 +64,43 @@ def finished_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) ->
 
 
 def train_run(
-    study: Study, cell: Cell, tokens: TokenFolder, folder: Path, state: Path | None = None
+    study: Study, cell: Cell, tokens: TokenFolder, folder: Path, states: Path | None = None
 ) -> tuple[dict, bool]:
     """Train a cell and write its folder, run.json last.
 
     Returns what run.json holds, and whether it was trained now: a folder that already holds this
-    very run is left as it is. An unfinished run's state is kept
-    in the file `state`, and gone on from; nowhere where it is None.
+    very run is left as it is. An unfinished run's state is kept below the folder `states`, and
+    gone on from; nowhere where that is None.
     """
-    origin = _origin(study, cell, tokens)
-    kept = StateFile(state, origin) if state is not None else None
     finished = finished_run(study, cell, tokens, folder)
     if finished is not None:
-        if kept is not None:
-            kept.remove()  # of a try that was killed right after its end
         return finished, False
+    origin = _origin(study, cell, tokens)
+    state = _state(study, cell, origin, states) if states is not None else None
+    with stop_on_signal() as stop:
+        model, result = train(study, cell, tokens, state, stop)
+        run = _write_run(study, cell, folder, origin, model, result)
+        if state is not None:
+            state.remove()
+    return run, True
+
+
+def _state(study: Study, cell: Cell, origin: dict, states: Path) -> StateFile:
+    """The run's state, which goes on to the same bits only where all of this is the same."""
+    device = pick_device(study.train.device)
+    more = {
+        "device": device.type,
+        "dtype": str(pick_dtype(study.train.dtype, device)),
+        "torch": torch.__version__,
+        "batch_tokens": study.evaluate.batch_tokens,
+    }
+    return StateFile(states, f"{study.study}/{cell.name}", origin | more)
+
+
+def _write_run(
+    study: Study, cell: Cell, folder: Path, origin: dict, model: GPT, result: Result
+) -> dict:
     keep_weights = _keeps_weights(study, cell)
-    model, result = train(study, cell, tokens, kept)
     weights, history = folder / "model.safetensors", folder / "history.csv"
     if keep_weights:
         with storage.atomic(weights) as path:
@@ -102,9 +122,7 @@ def train_run(
         "model_sha256": storage.sha256(weights) if keep_weights else None,
     }
     storage.write_json(folder / "run.json", run)
-    if kept is not None:
-        kept.remove()
-    return run, True
+    return run
 
 
 def _write_history(path: Path, result: Result) -> None:

@@ -1,6 +1,6 @@
 """Stories from a trained model.
 
-squentropy sample --run checkpoints/grammar/final/cross_entropy/seed1
+squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
 """
 
 from typing import TYPE_CHECKING

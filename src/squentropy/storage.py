@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from squentropy.errors import SquentropyError
 
@@ -27,14 +30,14 @@ _HINTS = {
 def atomic(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends well.
 
-    After any error, or a kill, `path` is what it was before. The name beside it is always the
-    same, so what a kill leaves of one try the next one writes over; two writers of one file at a
-    time there are none. Raises SquentropyError where the file system refuses.
+    After any error, or a kill, `path` is what it was before, and what the kill left beside it is
+    removed by the next writer. Raises SquentropyError where the file system refuses.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leavings(path)
         temporary.write_bytes(b"")
         yield temporary
         with temporary.open("rb") as file:
@@ -47,6 +50,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # of the folder, said already
             temporary.unlink()
+
+
+def _remove_leavings(path: Path) -> None:
+    """Temporary files of `path` whose process is no more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid = left.suffix.removeprefix(".")
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

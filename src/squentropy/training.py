@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from squentropy.losses import INVERSE_LINKS, LOSSES, fuse_chunks
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
-from squentropy.state import Progress, StateFile, Stop, stop_on_signal
+from squentropy.state import Progress, StateFile, Stop
 from squentropy.tokens import Split, TokenFolder
 
 # Losses are looked at in groups on an accelerator, so that it never waits for the host.
@@ -75,20 +74,17 @@ def batches(
 
 
 def train(
-    study: Study, cell: Cell, tokens: TokenFolder, state: StateFile | None = None
+    study: Study,
+    cell: Cell,
+    tokens: TokenFolder,
+    state: StateFile | None = None,
+    stop: Stop | None = None,
 ) -> tuple[GPT, Result]:
     """Train one cell; returns the model and what it came to.
 
     From its initial weights or, where `state` holds an earlier try of the same run, from there on,
-    to the same bits. On SIGTERM and SIGINT the state is saved and SystemExit raised.
+    on a CPU to the same bits. Once `stop` holds a signal, the state is saved and SystemExit raised.
     """
-    with stop_on_signal() as stop:
-        return _train(study, cell, tokens, state, stop)
-
-
-def _train(
-    study: Study, cell: Cell, tokens: TokenFolder, state: StateFile | None, stop: Stop
-) -> tuple[GPT, Result]:
     params, schedule, block = study.train, study.schedule(cell.phase), study.model.block_size
     torch.set_num_threads(params.threads)
     device = pick_device(params.device)
@@ -101,6 +97,8 @@ def _train(
         )
     model = build_model(study, cell, tokens.vocab_size).to(device)
     compile_it = params.compile == "always" or (params.compile == "auto" and device.type == "cuda")
+    if compile_it:
+        torch.compiler.reset()  # or, after several cells in one process, it would not compile
     forward = torch.compile(model) if compile_it else model
     loss_function = LOSSES[cell.loss]
     optimizer = AdamW(
@@ -130,22 +128,11 @@ def _train(
         last_loss = losses[at - 1] if at else None
         return model, Result("diverged", at, at, last_loss, None, None, history)
 
-    def save() -> None:
-        if state is not None:
-            state.save(Progress(len(losses), losses, history), tensors_to_keep)
-
-    def leave() -> NoReturn:
-        save()
-        name = signal.Signals(stop.signal).name
-        bar.close()
-        print(f"squentropy: {cell.name}: {name} after iteration {len(losses)}", file=sys.stderr)
-        raise SystemExit(128 + stop.signal)
-
-    tensors_to_keep = model.state_dict() | optimizer.state()
-    progress = state.load(tensors_to_keep) if state is not None else Progress()
+    tensors = model.state_dict() | optimizer.state()
+    progress = state.load(tensors) if state is not None else Progress()
     losses, history = progress.losses, progress.history
     pending: list[Tensor] = []
-    iterations = range(progress.iteration, schedule.max_iters)
+    iterations = range(len(losses), schedule.max_iters)
     bar = tqdm(iterations, desc=cell.name, unit="it", disable=None)
     for iteration in bar:
         noise = Noise(cell.seed, iteration) if by_hand else None
@@ -165,7 +152,8 @@ def _train(
 
         last = iteration + 1 == schedule.max_iters
         evaluate_now = last or (iteration + 1) % schedule.eval_interval == 0
-        save_now = stop.signal is not None or (iteration + 1) % params.state_interval == 0
+        stopping = stop is not None and stop.signal is not None
+        save_now = stopping or (iteration + 1) % params.state_interval == 0
         if evaluate_now or save_now or len(pending) >= check_every:
             known = len(losses)
             losses += torch.stack(pending).tolist()
@@ -188,13 +176,16 @@ def _train(
             if not all(map(math.isfinite, entry.values())):
                 return diverged(iteration + 1)
             history.append(entry)
-        if stop.signal is not None:
-            leave()
-        if save_now and not last:
-            save()
+        if save_now and state is not None:
+            state.save(progress, tensors)
+        if stopping:
+            bar.close()
+            name = signal.Signals(stop.signal).name
+            print(
+                f"squentropy: {cell.name}: {name} after iteration {iteration + 1}", file=sys.stderr
+            )
+            raise SystemExit(128 + stop.signal)
     scores = look(validation, INVERSE_LINKS.get(cell.loss))
-    if stop.signal is not None:
-        leave()
     if not math.isfinite(scores.mean_nll()):
         return diverged(schedule.max_iters)
     end = history[-1]
@@ -215,7 +206,8 @@ def first_divergence(losses: list[float], factor: float, start: int = 0) -> int 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """Without waiting for a GPU, which meanwhile works on what it was given before."""
-    tensor = torch.from_numpy(array)
+    # Contiguous, or the copy would go by way of memory that is not pinned.
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
     return (
         tensor.pin_memory().to(device, non_blocking=True)
         if device.type == "cuda"
