@@ -296,3 +296,24 @@ def test_a_compiled_run_comes_near_a_plain_one(tiny_study, tiny_cell, tokens, dr
         for c in ("never", "always")
     )
     assert compiled.train_loss == pytest.approx(plain.train_loss, rel=tolerance)
+
+
+@pytest.mark.slow
+def test_every_cell_of_a_process_is_compiled(tiny_study, tiny_cell, tokens, monkeypatch):
+    """A row of the grid has more cells than torch recompiles one function for."""
+    compiled, compile_it = [], torch.compile
+
+    def backend(graph, inputs):
+        compiled.append(cell)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model: compile_it(model, backend=backend))
+    study = tiny_study(train={"compile": "always"}, sweep={"max_iters": 3, "eval_interval": 3})
+    cells = [
+        tiny_cell(dropout=dropout, n_layer=n_layer)
+        for dropout in (0.0, 0.1, 0.2)
+        for n_layer in (1, 2, 3)
+    ]
+    for cell in cells:
+        train(study, cell, tokens)
+    assert set(compiled) == set(cells)
