@@ -5,21 +5,20 @@
 
 The comparator is `encode_ordinary_batch` on the train split's texts, already in memory, all at
 once; ours reads them from parquet, encodes, writes token file, offsets and hash. Alternating,
-medians of five, one run. Prints a Markdown table.
+medians of five after a warm-up, one run. Prints a Markdown table.
 """
 
 import argparse
 import json
 import resource
-import statistics
 import tempfile
 import time
 from itertools import chain
 from pathlib import Path
 
-from squentropy import tokenizer
+import shared
 
-ROUNDS = 5
+from squentropy import tokenizer
 
 
 def main() -> None:
@@ -36,25 +35,38 @@ def main() -> None:
         stories = chain.from_iterable(tokenizer.read_stories(path))
         encoding = tokenizer.train_encoding(stories, options.vocab_size)
     texts = list(chain.from_iterable(tokenizer.read_stories(path)))
-    ours, theirs = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(ROUNDS):
+
+        def ours() -> float:
             start = time.perf_counter()
-            entry = tokenizer.write_split(encoding, options.corpus, Path(folder), "train")
-            ours.append(time.perf_counter() - start)
+            tokenizer.write_split(encoding, options.corpus, Path(folder), "train")
+            return time.perf_counter() - start
+
+        def theirs() -> float:
             start = time.perf_counter()
             encoding.encode_ordinary_batch(texts)
-            theirs.append(time.perf_counter() - start)
-    own, bare = statistics.median(ours), statistics.median(theirs)
-    manifest = json.loads((options.corpus / "manifest.json").read_text())
-    megabytes = manifest["splits"]["train"]["bytes"] / 1e6
-    print(f"| {entry['stories']:,} stories, {entry['tokens']:,} tokens | seconds | MB a second |")
-    print("|---|---|---|")
-    print(f"| `squentropy tokenize`, one split | {own:.2f} | {megabytes / own:.1f} |")
-    print(f"| `encode_ordinary_batch` in memory | {bare:.2f} | {megabytes / bare:.1f} |")
-    print(f"| ratio of the rates | {bare / own:.2f} | |")
-    print(f"| peak memory of this process, MB | "
-          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} | |")  # fmt: skip
+            return time.perf_counter() - start
+
+        seconds = shared.alternate({"ours": ours, "theirs": theirs}, shared.ROUNDS)
+
+    train = json.loads((options.corpus / "manifest.json").read_text())["splits"]["train"]
+    megabytes = train["bytes"] / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(shared.machine("all"))
+    shared.table(
+        [f"{train['stories']:,} stories, {encoding.name}", "seconds", "MB a second"],
+        [
+            [name, f"{seconds[key]:.2f}", f"{megabytes / seconds[key]:.1f}"]
+            for key, name in [
+                ("ours", "`squentropy tokenize`, one split"),
+                ("theirs", "`encode_ordinary_batch` in memory"),
+            ]
+        ]
+        + [
+            ["ratio of the rates", f"{seconds['theirs'] / seconds['ours']:.2f}", ""],
+            ["peak memory of this process, MB", f"{peak:.0f}", ""],
+        ],
+    )
 
 
 if __name__ == "__main__":
