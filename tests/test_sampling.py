@@ -111,6 +111,32 @@ def test_a_story_that_has_ended_stays_so_when_it_is_as_long_as_a_later_prompt(mo
     assert len(alone[0]) == 7
 
 
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_long_prompt_is_read_on_when_the_stories_of_short_ones_have_ended(model, temperature):
+    prompts = [[1], list(range(6)), list(range(20))]
+    stories = run(model, prompts, max_tokens=1, temperature=temperature)
+    assert list(map(len, stories)) == [1, 1, 1]
+    if temperature == 0:
+        assert stories == [greedy(model, prompt, 1) for prompt in prompts]
+
+
+def test_all_prompts_share_one_batch_whatever_their_lengths(model, monkeypatch):
+    """As many passes as the shortest prompt's rest and the longest story take, not their sum."""
+    sizes, forward = [], GPT.forward
+
+    def counted(self, ids, *others):
+        sizes.append(tuple(ids.shape))
+        return forward(self, ids, *others)
+
+    monkeypatch.setattr(GPT, "forward", counted)
+    prompts = [[1], [1, 2, 3], [4, 5]]
+    stories = run(model, prompts, max_tokens=5, temperature=0)
+    assert sizes[0] == (3, 2)  # the shortest, with its end of text
+    longest = max(len(prompt) + min(len(story) + 1, 5) for prompt, story in zip(prompts, stories))
+    assert len(sizes) == longest - 1
+    assert all(rows <= 3 for rows, _ in sizes)
+
+
 def test_a_told_story_is_its_prompt_and_what_follows(tokens):
     encoding = read_encoding(tokens)
     model = GPT(Config(300, BLOCK, n_layer=1, n_head=2, n_embd=16, dropout=0.0, bias=False))

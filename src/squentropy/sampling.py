@@ -35,35 +35,38 @@ def generate(
     Returns the new tokens of each prompt, without the end-of-text token.
     """
     model.eval()
-    block = model.config.block_size
+    block, device = model.config.block_size, model.output_weight.device
     stories = [[end_of_text, *prompt] for prompt in prompts]
     draws = [np.random.Generator(np.random.Philox(key=[seed, i])) for i in range(len(prompts))]
     new: list[list[int]] = [[] for _ in prompts]
-    # Prompts of one length share a batch, which needs no padding, so positions stay right.
-    lengths = [len(s) for s in stories]
-    for length in sorted(set(lengths)):
-        going = [i for i, n in enumerate(lengths) if n == length]
-        cache, step = Cache(model.config.n_layer), None
-        for _ in range(max_tokens):
-            if step is None or cache.length == block:
-                window = block // 2 if step is not None else block
-                step = torch.tensor([stories[i][-window:] for i in going])
-                cache = Cache(model.config.n_layer)
-            hidden = model(step.to(model.output_weight.device), cache)[:, -1]
-            logits = (hidden @ model.output_weight.T).float().cpu()
-            chosen = _choose(logits, temperature, top_k, [draws[i].random() for i in going])
-            keep = []
-            for row, (i, token) in enumerate(zip(going, chosen, strict=True)):
-                if token != end_of_text:
-                    stories[i].append(token)
-                    new[i].append(token)
-                    keep.append(row)
-            if not keep:
-                break
-            if len(keep) < len(going):
-                going = [going[row] for row in keep]
-                cache.keep(keep)
-            step = torch.tensor([[stories[i][-1]] for i in going])
+    # All read as much as the shortest prompt has; the others then take their own prompt's tokens,
+    # one a step, before they draw. So no row needs padding, and all are at the same position.
+    given = [story[-block:] for story in stories]
+    read = min(map(len, given))
+    going, step = list(range(len(prompts))), [tokens[:read] for tokens in given]
+    cache = Cache(model.config.n_layer)
+    while going:
+        if cache.length == block:
+            step = [stories[i][-(block // 2) :] for i in going]
+            cache = Cache(model.config.n_layer)
+        hidden = model(torch.tensor(step, device=device), cache)[:, -1]
+        drawing = [row for row, i in enumerate(going) if read >= len(given[i])]
+        logits = (hidden[drawing] @ model.output_weight.T).float().cpu()
+        uniform = [draws[going[row]].random() for row in drawing]
+        drawn = dict(zip(drawing, _choose(logits, temperature, top_k, uniform), strict=True))
+        keep, step = [], []
+        for row, i in enumerate(going):
+            token = drawn[row] if row in drawn else given[i][read]
+            if row in drawn and token != end_of_text:
+                stories[i].append(token)
+                new[i].append(token)
+            if row not in drawn or (token != end_of_text and len(new[i]) < max_tokens):
+                keep.append(row)
+                step.append([token])
+        read += 1
+        if len(keep) < len(going):
+            going = [going[row] for row in keep]
+            cache.keep(keep)
     return new
 
 
