@@ -27,6 +27,9 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study test test-slow test-faults lint readme lock clean
 
+# `make study studies/smoke.yaml` would start the default study.
+$(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
+
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
 	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))

@@ -33,6 +33,9 @@ localrules:
 rule all:
     default_target: True
     input:
+        # The runs too, which a clone lacks though it holds their tables.
+        [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
+        expand("{folder}/run.json", folder=FINAL_RUNS),
         TABLES,
         FIGURES,
         f"{REPORT}/index.html",
@@ -40,6 +43,10 @@ rule all:
 
 onstart:
     write_parameters()
+
+
+onerror:
+    print("\nWhat has failed says why above; the same command goes on from here.")
 
 
 onsuccess:

@@ -5,12 +5,16 @@ pytest tests/test_workflow.py
 
 import itertools
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from squentropy import code
+from squentropy.params import load
+
+ROOT = Path(__file__).resolve().parents[1]
 
 MINE = '''
 
@@ -67,3 +71,30 @@ def test_a_mistake_in_a_study_is_one_line_without_snakemakes_traceback(project, 
         in done.stderr
     )
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_failed_command_says_is_shown(project, snakemake):
+    done = snakemake(project, "--cores", "1", "--configfile", "studies/stories.yaml")
+    assert done.returncode != 0
+    assert "no file matches 'stories/*'" in done.stdout + done.stderr
+    assert "the same command goes on from here" in done.stdout + done.stderr
+
+
+def test_from_tables_alone_figures_are_drawn_without_training_and_the_study_trains(
+    copy_project, snakemake, tmp_path
+):
+    """As in a fresh clone, which holds the default study's tables, but no data and no runs."""
+    project = copy_project(tmp_path)
+    for part in ("report/grammar", "results/grammar"):
+        shutil.copytree(ROOT / part, project / part)
+    shutil.rmtree(project / "report/grammar/figures")
+    done = snakemake(project, "--cores", "1", "--dry-run", "figures", "--quiet", "host")
+    assert done.stdout.split().count("figures") and "sweep" not in done.stdout
+    done = snakemake(project, "--cores", "1", "--dry-run", "--quiet", "host")
+    rules = set(re.findall(r"^rule (\w+):", done.stdout, flags=re.MULTILINE))
+    assert rules >= {"corpus", "tokens", "sweep", "final", "metrics"}
+
+
+def test_the_committed_results_are_of_the_default_study():
+    committed = (ROOT / "results/grammar/params.yaml").read_text(encoding="utf-8")
+    assert committed == load([ROOT / "params.yaml"]).dump()

@@ -135,8 +135,8 @@ def train(
     Killed at any moment, the same command goes on from the last state that was saved, to the same
     bits; on SIGTERM and Ctrl-C it saves one first.
 
-    Example: squentropy train runs/mine --tokens data/grammar/tokens --loss squentropy
-    --lr 0.0006 --dropout 0.1 --n-layer 8
+    Example: squentropy train runs/mine --tokens data/grammar/tokens --phase final
+    --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
     """
     study = load(params)
     cell = _cell(study, phase, loss, lr, dropout, n_layer, seed, selected)

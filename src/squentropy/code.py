@@ -31,6 +31,12 @@ def corpus(source: str) -> tuple[str, ...]:
     return ("corpus/build.py", "corpus/source.py", "corpus/text.py", f"corpus/{source}.py")
 
 
+def grammar() -> str:
+    """Hex digest of the grammar's lexicon, phrases and plots."""
+    files = sorted((SOURCE / "corpus/stories").rglob("*.yaml"))
+    return hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def digest(*modules: str, loss: str | None = None) -> str:
     """Hex digest of modules of this package, without the losses other than `loss`."""
     sources = (_essence((SOURCE / m).read_text(encoding="utf-8"), loss) for m in modules)

@@ -351,6 +351,18 @@ def make_cell(phase: str, where: str, **values) -> Cell:
     return Cell(phase, **_checked(_CellValues, values, where).model_dump())
 
 
+def differences(old: dict, new: dict, where: str = "") -> list[str]:
+    """The keys, with dots, whose values differ."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{where}{key}.")
+        elif a != b:
+            found.append(f"{where}{key}")
+    return found
+
+
 class _CellValues(Reported):
     seed: Seed
 

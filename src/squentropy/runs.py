@@ -24,7 +24,7 @@ from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
-from squentropy.params import Cell, Study
+from squentropy.params import Cell, Study, differences
 from squentropy.state import StateFile, stop_on_signal
 from squentropy.tokens import TokenFolder
 from squentropy.training import Result, train
@@ -159,6 +159,16 @@ def load_model(folder: str | Path, device: torch.device) -> GPT:
     return model.to(device).eval()
 
 
+def _check_study(run: dict, folder: Path, study: Study) -> None:
+    phase = run["cell"]["phase"]
+    changed = differences(run["params"], study.training_keys(phase))
+    if changed:
+        raise SquentropyError(
+            f"{folder}: was trained with other parameters ({', '.join(changed)}) than --params "
+            "gives; name its own, as in --params results/STUDY/params.yaml"
+        )
+
+
 def _check_tokens(run: dict, folder: Path, tokens: TokenFolder) -> None:
     if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
         raise SquentropyError(
@@ -172,6 +182,7 @@ def evaluate_run(
 ) -> dict:
     """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8."""
     run = read_run(folder)
+    _check_study(run, folder, study)
     _check_tokens(run, folder, tokens)
     scores: dict[str, Any] = {"run_sha256": storage.sha256(folder / "run.json")}
     scores |= {"split": split, "status": run["status"]}
@@ -217,6 +228,7 @@ def sample_run(
 ) -> list[dict]:
     """Stories of a run from the study's prompts, written to samples.json."""
     run = read_run(folder)
+    _check_study(run, folder, study)
     _check_tokens(run, folder, tokens)
     stories: list[dict] = []
     if run["status"] == "ok":

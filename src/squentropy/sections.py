@@ -544,7 +544,7 @@ def limits(r: Results) -> Html:
 def commands(r: Results) -> Html:
     """The commands that make this study and page again."""
     name = r.study.study
-    study = "make study" if name == "grammar" else f"make study STUDY=studies/{name}.yaml"
+    study = "make study" if name == "grammar" else f"make study STUDY=results/{name}/params.yaml"
     lines = [
         f"{study}  # from the data to this page",
         f"squentropy figures results/{name} report/{name}/figures",

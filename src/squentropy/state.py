@@ -25,6 +25,7 @@ from torch import Tensor
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.params import differences
 
 
 @dataclass
@@ -75,7 +76,7 @@ class StateFile:
                 raise SquentropyError(f"{path}: cannot be read: {error}") from None
             origin = state.pop("origin")
             if origin != self.origin:
-                changed = ", ".join(_differences(origin, self.origin))
+                changed = ", ".join(differences(origin, self.origin))
                 _say(f"{path}: belongs to a run with other {changed}, so it is not used")
                 continue
             for name, tensor in tensors.items():
@@ -108,18 +109,6 @@ def _digest(state: str, tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].numpy())
     return digest.hexdigest()
-
-
-def _differences(old: dict, new: dict, where: str = "") -> list[str]:
-    """The keys, with dots, whose values differ."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{where}{key}.")
-        elif a != b:
-            found.append(f"{where}{key}")
-    return found
 
 
 def _say(message: str) -> None:

@@ -20,6 +20,9 @@ except SquentropyError as error:
     print(f"squentropy: {error}", file=sys.stderr)
     os._exit(error.exit_code)  # a plain exit would be shown as Snakemake's own traceback
 
+# What a command says goes to its log; where it fails, the end of that is shown.
+LOGGED = " > {log} 2>&1 || {{ code=$?; tail -n 5 {log} >&2; exit $code; }}"
+
 DATA = f"data/{STUDY.study}"
 CHECKPOINTS = f"checkpoints/{STUDY.study}"
 RESULTS = f"results/{STUDY.study}"
@@ -55,14 +58,16 @@ def gpus_a_run():
 
 
 def story_files():
-    """What the corpus is made of, as far as it lies here: a change of it makes the corpus anew."""
-    if STUDY.corpus.source == "grammar":
-        return sorted(glob("src/squentropy/corpus/stories/**/*.yaml", recursive=True))
-    if STUDY.corpus.source == "files":
-        files = STUDY.corpus.files
-        patterns = [*files.train, *files.validation, *files.test]
-        return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
-    return []
+    """Your own story files: a change of one makes the corpus anew.
+
+    Not the grammar's, whose content is among the rule's parameters: in a fresh clone they are as
+    new as the results, which they would then seem to have changed after.
+    """
+    if STUDY.corpus.source != "files":
+        return []
+    files = STUDY.corpus.files
+    patterns = [*files.train, *files.validation, *files.test]
+    return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
 
 
 SEEDS = {"final": STUDY.final.seeds, "reported": [c.seed for c in STUDY.reported_cells()]}

@@ -14,8 +14,9 @@ rule corpus:
         params=PARAMS,
         corpus=STUDY.corpus.relevant(),
         code=code.digest(*code.corpus(STUDY.corpus.source)),
+        grammar=code.grammar() if STUDY.corpus.source == "grammar" else None,
     shell:
-        "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1"
+        "squentropy corpus {params.folder} --params {params.params}" + LOGGED
 
 
 rule tokens:
@@ -32,4 +33,4 @@ rule tokens:
         tokens=STUDY.tokens.model_dump(),
         code=code.digest("tokenizer.py"),
     shell:
-        "squentropy tokenize {params.corpus} {params.folder} --params {params.params} > {log} 2>&1"
+        "squentropy tokenize {params.corpus} {params.folder} --params {params.params}" + LOGGED

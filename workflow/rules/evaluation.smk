@@ -39,7 +39,8 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
             runs=folders(phase),
         shell:
-            "squentropy evaluate {params.runs} --data {params.data} --params {params.params} > {log} 2>&1"
+            "squentropy evaluate {params.runs} --data {params.data} --params {params.params}"
+            + LOGGED
 
     rule:
         name:
@@ -62,7 +63,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             runs=folders(phase),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
-            " > {log} 2>&1"
+            + LOGGED
 
 
 rule metrics:
@@ -90,4 +91,4 @@ rule metrics:
         code=code.digest("tables.py", "statistics.py"),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
-        " --params {params.params} > {log} 2>&1"
+        " --params {params.params}" + LOGGED

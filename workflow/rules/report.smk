@@ -1,9 +1,13 @@
-"""Figures and the report, from the tables alone."""
+"""Figures and the report.
+
+`draw` and `page` make them where the tables have changed. `figures` and `report` are to be asked for
+by name: they make them from the tables that are there, and nothing else, as in a fresh clone.
+"""
 
 FIGURES = expand(f"{REPORT}/figures/{{name}}.{{end}}", name=figure_names(STUDY), end=["svg", "png"])
 
 
-rule figures:
+rule draw:
     input:
         TABLES,
     output:
@@ -16,16 +20,16 @@ rule figures:
             for path in FIGURES
         ],
     log:
-        f"{LOGS}/figures.log",
+        f"{LOGS}/draw.log",
     params:
         results=subpath(input[0], parent=True),
         figures=subpath(output[0], parent=True),
         code=code.digest(*code.FIGURES),
     shell:
-        "squentropy figures {params.results} {params.figures} > {log} 2>&1"
+        "squentropy figures {params.results} {params.figures}" + LOGGED
 
 
-rule report:
+rule page:
     input:
         TABLES,
         FIGURES,
@@ -35,10 +39,32 @@ rule report:
     output:
         f"{REPORT}/index.html",
     log:
-        f"{LOGS}/report.log",
+        f"{LOGS}/page.log",
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: f"{REPORT}/figures",
         code=code.digest(*code.REPORT),
     shell:
-        "squentropy report {params.results} {params.figures} {output} > {log} 2>&1"
+        "squentropy report {params.results} {params.figures} {output}" + LOGGED
+
+
+rule figures:
+    log:
+        f"{LOGS}/figures.log",
+    params:
+        results=RESULTS,
+        figures=f"{REPORT}/figures",
+    shell:
+        "squentropy figures {params.results} {params.figures}" + LOGGED
+
+
+rule report:
+    log:
+        f"{LOGS}/report.log",
+    params:
+        results=RESULTS,
+        figures=f"{REPORT}/figures",
+        page=f"{REPORT}/index.html",
+    shell:
+        "(squentropy figures {params.results} {params.figures}"
+        " && squentropy report {params.results} {params.figures} {params.page})" + LOGGED

@@ -35,7 +35,7 @@ rule sweep:
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
     shell:
         "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
-        " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1"
+        " --loss {wildcards.loss} --lr {wildcards.lr}" + LOGGED
 
 
 rule select:
@@ -52,8 +52,7 @@ rule select:
         params=PARAMS,
         code=code.digest("tables.py"),
     shell:
-        "squentropy select {params.checkpoints} {params.results} --params {params.params}"
-        " > {log} 2>&1"
+        "squentropy select {params.checkpoints} {params.results} --params {params.params}" + LOGGED
 
 
 rule final:
@@ -78,8 +77,7 @@ rule final:
         folder=subpath(output[0], parent=True),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
-        " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
-        " > {log} 2>&1"
+        " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}" + LOGGED
 
 
 rule reported:
@@ -107,4 +105,4 @@ rule reported:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
         " --phase reported --loss {wildcards.loss} --lr {params.cell[lr]}"
         " --dropout {params.cell[dropout]} --n-layer {params.cell[n_layer]}"
-        " --seed {wildcards.seed} > {log} 2>&1"
+        " --seed {wildcards.seed}" + LOGGED
