@@ -11,17 +11,18 @@ from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
 
-# The commands of this environment, whether it was activated or not.
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# The commands of this environment, whether it was activated or not; and, for a command that fails,
+# the end of its log.
+shell.prefix(
+    f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+    'failed() {{ code=$?; tail -n 5 "$1" >&2; exit $code; }}; '
+)
 
 try:
     STUDY = params.parse(config)
 except SquentropyError as error:
     print(f"squentropy: {error}", file=sys.stderr)
     os._exit(error.exit_code)  # a plain exit would be shown as Snakemake's own traceback
-
-# What a command says goes to its log; where it fails, the end of that is shown.
-LOGGED = " > {log} 2>&1 || {{ code=$?; tail -n 5 {log} >&2; exit $code; }}"
 
 DATA = f"data/{STUDY.study}"
 CHECKPOINTS = f"checkpoints/{STUDY.study}"

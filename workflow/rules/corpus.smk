@@ -16,7 +16,7 @@ rule corpus:
         code=code.digest(*code.corpus(STUDY.corpus.source)),
         grammar=code.grammar() if STUDY.corpus.source == "grammar" else None,
     shell:
-        "squentropy corpus {params.folder} --params {params.params}" + LOGGED
+        "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1 || failed {log}"
 
 
 rule tokens:
@@ -33,4 +33,5 @@ rule tokens:
         tokens=STUDY.tokens.model_dump(),
         code=code.digest("tokenizer.py"),
     shell:
-        "squentropy tokenize {params.corpus} {params.folder} --params {params.params}" + LOGGED
+        "squentropy tokenize {params.corpus} {params.folder} --params {params.params}"
+        " > {log} 2>&1 || failed {log}"

@@ -40,7 +40,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             runs=folders(phase),
         shell:
             "squentropy evaluate {params.runs} --data {params.data} --params {params.params}"
-            + LOGGED
+            " > {log} 2>&1 || failed {log}"
 
     rule:
         name:
@@ -63,7 +63,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             runs=folders(phase),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
-            + LOGGED
+            " > {log} 2>&1 || failed {log}"
 
 
 rule metrics:
@@ -91,4 +91,4 @@ rule metrics:
         code=code.digest("tables.py", "statistics.py"),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
-        " --params {params.params}" + LOGGED
+        " --params {params.params} > {log} 2>&1 || failed {log}"

@@ -26,7 +26,7 @@ rule draw:
         figures=subpath(output[0], parent=True),
         code=code.digest(*code.FIGURES),
     shell:
-        "squentropy figures {params.results} {params.figures}" + LOGGED
+        "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
 
 rule page:
@@ -45,7 +45,7 @@ rule page:
         figures=lambda wildcards: f"{REPORT}/figures",
         code=code.digest(*code.REPORT),
     shell:
-        "squentropy report {params.results} {params.figures} {output}" + LOGGED
+        "squentropy report {params.results} {params.figures} {output} > {log} 2>&1 || failed {log}"
 
 
 rule figures:
@@ -55,7 +55,7 @@ rule figures:
         results=RESULTS,
         figures=f"{REPORT}/figures",
     shell:
-        "squentropy figures {params.results} {params.figures}" + LOGGED
+        "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
 
 rule report:
@@ -67,4 +67,5 @@ rule report:
         page=f"{REPORT}/index.html",
     shell:
         "(squentropy figures {params.results} {params.figures}"
-        " && squentropy report {params.results} {params.figures} {params.page})" + LOGGED
+        " && squentropy report {params.results} {params.figures} {params.page})"
+        " > {log} 2>&1 || failed {log}"

@@ -35,7 +35,7 @@ rule sweep:
         code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
     shell:
         "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
-        " --loss {wildcards.loss} --lr {wildcards.lr}" + LOGGED
+        " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1 || failed {log}"
 
 
 rule select:
@@ -52,7 +52,8 @@ rule select:
         params=PARAMS,
         code=code.digest("tables.py"),
     shell:
-        "squentropy select {params.checkpoints} {params.results} --params {params.params}" + LOGGED
+        "squentropy select {params.checkpoints} {params.results} --params {params.params}"
+        " > {log} 2>&1 || failed {log}"
 
 
 rule final:
@@ -77,7 +78,8 @@ rule final:
         folder=subpath(output[0], parent=True),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
-        " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}" + LOGGED
+        " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
+        " > {log} 2>&1 || failed {log}"
 
 
 rule reported:
@@ -105,4 +107,4 @@ rule reported:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
         " --phase reported --loss {wildcards.loss} --lr {params.cell[lr]}"
         " --dropout {params.cell[dropout]} --n-layer {params.cell[n_layer]}"
-        " --seed {wildcards.seed}" + LOGGED
+        " --seed {wildcards.seed} > {log} 2>&1 || failed {log}"
