@@ -115,6 +115,8 @@ def snakemake_group():
             [*command, *studies], cwd=project, start_new_session=True,
             env=os.environ | {"PYTHONPATH": str(project / "src")},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            # As from a terminal: what is started in the background may ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     return start

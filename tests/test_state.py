@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -28,6 +29,16 @@ def study(tiny_study):
     """Looks at the run, and saves its state, at iterations that do not coincide."""
     schedule = {"max_iters": ITERATIONS, "eval_interval": 3, "keep_weights": True}
     return tiny_study(sweep=schedule, train={"state_interval": 2})
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_heeded() -> Iterator[None]:
+    """As from a terminal: what is started in the background may ignore Ctrl-C from the first."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
