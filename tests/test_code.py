@@ -41,7 +41,7 @@ def digests() -> dict[str, str]:
         ("losses.py", "import torch\n", "import torch  # with a comment\n\n\n"),
         ("model.py", '"""Causal self-attention."""', ""),
         ("losses.py", "squares(100.0, ", "squares(\n        (100.0), "),
-        ("plots.py", "import", "import os\nimport"),  # of no concern to training
+        ("plots/pieces.py", "import", "import os\nimport"),  # of no concern to training
         ("sampling.py", "block // 2", "block // 3"),
     ],
 )

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 
 from squentropy import figures, params, plots, results
 from squentropy.errors import SquentropyError
+from squentropy.plots import pieces
 
 SMALL = {"lr": [0.0006, 0.06], "dropout": [0.0], "n_layer": [8, 12]}
 
@@ -112,7 +113,7 @@ def test_a_cell_without_divergence_shows_its_perplexity(tmp_path):
     texts = texts_of(tmp_path, "grid", losses=["mse"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in sweep["validation_ppl"].dropna():
-        assert plots._number(value) in texts
+        assert pieces.number(value) in texts
 
 
 def test_a_loss_looks_the_same_in_every_study():
@@ -125,9 +126,11 @@ def test_unknown_losses_get_a_look_of_their_own():
 
 
 def test_losses_are_told_apart_in_grey():
-    looks = [plots.look(loss, []) for loss in plots._LOOKS]
+    looks = [plots.look(loss, []) for loss in pieces._LOOKS]
     assert len({marker for _, marker, _ in looks}) == len(looks)
-    grey = {loss: np.dot(to_rgb(look[0]), [0.3, 0.59, 0.11]) for loss, look in plots._LOOKS.items()}
+    grey = {
+        loss: np.dot(to_rgb(look[0]), [0.3, 0.59, 0.11]) for loss, look in pieces._LOOKS.items()
+    }
     assert grey["squentropy"] - grey["cross_entropy"] > 0.1
     assert grey["squentropy_weighted"] - grey["squentropy"] > 0.1
 
@@ -137,4 +140,4 @@ def test_losses_are_told_apart_in_grey():
     [(7.966, "7.97"), (16, "16.0"), (1024.4, "1 024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert plots._number(value) == text
+    assert pieces.number(value) == text

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 
 from squentropy import figures, report, results, sections, theory
 from squentropy.errors import SquentropyError
+from squentropy.sections import method
 
 NASTY = (
     'Once upon a time <script>alert("x")</script> **bold** # Heading\n\n'
@@ -263,7 +264,7 @@ def test_every_number_of_the_final_table_is_in_the_metrics(tmp_path):
 
 def test_a_loss_without_a_formula_shows_its_docstring(tmp_path, monkeypatch):
     r = results.read(small(tmp_path / "results"))
-    monkeypatch.delitem(sections._FORMULAS, "squentropy")
+    monkeypatch.delitem(method._FORMULAS, "squentropy")
     assert "-log p_y + 1/(C-1) sum" in sections.losses_table(r)
 
 

@@ -22,8 +22,8 @@ TRAINING = (
 )
 EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
 SAMPLING = ("model.py", "matmul.py", "sampling.py")
-FIGURES = ("figures.py", "plots.py", "results.py", "statistics.py")
-REPORT = ("report.py", "sections.py", "markup.py", "theory.py", "results.py")
+FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
+REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 
 
 def corpus(source: str) -> tuple[str, ...]:
@@ -38,8 +38,9 @@ def grammar() -> str:
 
 
 def digest(*modules: str, loss: str | None = None) -> str:
-    """Hex digest of modules of this package, without the losses other than `loss`."""
-    sources = (_essence((SOURCE / m).read_text(encoding="utf-8"), loss) for m in modules)
+    """Hex digest of modules and packages of this one, without the losses other than `loss`."""
+    paths = [path for m in modules for path in sorted((SOURCE / m).glob("*.py")) or [SOURCE / m]]
+    sources = (_essence(path.read_text(encoding="utf-8"), loss) for path in paths)
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 
 

@@ -3,7 +3,7 @@
     squentropy figures results/grammar report/grammar/figures
 
 Each is written as SVG and PNG, the same bytes from the same tables. To add a figure, write a
-function in plots.py, name it below, and show it in notebooks/report.ipynb.
+function of plots/, name it below, and show it in notebooks/report.ipynb.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from squentropy import storage
 from squentropy.params import BASELINE, Study
 
 NAMES = ("perplexity", "differences", "accuracy", "learning_curves", "grid")
-"""Every figure; each is a function of plots.py and, with .svg and .png, a file."""
+"""Every figure; each is a function of plots/ and, with .svg and .png, a file."""
 
 
 def names(study: Study) -> list[str]:
