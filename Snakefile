@@ -42,11 +42,12 @@ rule all:
 
 
 onstart:
-    write_parameters()
+    start()
 
 
 onerror:
-    print("\nWhat has failed says why above; the same command goes on from here.")
+    print(what_failed())
+    print("\nThat has failed, the rest is done; the same command goes on from here.")
 
 
 onsuccess:

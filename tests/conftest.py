@@ -95,7 +95,7 @@ def data(tmp_path_factory) -> Path:
         size = sum(len(story.encode()) for story in stories)
         entries[split] = {"stories": len(stories), "bytes": size, "sha256": storage.sha256(path)}
     manifest = {"source": "files", "licence": "MIT", "splits": entries}
-    storage.write_json(folder / "corpus" / "manifest.json", manifest)
+    storage.write_sealed(folder / "corpus" / "manifest.json", manifest)
     tokenize(_make_study().tokens, folder / "corpus", folder / "tokens")
     return folder
 

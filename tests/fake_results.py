@@ -17,7 +17,8 @@ import pandas as pd
 import yaml
 
 from squentropy import params, statistics
-from squentropy.storage import write_json, write_text
+from squentropy.storage import write_json, write_sealed, write_text
+from squentropy.tables import write_manifest
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats a token
 
@@ -70,7 +71,7 @@ def write(
         name: {"stories": n, "bytes": 620 * n, "tokens": 150 * n}
         for name, n in (("train", 12000), ("validation", 250), ("test", stories))
     }
-    write_json(folder / "corpus.json", {
+    write_sealed(folder / "corpus.json", {
         "source": s.corpus.source, "licence": "MIT", "splits": splits,
         "vocab_size": s.tokens.vocab_size, "unigram_nll": UNIGRAM, "source_nll": source_nll,
         "source_nll_se": None if source_nll is None else 0.011,
@@ -84,7 +85,7 @@ def write(
     ]
     _csv(sweep.assign(selected=sweep["selected"].map({True: "true", False: "false"})),
          folder / "sweep.csv")  # fmt: skip
-    write_json(folder / "selected.json", selected)
+    write_sealed(folder / "selected.json", selected)
     table = _stories(s, rng, stories, diverged)
     _csv(table, folder / "stories.csv")
     _csv(_history(s, rng, diverged, selected), folder / "history.csv")
@@ -101,6 +102,8 @@ def write(
          "text": text, "tokens": 70, "ended": True}
         for loss in s.sweep.losses if loss not in diverged for prompt in s.sample.prompts
     ])  # fmt: skip
+    write_text(folder / "samples.md", "# Sampled stories\n")
+    write_manifest(s, folder)
     return folder
 
 

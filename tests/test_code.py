@@ -95,7 +95,7 @@ def test_dvc_judges_by_the_modules_that_the_workflow_judges_by():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     modules = {
         "sweep": code.TRAINING,
-        "final": (*code.TRAINING, *code.SAMPLING, "statistics.py", "tables.py"),
+        "final": (*code.TRAINING, *code.SAMPLING, *code.TABLES),
         "report": (*code.FIGURES, *code.REPORT),
     }
     for stage, expected in modules.items():

@@ -40,7 +40,8 @@ def command(tiny_study, tokens, tmp_path):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.iterdir() if path.name != "provenance.json")
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -88,8 +89,6 @@ def test_a_study_killed_at_a_random_moment_gives_the_same_tables(
     time.sleep(random.Random(attempt).uniform(0.1, 0.9) * seconds)
     os.killpg(study.pid, signal.SIGKILL)
     study.wait()
-    unlock = snakemake_group(project, "--unlock")
-    unlock.wait()
     again = snakemake_group(project)
     assert again.wait() == 0, again.stdout.read()
     assert contents(project / "results/faults") == expected

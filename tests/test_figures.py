@@ -33,7 +33,7 @@ def test_every_named_figure_is_written_as_svg_and_png_and_nothing_else(drawn):
     study = params.load([folder / "results" / "params.yaml"])
     expected = {f"{name}.{end}" for name in figures.names(study) for end in ("svg", "png")}
     assert {path.name for path in paths} == expected
-    assert {path.name for path in (folder / "figures").iterdir()} == expected
+    assert {path.name for path in (folder / "figures").iterdir()} == {*expected, "manifest.json"}
 
 
 def test_drawing_again_gives_the_same_bytes(drawn):

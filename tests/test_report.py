@@ -1,7 +1,6 @@
 """The report: one page from the results alone, that says what they say and runs nothing."""
 
 import html.parser
-import json
 import re
 import shutil
 
@@ -14,6 +13,7 @@ from scipy.optimize import minimize
 
 from squentropy import figures, report, results, sections, theory
 from squentropy.errors import SquentropyError
+from squentropy.params import TABLES
 from squentropy.sections import method
 
 NASTY = (
@@ -275,19 +275,44 @@ def test_more_prompts_than_are_shown_are_counted(tmp_path):
     assert "1 more prompt is in the file" in text
 
 
-def test_results_without_a_loss_of_the_study_are_refused(tmp_path):
+def test_results_of_other_parameters_are_refused(tmp_path):
     folder = small(tmp_path / "results")
-    table = pd.read_csv(folder / "metrics.csv")
-    table[table["loss"] != "mse"].to_csv(folder / "metrics.csv", index=False)
-    with pytest.raises(SquentropyError, match="has no row for mse"):
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("bootstrap: 2000", "bootstrap: 3000"))
+    said = r"results: the tables were made with other evaluate\.bootstrap than params\.yaml"
+    with pytest.raises(SquentropyError, match=said):
         results.read(folder)
 
 
-def test_damaged_results_are_refused_in_one_line(tmp_path):
+def test_parameters_that_no_table_depends_on_may_change(tmp_path):
     folder = small(tmp_path / "results")
-    (folder / "selected.json").write_text(json.dumps({"a": 1})[:4])
-    with pytest.raises(SquentropyError, match=r"selected\.json: is damaged"):
+    text = (folder / "params.yaml").read_text()
+    for old, new in (("state_interval: 250", "state_interval: 9"), ("dataset: r", "dataset: x")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    assert results.read(folder).study.train.state_interval == 9
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_changed_table_is_refused_by_name(tmp_path, name):
+    folder = small(tmp_path / "results")
+    path = folder / name
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1) + b" ")
+    with pytest.raises(SquentropyError, match=rf"{name}: is not what its manifest says"):
         results.read(folder)
+
+
+def test_figures_of_other_results_and_changed_ones_are_refused(tmp_path):
+    one, other = small(tmp_path / "one"), small(tmp_path / "other", seeds=(1,))
+    drawn = tmp_path / "figures"
+    figures.draw(one, drawn)
+    with pytest.raises(SquentropyError, match="figures: the figures are of other tables; draw"):
+        report.render(other, drawn, tmp_path / "page.html")
+    (drawn / "grid.svg").write_text("<svg/>")
+    with pytest.raises(SquentropyError, match=r"grid\.svg: is not what its manifest says"):
+        report.render(one, drawn, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 # --- squentropy's floor -------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from squentropy import training
-from squentropy.runs import read_run, train_run
+from squentropy.records import read_run
+from squentropy.runs import train_run
 from squentropy.state import Progress, StateFile, stop_on_signal
 
 ITERATIONS = 8
@@ -69,7 +70,8 @@ def kept_in(states) -> list:
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.iterdir() if path.name != "provenance.json")
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture

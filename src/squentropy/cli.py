@@ -202,9 +202,9 @@ def _cell(
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
     given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}
     if selected is not None:
-        from squentropy.storage import read_json
+        from squentropy.storage import read_sealed
 
-        chosen = read_json(selected)
+        chosen = read_sealed(selected)
         if loss not in chosen:
             raise SquentropyError(f"{selected}: holds no {loss}; run the sweep with it first")
         given = {key: chosen[loss][key] for key in given}
@@ -213,6 +213,25 @@ def _cell(
         raise SquentropyError(f"train: give {', '.join(missing)}, or --selected")
     seed = study.sweep.seed if seed is None else seed
     return make_cell(phase, "train", loss=loss, seed=seed, **given)
+
+
+@app.command()
+def why(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders; all of them if none.")
+    ] = None,
+    params: Params = DEFAULT_PARAMS,
+    states: States = DEFAULT_STATES,
+) -> None:
+    """Say of each of RUNS why it is not up to date, or of every run of the study that is not.
+
+    Example: squentropy why checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.status import stale_runs
+
+    for folder, reasons in stale_runs(load(params), runs or None, states):
+        for reason in reasons or ["is up to date"]:
+            print(f"{folder}: {reason}")
 
 
 @app.command()

@@ -23,6 +23,7 @@ TRAINING = (
 EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
 SAMPLING = ("model.py", "matmul.py", "sampling.py")
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
+TABLES = ("tables.py", "records.py", "statistics.py")
 REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 
 
@@ -34,14 +35,25 @@ def corpus(source: str) -> tuple[str, ...]:
 def grammar() -> str:
     """Hex digest of the grammar's lexicon, phrases and plots."""
     files = sorted((SOURCE / "corpus/stories").rglob("*.yaml"))
-    return hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return _hex("\n".join(file.read_text(encoding="utf-8") for file in files))
 
 
 def digest(*modules: str, loss: str | None = None) -> str:
     """Hex digest of modules and packages of this one, without the losses other than `loss`."""
-    paths = [path for m in modules for path in sorted((SOURCE / m).glob("*.py")) or [SOURCE / m]]
-    sources = (_essence(path.read_text(encoding="utf-8"), loss) for path in paths)
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+    return _hex("\n".join(digests(*modules, loss=loss).values()))
+
+
+def digests(*modules: str, loss: str | None = None) -> dict[str, str]:
+    """Hex digest of each module or package, without the losses other than `loss`."""
+    paths = {m: sorted((SOURCE / m).glob("*.py")) or [SOURCE / m] for m in modules}
+    return {
+        module: _hex("\n".join(_essence(f.read_text(encoding="utf-8"), loss) for f in files))
+        for module, files in paths.items()
+    }
+
+
+def _hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @functools.cache  # a workflow asks for the same modules once a job

@@ -3,15 +3,15 @@
 Nothing else is read, so a visitor with the small tables alone can redraw and rewrite everything.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from squentropy import params
+from squentropy import params, storage
 from squentropy.errors import SquentropyError
-from squentropy.storage import read_json
 
 _LABELS = {
     "cross_entropy": "cross entropy",
@@ -73,34 +73,36 @@ class Results:
 
 
 def read(folder: str | Path) -> Results:
-    """The results in a folder. Raises SquentropyError where a file is missing or damaged."""
+    """The results in a folder.
+
+    Raises SquentropyError where a file is missing or damaged, or the tables are of other
+    parameters than params.yaml beside them.
+    """
     folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        raise SquentropyError(f"{folder}: holds no manifest.json of results; run the study first")
     study = params.load([folder / "params.yaml"])
-    metrics = _table(folder / "metrics.csv").set_index("loss")
-    absent = [loss for loss in study.sweep.losses if loss not in metrics.index]
-    if absent:
+    manifest = storage.read_sealed(folder / "manifest.json")
+    changed = params.differences(manifest["params"], study.table_keys())
+    if changed:
         raise SquentropyError(
-            f"{folder / 'metrics.csv'}: has no row for {', '.join(absent)}; run the study again"
+            f"{folder}: the tables were made with other {', '.join(changed)} than params.yaml "
+            "beside them says; run the study again"
         )
+    for name in params.TABLES:
+        storage.verified(folder / name, manifest["sha256"][name])
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(folder / f"{name}.csv")
+
     return Results(
         study=study,
-        corpus=read_json(folder / "corpus.json"),
-        selected=read_json(folder / "selected.json"),
-        samples=read_json(folder / "samples.json"),
-        sweep=_table(folder / "sweep.csv"),
-        history=_table(folder / "history.csv"),
-        metrics=metrics.loc[list(study.sweep.losses)],
-        reported=_table(folder / "reported.csv"),
-        stories=_table(folder / "stories.csv"),
+        corpus=storage.read_sealed(folder / "corpus.json"),
+        selected=storage.read_sealed(folder / "selected.json"),
+        samples=json.loads(storage.read_bytes(folder / "samples.json")),
+        sweep=table("sweep"),
+        history=table("history"),
+        metrics=table("metrics").set_index("loss"),
+        reported=table("reported"),
+        stories=table("stories"),
     )
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except FileNotFoundError:
-        raise SquentropyError(f"{path}: does not exist; make it first") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SquentropyError(
-            f"{path}: is damaged ({error}); delete it and run the study again"
-        ) from None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from squentropy.errors import SquentropyError
+from squentropy.results import read
 
 COLUMNS = {
     "loss": "loss",
@@ -22,10 +23,7 @@ COLUMNS = {
 
 def metrics_table(results: Path) -> str:
     """metrics.csv as a Markdown table: nll in nats a token, with its interval."""
-    path = results / "metrics.csv"
-    if not path.is_file():
-        raise SquentropyError(f"{path}: does not exist; run `make study` first")
-    table = pd.read_csv(path)
+    table = read(results).metrics.reset_index()
     for name in ("test_nll", "difference"):
         table[name] = [_interval(row, name) for _, row in table.iterrows()]
     table["inverse_link_nll"] = [_number(v, ".3f") for v in table["inverse_link_nll"]]

@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 
 from squentropy import statistics, storage
 from squentropy.errors import SquentropyError
-from squentropy.params import BASELINE, SPLITS, Cell, Study
+from squentropy.params import BASELINE, SPLITS, TABLES, Cell, Study
+from squentropy.records import (
+    check_study,
+    check_tokens,
+    made_from,
+    read_run,
+    scored_from,
+    told_from,
+)
 from squentropy.tokens import TokenFolder
 
 SEED = "squentropy_weighted"  # what the seed study's code computes under the name squentropy
@@ -56,7 +64,7 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict:
     A loss whose every cell diverged is selected at its smallest learning rate, so that its final
     runs show the same.
     """
-    runs = {cell: read_outcome(checkpoints, cell) for cell in study.sweep_cells()}
+    runs = read_outcomes(study, checkpoints, study.sweep_cells())
     selected = {}
     for loss in study.sweep.losses:
         cells = [cell for cell in runs if cell.loss == loss]
@@ -88,7 +96,7 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict:
             }
         )
     write_csv(results / "sweep.csv", rows, SWEEP)
-    storage.write_json(results / "selected.json", selected)
+    storage.write_sealed(results / "selected.json", selected)
     return selected
 
 
@@ -102,19 +110,33 @@ def _edges(study: Study, cell: Cell) -> list[str]:
     ]
 
 
-def read_outcome(checkpoints: Path, cell: Cell) -> dict:
-    """A cell's run.json. Raises SquentropyError where it belongs to another cell."""
-    folder = checkpoints / cell.name
-    run = storage.read_json(folder / "run.json")
-    if Cell(**run["cell"]) != cell:
-        raise SquentropyError(f"{folder}/run.json: is another cell's; delete it and run again")
-    return run
+def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, dict]:
+    """Each cell's run.json, in order.
+
+    Raises SquentropyError where one belongs to another cell, or was trained with other parameters
+    than the study's or on other tokens than the rest.
+    """
+    runs, tokens = {}, {}
+    for cell in cells:
+        folder = checkpoints / cell.name
+        run = read_run(folder)
+        if Cell(**run["cell"]) != cell:
+            raise SquentropyError(f"{folder}/run.json: is another cell's; delete it and run again")
+        check_study(run, folder, study)
+        tokens[run["tokens_sha256"]] = folder
+        runs[cell] = run
+    if len(tokens) > 1:
+        raise SquentropyError(
+            f"{' and '.join(map(str, tokens.values()))}: were trained on different tokens; run the "
+            "study again"
+        )
+    return runs
 
 
 def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict]:
     """{loss: {lr, dropout, n_layer}} from selected.json. Raises SquentropyError if one lacks."""
     path = results / "selected.json"
-    chosen = storage.read_json(path)
+    chosen = storage.read_sealed(path)
     for loss in study.sweep.losses:
         if loss not in chosen:
             raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
@@ -143,7 +165,7 @@ STORIES = ["phase", "loss", "seed", "story", "tokens", "bytes", "nll", "correct"
 
 
 def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
-    """Write every table of the final runs to `results`, metrics.csv last.
+    """Write every table of the final runs to `results`, their manifest last.
 
     data         folder with corpus/ and tokens/
     checkpoints  folder of the runs, each with run.json, test.json and samples.json
@@ -151,44 +173,51 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     """
     finals = study.final_cells(selected_hyperparameters(study, results))
     reported = study.reported_cells()
-    runs = {cell: read_outcome(checkpoints, cell) for cell in [*finals, *reported]}
-    scores = {cell: _read_scores(checkpoints / cell.name, runs[cell]) for cell in runs}
+    runs = read_outcomes(study, checkpoints, [*finals, *reported])
+    tokens = TokenFolder.open(data / "tokens")
+    for cell, run in runs.items():
+        check_tokens(run, checkpoints / cell.name, tokens)
+    scores, told = {}, []
+    for cell, run in runs.items():
+        folder = checkpoints / cell.name
+        scores[cell] = made_from(folder / "test.json", scored_from(study, folder, run))
+        told += made_from(folder / "samples.json", told_from(study, folder))["stories"]
     entropy = story_entropy(data)
 
-    storage.write_json(results / "corpus.json", describe_corpus(data, entropy))
+    storage.write_sealed(results / "corpus.json", describe_corpus(data, entropy))
     _write_history(study, checkpoints, results, [*study.sweep_cells(), *runs])
     write_csv(results / "stories.csv", _story_rows(scores), STORIES)
-    samples = [s for c in runs for s in storage.read_json(checkpoints / c.name / "samples.json")]
-    storage.write_json(results / "samples.json", samples)
-    storage.write_text(results / "samples.md", _samples_markdown(samples))
+    storage.write_json(results / "samples.json", told)
+    storage.write_text(results / "samples.md", _samples_markdown(told))
     rows = _metric_rows(study, finals, runs, scores, entropy)
     write_csv(results / "reported.csv", _reported_rows(study, rows, runs, scores),
               ["measure", "loss", "reported", "reproduced", "what"])  # fmt: skip
     finite = [{key: value for key, value in row.items() if _is_finite(value)} for row in rows]
     storage.write_json(results / "metrics.json", {row.pop("loss"): row for row in finite})
     write_csv(results / "metrics.csv", rows, METRICS)
-
-
-def _read_scores(folder: Path, run: dict) -> dict:
-    scores = storage.read_json(folder / "test.json")
-    if scores["run_sha256"] != storage.sha256(folder / "run.json"):
-        raise SquentropyError(
-            f"{folder}/test.json: belongs to another run; evaluate this one again"
-        )
-    return scores
+    storage.write_text(results / "params.yaml", study.dump())
+    write_manifest(study, results)
 
 
 def story_entropy(data: Path) -> np.ndarray | None:
     """-log p of each test story under its own source, in nats; None where it is not known."""
-    path = data / "corpus" / "test.parquet"
+    entry = storage.read_sealed(data / "corpus" / "manifest.json")["splits"]["test"]
+    path = storage.verified(data / "corpus" / "test.parquet", entry["sha256"])
     if "log_prob" not in pq.read_schema(path).names:
         return None
     return -pq.read_table(path, columns=["log_prob"])["log_prob"].to_numpy()
 
 
+def write_manifest(study: Study, results: Path) -> None:
+    """manifest.json: what the tables of `results` depend on, and the hash of each."""
+    held = {"params": study.table_keys()}
+    held["sha256"] = {name: storage.sha256(results / name) for name in TABLES}
+    storage.write_sealed(results / "manifest.json", held)
+
+
 def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
     """The corpus in numbers, for the tables and the report."""
-    manifest = storage.read_json(data / "corpus" / "manifest.json")
+    manifest = storage.read_sealed(data / "corpus" / "manifest.json")
     tokens = TokenFolder.open(data / "tokens")
     test = tokens.split("test")
     source, error = None, None
@@ -221,7 +250,9 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
 def _write_history(study: Study, checkpoints: Path, results: Path, cells: list[Cell]) -> None:
     rows = []
     for cell in cells:
-        history = pd.read_csv(checkpoints / cell.name / "history.csv")
+        folder = checkpoints / cell.name
+        expected = read_run(folder)["history_sha256"]
+        history = pd.read_csv(storage.verified(folder / "history.csv", expected))
         origin = {key: getattr(cell, key) for key in HISTORY[:6]}
         rows += [origin | row for row in history.to_dict("records")]
     write_csv(results / "history.csv", rows, HISTORY)
