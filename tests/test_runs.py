@@ -4,9 +4,13 @@ pytest tests/test_runs.py
 """
 
 import csv
+import json
 import math
+import re
 import shutil
+import subprocess
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,7 @@ from squentropy.training import train
 
 CPU = torch.device("cpu")
 RUN = "final/mse/seed1"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -56,6 +61,18 @@ def test_a_folder_holds_nothing_that_differs_between_two_runs(
     for name in files:
         other = tmp_path / "elsewhere" / "b" / name
         assert (tmp_path / "a" / name).read_bytes() == other.read_bytes()
+
+
+def test_provenance_says_where_a_run_was_trained(tiny_study, tiny_cell, tokens, tmp_path):
+    train_run(tiny_study(), tiny_cell(), tokens, tmp_path)
+    said = json.loads((tmp_path / "provenance.json").read_text())
+    assert said["packages"]["torch"] == version("torch")
+    assert (said["device"], said["resumed"]) == ("cpu", False)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", said["started"])
+    assert said["seconds"] >= 0
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert said["commit"] == (git.stdout.strip() or None)
+    assert (said["dirty"] is None) == (said["commit"] is None)
 
 
 def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(

@@ -214,3 +214,12 @@ def test_a_damaged_state_is_named_and_not_used(tiny_study, tmp_path, capsys):
     state.path.write_bytes(whole)
     assert state.load(into).losses == [1.0, 0.5, 0.25]
     assert all(into[name].equal(tensors[name]) for name in tensors)
+
+
+def test_a_folder_of_states_that_cannot_be_written_is_named_before_any_training(
+    tiny_study, tiny_cell, tokens, tmp_path, monkeypatch
+):
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr("squentropy.runs.train", None)
+    with pytest.raises(SquentropyError, match="taken/tiny/.*: cannot be written: a file stands"):
+        train_run(tiny_study(), tiny_cell(), tokens, tmp_path / "run", tmp_path / "taken")

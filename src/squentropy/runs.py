@@ -49,6 +49,8 @@ def train_run(
     if not records.why_train(origin, folder, records.keeps_weights(study, cell)):
         return records.read_run(folder), False
     state = _state(study, cell, origin, states) if states is not None else None
+    if state is not None:
+        storage.make_folder(state.folder)  # better to hear now than at the first save
     started, resumed = time.time(), state is not None and state.path.exists()
     with stop_on_signal() as stop:
         model, result = train(study, cell, tokens, state, stop)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,35 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leavings(path)
-        temporary.write_bytes(b"")
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leavings(path)
+            temporary.write_bytes(b"")
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # of the folder, said already
+            temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """A folder that can be written to. Raises SquentropyError where the file system refuses."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What a file system refuses, as a SquentropyError with a fix."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _HINTS:
             raise
         raise SquentropyError(f"{path}: cannot be written: {_HINTS[error.errno]}") from error
-    finally:
-        with contextlib.suppress(OSError):  # of the folder, said already
-            temporary.unlink()
 
 
 def _remove_leavings(path: Path) -> None:

@@ -182,10 +182,12 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
         folder = checkpoints / cell.name
         scores[cell] = made_from(folder / "test.json", scored_from(study, folder, run))
         told += made_from(folder / "samples.json", told_from(study, folder))["stories"]
+    history = _history_rows(checkpoints, [*study.sweep_cells(), *runs])
     entropy = story_entropy(data)
+    corpus = describe_corpus(data, entropy)
 
-    storage.write_sealed(results / "corpus.json", describe_corpus(data, entropy))
-    _write_history(study, checkpoints, results, [*study.sweep_cells(), *runs])
+    storage.write_sealed(results / "corpus.json", corpus)
+    write_csv(results / "history.csv", history, HISTORY)
     write_csv(results / "stories.csv", _story_rows(scores), STORIES)
     storage.write_json(results / "samples.json", told)
     storage.write_text(results / "samples.md", _samples_markdown(told))
@@ -247,7 +249,7 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
     }
 
 
-def _write_history(study: Study, checkpoints: Path, results: Path, cells: list[Cell]) -> None:
+def _history_rows(checkpoints: Path, cells: list[Cell]) -> list[dict]:
     rows = []
     for cell in cells:
         folder = checkpoints / cell.name
@@ -255,7 +257,7 @@ def _write_history(study: Study, checkpoints: Path, results: Path, cells: list[C
         history = pd.read_csv(storage.verified(folder / "history.csv", expected))
         origin = {key: getattr(cell, key) for key in HISTORY[:6]}
         rows += [origin | row for row in history.to_dict("records")]
-    write_csv(results / "history.csv", rows, HISTORY)
+    return rows
 
 
 def _story_rows(scores: dict[Cell, dict]) -> list[dict]:
