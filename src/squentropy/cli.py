@@ -221,7 +221,7 @@ def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) ->
 
     Example: squentropy select checkpoints/grammar results/grammar
     """
-    from squentropy.tables import select
+    from squentropy.selection import select
 
     for loss, chosen in select(load(params), checkpoints, results).items():
         at = ", ".join(f"{key} {chosen[key]:g}" for key in ("lr", "dropout", "n_layer"))
@@ -253,7 +253,7 @@ def evaluate(
     for run in runs:
         scores = evaluate_run(study, run, tokens, sizes, split)
         if "stories" in scores:
-            nll = sum(scores["stories"]["nll"]) / sum(scores["stories"]["tokens"])
+            nll = sum(scores["readings"]["softmax"]["nll"]) / sum(scores["stories"]["tokens"])
             print(f"{run}: {split} nll {nll:.4f} nats a token")
         else:
             print(f"{run}: {scores['status']}, not scored")

@@ -44,6 +44,8 @@ class Results:
     """Indexed by loss, in the order of the parameters."""
     reported: pd.DataFrame
     stories: pd.DataFrame
+    calibration: pd.DataFrame
+    profile: pd.DataFrame
 
     @property
     def losses(self) -> list[str]:
@@ -58,6 +60,10 @@ class Results:
     def scored(self) -> list[str]:
         """The ranked losses that have a test nll: at least one final run did not diverge."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "test_nll"])]
+
+    def by_link(self, loss: str) -> bool:
+        """Whether the inverse link's probabilities selected a loss's cell, and not softmax's."""
+        return self.selected[loss]["selected_by"] == "inverse_link"
 
     def by_story(self, loss: str, column: str) -> pd.DataFrame:
         """A column of stories.csv for a loss's final runs, (seeds, stories)."""
@@ -92,6 +98,8 @@ def read(folder: str | Path) -> Results:
         metrics=metrics.loc[list(study.sweep.losses)],
         reported=_table(folder / "reported.csv"),
         stories=_table(folder / "stories.csv"),
+        calibration=_table(folder / "calibration.csv"),
+        profile=_table(folder / "profile.csv"),
     )
 
 

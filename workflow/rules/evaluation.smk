@@ -11,7 +11,7 @@ TABLES = expand(
     f"{RESULTS}/{{name}}",
     name=[
         "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
-        "history.csv", "stories.csv", "corpus.json", "samples.json", "samples.md",
+        "history.csv", "stories.csv", "calibration.csv", "profile.csv", "corpus.json", "samples.json", "samples.md",
     ],
 )  # fmt: skip
 
@@ -88,7 +88,7 @@ rule metrics:
         results=subpath(output[0], parent=True),
         params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
-        code=code.digest("tables.py", "statistics.py"),
+        code=code.digest(*code.TABLES),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"
