@@ -61,14 +61,28 @@ class Results:
         """The ranked losses that have a test nll: at least one final run did not diverge."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "test_nll"])]
 
-    def by_link(self, loss: str) -> bool:
-        """Whether the inverse link's probabilities selected a loss's cell, and not softmax's."""
-        return self.selected[loss]["selected_by"] == "inverse_link"
+    def readings(self, loss: str) -> list[str]:
+        """The ways in which a loss's final runs were read: none where all of them diverged."""
+        return list(dict.fromkeys(self.calibration["reading"][self.calibration["loss"] == loss]))
+
+    def own_reading(self, loss: str) -> str:
+        """The reading that a loss's cell was selected by: inverse_link where it has one."""
+        return self.selected[loss]["selected_by"]
 
     def by_story(self, loss: str, column: str) -> pd.DataFrame:
         """A column of stories.csv for a loss's final runs, (seeds, stories)."""
         rows = self.stories[(self.stories["phase"] == "final") & (self.stories["loss"] == loss)]
         return rows.pivot(index="seed", columns="story", values=column)
+
+    def by_bin(self, loss: str, reading: str, by: str) -> pd.DataFrame:
+        """nll of a loss's final runs, nats a token: (bins of position or frequency, seeds).
+
+        Indexed by the bins' lower ends; empty where the loss has no such reading.
+        """
+        p = self.profile
+        rows = p[(p["loss"] == loss) & (p["reading"] == reading) & (p["by"] == by)]
+        rows = rows.assign(nll=rows["nll"] / rows["tokens"])
+        return rows.pivot(index="low", columns="seed", values="nll")
 
     def by_seed(self, loss: str) -> pd.DataFrame:
         """A loss's final runs on test, indexed by seed: nll (nats a token) and accuracy."""
