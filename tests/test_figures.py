@@ -94,11 +94,19 @@ ODD = {
 }
 
 
+def test_a_profile_says_which_loss_diverged(tmp_path):
+    assert "MSE (diverged)" in texts_of(tmp_path, "profile", diverged=("mse",))
+
+
 @pytest.mark.parametrize("how", ODD.values(), ids=ODD.keys())
 def test_odd_studies_are_drawn_whole(tmp_path, how):
     r = results.read(small(tmp_path / "results", **how))
     with plots.style():
         for name in figures.names(r.study):
+            getattr(plots, name)(r).draw_without_rendering()
+    r.calibration["tokens"], r.profile["tokens"] = 1, 1
+    with plots.style():
+        for name in ("reliability", "profile"):
             getattr(plots, name)(r).draw_without_rendering()
 
 

@@ -269,13 +269,19 @@ def test_the_best_and_the_worst_calibrated_loss_are_named(tmp_path):
 def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
     r = results.read(small(tmp_path / "results"))
     p = r.profile
-    p["nll"] = p["tokens"] * 2.0
-    rare = (p["by"] == "frequency") & (p["low"] < 1024)
+    p["nll"], p["tokens"] = 20_000.0, 10_000
+    rare = (p["by"] == "frequency") & (p["low"] < 256)
+    p.loc[rare, "tokens"] = 8_888  # nine bins as large as the eight others
+    p.loc[rare, "nll"] = 2.0 * 8_888
     mine = p["loss"] == "squentropy"
-    p.loc[mine & rare, "nll"] += 0.7 * p.loc[mine & rare, "tokens"]
-    assert "squentropy +0.700 and +0.000" in sections.frequency_sentence(r)
-    p.loc[mine & (p["by"] == "position") & (p["low"] == 0), "nll"] *= 2
-    assert "squentropy −2.000" in sections.position_sentence(r)
+    p.loc[mine & rare, "nll"] += 0.7 * 8_888
+    text = sections.frequency_sentence(r)
+    assert "fewer than 256 times in a million (50 % of test)" in text
+    assert "squentropy +0.700 and +0.000" in text
+    p.loc[mine & (p["by"] == "position") & (p["low"] == 8), "nll"] *= 2
+    text = sections.position_sentence(r)
+    assert "From tokens with 8 to 15 before them to those with 128 or more" in text
+    assert "squentropy −2.000" in text
 
 
 def test_losses_are_compared_at_cross_entropys_own_cell(tmp_path):

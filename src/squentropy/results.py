@@ -13,6 +13,8 @@ from squentropy import params
 from squentropy.errors import SquentropyError
 from squentropy.storage import read_json
 
+FEWEST = 50  # tokens of a bin that is shown: fewer say little
+
 _LABELS = {
     "cross_entropy": "cross entropy",
     "mse": "MSE",
@@ -74,13 +76,14 @@ class Results:
         rows = self.stories[(self.stories["phase"] == "final") & (self.stories["loss"] == loss)]
         return rows.pivot(index="seed", columns="story", values=column)
 
-    def by_bin(self, loss: str, reading: str, by: str) -> pd.DataFrame:
+    def by_bin(self, loss: str, reading: str, by: str, fewest: int = FEWEST) -> pd.DataFrame:
         """nll of a loss's final runs, nats a token: (bins of position or frequency, seeds).
 
-        Indexed by the bins' lower ends; empty where the loss has no such reading.
+        Indexed by the bins' lower ends, without those of too few tokens in all runs together.
         """
         p = self.profile
         rows = p[(p["loss"] == loss) & (p["reading"] == reading) & (p["by"] == by)]
+        rows = rows[rows.groupby("low")["tokens"].transform("sum") >= fewest]
         rows = rows.assign(nll=rows["nll"] / rows["tokens"])
         return rows.pivot(index="low", columns="seed", values="nll")
 

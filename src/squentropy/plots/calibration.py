@@ -10,9 +10,7 @@ from matplotlib.ticker import MultipleLocator
 
 from squentropy.params import BASELINE
 from squentropy.plots.pieces import INK, SOFT, WIDTH, look
-from squentropy.results import Results, label
-
-FEWEST = 50  # tokens of a bin that is shown: the accuracy of fewer says little
+from squentropy.results import FEWEST, Results, label
 
 _NAMES = {"softmax": "softmax", "tempered": "tempered", "inverse_link": "inverse link"}
 _LINES = {"softmax": "-", "tempered": (0, (4, 1.5)), "inverse_link": (0, (1.5, 1.2))}
@@ -35,7 +33,7 @@ def reliability(r: Results) -> Figure:
             name = "test" if reading == "softmax" else reading
             errors.append(f"{_NAMES[reading]} {100 * r.metrics.at[loss, f'{name}_ece']:.1f}")
         text = "ECE, %\n" + "\n".join(errors) if errors else "diverged"
-        ax.text(0.97, 0.04, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=7.5,
+        ax.text(0.04, 0.97, text, transform=ax.transAxes, ha="left", va="top", fontsize=7.5,
                 color=INK if errors else SOFT, linespacing=1.3)  # fmt: skip
     for ax in axes.flat[len(r.losses) :]:
         ax.set_visible(False)
@@ -81,6 +79,12 @@ def profile(r: Results) -> Figure:
     rows = 2 if compared else 1
     fig = Figure(figsize=(WIDTH, 1.5 + 2.3 * rows), layout="constrained")
     axes = fig.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
+    if not r.scored:
+        for ax in axes[0]:
+            ax.set(xticks=[], yticks=[])
+            ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
+                    va="center", color=SOFT, style="italic")  # fmt: skip
+        return fig
     for column, by in enumerate(("position", "frequency")):
         for loss in r.scored:
             for reading in r.readings(loss):
@@ -90,7 +94,7 @@ def profile(r: Results) -> Figure:
                 own = r.own_reading(loss)
                 gap = r.by_bin(loss, own, by) - r.by_bin(BASELINE, "softmax", by)
                 _curve(axes[1, column], r, loss, own, gap)
-        _doubling_axis(axes[-1, column], r.profile[r.profile["by"] == by])
+        _doubling_axis(axes[:, column])
     axes[0, 0].set_title("by position in the story")
     axes[0, 1].set_title("by how frequent the token is in train")
     axes[-1, 0].set_xlabel("tokens before it in the story\n(bins: 0, 1, 2–3, 4–7, 8–15, …)")
@@ -99,17 +103,9 @@ def profile(r: Results) -> Figure:
     if compared:
         axes[1, 0].set_ylabel("minus cross entropy's\n(linear within ±1, then log)")
         _difference_axis(axes[1])
-    if not r.scored:
-        for ax in axes[0]:
-            ax.set(xticks=[], yticks=[])
-            ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
-                    va="center", color=SOFT, style="italic")  # fmt: skip
-        return fig
-    handles = [
-        Line2D([], [], color=look(loss, r.losses)[0], marker=look(loss, r.losses)[1], ms=4.5)
-        for loss in r.scored
-    ]
-    texts = [label(loss) for loss in r.scored]
+    looks = [look(loss, r.losses) for loss in r.ranked]
+    handles = [Line2D([], [], color=colour, marker=marker, ms=4.5) for colour, marker, _ in looks]
+    texts = [label(loss) + ("" if loss in r.scored else " (diverged)") for loss in r.ranked]
     if "inverse_link" in set(r.profile["reading"]):
         handles.append(Line2D([], [], color=SOFT, ls=_LINES["inverse_link"], marker="o",
                               mfc="white", ms=4.5))  # fmt: skip
@@ -148,8 +144,9 @@ def _place(low: np.ndarray) -> np.ndarray:
     return np.where(low > 0, np.log2(np.maximum(low, 1)) + 1, 0)
 
 
-def _doubling_axis(ax, rows: pd.DataFrame) -> None:
-    """Ticks at some of the bins, each by the number that it begins at."""
-    last = int(_place(rows["low"].to_numpy(dtype=float)).max(initial=0))
-    ticks = range(0, last + 1, math.ceil((last + 1) / 7))
-    ax.set_xticks(ticks, [f"{2**x // 2:,}".replace(",", "\u202f") for x in ticks])
+def _doubling_axis(axes: np.ndarray) -> None:
+    """Ticks at some of the bins that are drawn, each by the number that it begins at."""
+    ends = axes[0].dataLim.intervalx
+    first, last = ends.astype(int) if np.isfinite(ends).all() else (0, 0)
+    ticks = range(first, last + 1, math.ceil((last + 1 - first) / 7))
+    axes[-1].set_xticks(ticks, [f"{2**x // 2:,}".replace(",", "\u202f") for x in ticks])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from squentropy.markup import (
@@ -16,11 +17,11 @@ from squentropy.markup import (
     table,
 )
 from squentropy.params import BASELINE
-from squentropy.results import Results
+from squentropy.results import FEWEST, Results
 from squentropy.sections.figure import figure
 from squentropy.sections.pieces import compared, loss_name, names
 
-RARE = 1024  # occurrences in a million tokens; the end of a bin of the profile
+BEGINNING = 8  # tokens of a story that are left out where context is judged
 
 
 def calibration_table(r: Results) -> Html:
@@ -56,65 +57,69 @@ def calibration_sentence(r: Results) -> Html:
         for loss in compared(r)
     ]
     after = (
-        f"With cross entropy tempered as well, what is left between them is {listed(gaps)} nats a "
+        f"With cross entropy tempered as well, the differences to it are {listed(gaps)} nats a "
         "token, with intervals that are not corrected for the number of comparisons."
     )
     return paragraphs(text, after if gaps else "")
 
 
 def position_sentence(r: Results) -> Html:
-    """How much context helps."""
-    falls = []
-    for loss in r.scored:
-        curve = r.by_bin(loss, r.own_reading(loss), "position").mean(axis=1)
-        if len(curve) > 1:
-            falls.append((loss, curve.iloc[-1] - curve.iloc[0], curve.index[-1]))
-    if not falls:
+    """How much more context helps, beyond the first tokens, in which stories are alike."""
+    curves = {x: r.by_bin(x, r.own_reading(x), "position").mean(axis=1) for x in r.scored}
+    curves = {loss: curve[curve.index >= BEGINNING] for loss, curve in curves.items()}
+    changes = [
+        f"{loss_name(loss)} {signed(curve.iloc[-1] - curve.iloc[0])}"
+        for loss, curve in curves.items()
+        if len(curve) > 1
+    ]
+    if not changes:
         return Html()
-    changes = listed(f"{loss_name(loss)} {signed(change)}" for loss, change, _ in falls)
+    low, high = next((c.index[0], c.index[-1]) for c in curves.values() if len(c) > 1)
     return paragraphs(
-        "Does context help? From a story’s first token to those with "
-        f"{integer(falls[0][2])} or more before them, nll changes by (nats a token): {changes}."
+        f"Does more of the story help? From tokens with {integer(low)} to {integer(2 * low - 1)} "
+        f"before them to those with {integer(high)} or more, of which a model sees at most "
+        f"{r.study.model.block_size}, nll changes by (nats a token): {listed(changes)}. Below "
+        "zero, it helps. The first tokens are left out, since stories begin alike."
     )
 
 
 def frequency_sentence(r: Results) -> Html:
     """Whether a loss loses on rare tokens or on frequent ones."""
-    gaps = {loss: _gaps(r, loss) for loss in compared(r)}
-    gaps = {loss: gap for loss, gap in gaps.items() if gap.notna().all()}
-    if not gaps:
+    against = compared(r)
+    if not against:
         return Html()
-    counted = _sums(r, BASELINE)["tokens"]
-    share = counted["rare"] / counted.sum()
-    parts = [
-        f"{loss_name(loss)} {signed(gap['rare'])} and {signed(gap['frequent'])}"
-        for loss, gap in gaps.items()
-    ]
+    tokens = (
+        _frequencies(r, BASELINE)["tokens"].cumsum() / _frequencies(r, BASELINE)["tokens"].sum()
+    )
+    rarer = (tokens - 0.5).abs().idxmin()  # the bin that ends nearest to half of the tokens
+    if tokens[rarer] == 1:
+        return Html()
+    end, theirs = max(1, 2 * rarer), _parts(r, BASELINE, rarer)
+    parts = []
+    for loss in against:
+        rare, frequent = _parts(r, loss, rarer) - theirs
+        parts.append(f"{loss_name(loss)} {signed(rare)} and {signed(frequent)}")
+    linked = [loss for loss in against if r.own_reading(loss) == "inverse_link"]
     return paragraphs(
-        f"Where does a loss lose? On tokens that occur fewer than {integer(RARE)} times in a "
-        f"million ({100 * share:.1f} % of test), and on all others, nll minus cross entropy’s is "
-        f"(nats a token): {listed(parts)}.{_read(r, list(gaps))}"
+        f"Where does a loss lose? On the rarer tokens, which occur fewer than {integer(end)} times "
+        f"in a million ({100 * tokens[rarer]:.0f} % of test), and on the others, nll minus cross "
+        f"entropy’s is (nats a token): {listed(parts)}.",
+        f"Read by the inverse link here and above: {names(linked)}." if linked else "",
     )
 
 
-def _gaps(r: Results, loss: str) -> pd.Series:
-    """nll minus cross entropy's on rare and on frequent tokens, nats a token."""
-    ours, theirs = _sums(r, loss), _sums(r, BASELINE)
-    gaps = ours["nll"] / ours["tokens"] - theirs["nll"] / theirs["tokens"]
-    return gaps.reindex(["rare", "frequent"])
-
-
-def _sums(r: Results, loss: str) -> pd.DataFrame:
+def _frequencies(r: Results, loss: str) -> pd.DataFrame:
+    """Tokens and nll of a loss's runs by the lower end of their bin of frequency."""
     p = r.profile
     own = (p["loss"] == loss) & (p["reading"] == r.own_reading(loss)) & (p["by"] == "frequency")
-    rows = p[own]
-    group = (rows["low"] < RARE).map({True: "rare", False: "frequent"})
-    return rows.groupby(group)[["tokens", "nll"]].sum()
+    return p[own].groupby("low")[["tokens", "nll"]].sum()
 
 
-def _read(r: Results, losses: list[str]) -> str:
-    linked = [loss for loss in losses if r.own_reading(loss) == "inverse_link"]
-    return f" {names(linked)}: read by the inverse link." if linked else ""
+def _parts(r: Results, loss: str, rarer: int) -> np.ndarray:
+    """nll on the tokens of the bins up to `rarer`, and on the others, nats a token."""
+    rows = _frequencies(r, loss)
+    parts = [rows[rows.index <= rarer].sum(), rows[rows.index > rarer].sum()]
+    return np.array([part["nll"] / part["tokens"] for part in parts])
 
 
 def reliability_figure(r: Results, folder: str | Path) -> Html:
@@ -125,7 +130,8 @@ def reliability_figure(r: Results, folder: str | Path) -> Html:
         "Reliability diagrams: accuracy by confidence, a panel a loss, raw and tempered",
         "Test tokens by the probability of the likeliest one, in 15 bins of equal width, all seeds "
         "together; bars reach from the lowest seed to the highest. On the diagonal probabilities "
-        "are right; below it the model is too sure. Bins of fewer than 50 tokens are left out. "
+        f"are right; below it the model is too sure. Bins of fewer than {FEWEST} tokens are left "
+        "out. "
         "ECE: expected calibration error.",
     )
 
@@ -138,5 +144,6 @@ def profile_figure(r: Results, folder: str | Path) -> Html:
         "Lines: test nll by position in the story and by the token’s frequency, a line a loss",
         "Test nll by how many tokens of the story stand before it, and by how often the token "
         "occurs in a million tokens of train. Lines are means over seeds, bands reach from the "
-        "lowest seed to the highest. Below, what a loss with an inverse link loses is read by it.",
+        "lowest seed to the highest. Below, the difference to cross entropy’s softmax, of a loss "
+        f"with an inverse link by it. Bins of fewer than {FEWEST} tokens are left out.",
     )

@@ -8,6 +8,7 @@ import pandas as pd
 from squentropy.markup import (
     DASH,
     Html,
+    count,
     integer,
     listed,
     nats,
@@ -74,7 +75,7 @@ def equal_sentence(r: Results) -> Html:
     below = [loss for loss in nll if nll[loss] < nll[BASELINE]]
     return paragraphs(
         f"At cross entropy’s own cell (learning rate {plain(chosen['lr'])}, dropout "
-        f"{plain(chosen['dropout'])}, {chosen['n_layer']} layers), after "
+        f"{plain(chosen['dropout'])}, {count(chosen['n_layer'], 'layer')}), after "
         f"{integer(r.study.sweep.max_iters)} iterations with one seed and so without an interval, "
         + (f"{names(below)} did better than it." if below else "no other loss did better.")
     )
