@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 from squentropy import storage, tables
 from squentropy.errors import SquentropyError
@@ -231,3 +232,17 @@ def test_tables_do_without_the_baseline_or_any_finished_loss(copy, data, tiny_st
 @pytest.mark.parametrize(("nll", "expected"), [(None, None), (0.0, 1.0), (1e4, math.inf)])
 def test_perplexity_is_exp_of_the_nll_as_far_as_a_float_goes(nll, expected):
     assert ppl(nll) == expected
+
+
+def test_no_model_of_the_committed_study_is_below_the_sources_entropy():
+    """However it is read, by more than three standard errors."""
+    results = Path(__file__).resolve().parents[1] / "results" / "grammar"
+    table = pd.read_csv(results / "metrics.csv").set_index("loss").dropna(subset="excess")
+    half = (table.excess_high - table.excess_low) / 2
+    # No fewer degrees of freedom than this, so no larger t, and no smaller standard error.
+    error = half / stdtrit(table.n_seeds - 1, 0.975)
+    nll = table.filter(regex=r"^(test|tempered|inverse_link)_nll$")
+    gap = nll - storage.read_json(results / "corpus.json")["source_nll"]
+    assert len(table) > 1
+    np.testing.assert_allclose(gap.test_nll, table.excess, rtol=1e-6)
+    assert (gap.min(axis=1) >= -3 * error).all()
