@@ -94,8 +94,8 @@ def test_every_source_of_a_corpus_has_its_modules(name):
 def test_dvc_judges_by_the_modules_that_the_workflow_judges_by():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     modules = {
-        "sweep": code.TRAINING,
-        "final": (*code.TRAINING, *code.SAMPLING, *code.TABLES),
+        "sweep": (*code.TRAINING, *code.SELECTION),
+        "final": (*code.TRAINING, *code.EVALUATION, *code.SAMPLING, *code.TABLES),
         "report": (*code.FIGURES, *code.REPORT),
     }
     for stage, expected in modules.items():

@@ -248,6 +248,67 @@ def test_edges_and_diverged_cells_are_said(tmp_path):
     assert f"{gone} of {len(r.sweep)} cells diverged: {gone} at learning rate 0.06" in text
 
 
+def test_the_calibration_table_has_a_row_a_reading(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.calibration_table(r)
+    assert text.count("<tr>") == 1 + 2 + 2 + 3
+    for column in ("test", "tempered", "inverse_link"):
+        assert f"{100 * r.metrics.at['mse', f'{column}_ece']:.2f} %" in text
+    assert f"<i>T</i> = {r.metrics.at['mse', 'temperature']:.4f}" in text
+
+
+def test_the_best_and_the_worst_calibrated_loss_are_named(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    r.metrics["test_ece"] = [0.03, 0.002, 0.5]
+    text = sections.calibration_sentence(r)
+    assert "squentropy is off by 0.20 %, MSE by 50.00 %" in text
+    gain = r.metrics.at["squentropy", "tempered_nll"] - r.metrics.at["squentropy", "test_nll"]
+    assert f"squentropy {gain:+.3f}".replace("-", "−") in text
+
+
+def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    p = r.profile
+    p["nll"], p["tokens"] = 20_000.0, 10_000
+    rare = (p["by"] == "frequency") & (p["low"] < 256)
+    p.loc[rare, "tokens"] = 8_888  # nine bins as large as the eight others
+    p.loc[rare, "nll"] = 2.0 * 8_888
+    mine = p["loss"] == "squentropy"
+    p.loc[mine & rare, "nll"] += 0.7 * 8_888
+    text = sections.frequency_sentence(r)
+    assert "fewer than 256 times in a million (50 % of test)" in text
+    assert "squentropy +0.700 and +0.000" in text
+    p.loc[mine & (p["by"] == "position") & (p["low"] == 8), "nll"] *= 2
+    text = sections.position_sentence(r)
+    assert "From tokens with 8 to 15 before them to those with 128 or more" in text
+    assert "squentropy −2.000" in text
+
+
+def test_losses_are_compared_at_cross_entropys_own_cell(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    best = r.sweep[(r.sweep.loss == "cross_entropy") & r.sweep.selected].iloc[0]
+    cell = (r.sweep.lr == best.lr) & (r.sweep.n_layer == best.n_layer)
+    r.sweep.loc[(r.sweep.loss == "squentropy") & cell, "validation_nll"] = best.validation_nll - 0.2
+    linked = (r.sweep.loss == "mse") & cell
+    r.sweep.loc[linked, "validation_link_nll"] = best.validation_nll + 0.3
+    text = sections.equal_table(r)
+    assert "<td>softmax</td>" in text
+    assert "−0.200" in text
+    assert "+0.300" in text
+    assert "squentropy did better than it" in sections.equal_sentence(r)
+    r.sweep.loc[linked, ["validation_nll", "validation_link_nll"]] = np.nan
+    assert "<td>MSE</td><td>inverse link</td><td class=n>–</td><td class=n>–" in (
+        sections.equal_table(r)
+    )
+
+
+def test_a_loss_below_the_sources_entropy_is_called_out(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    assert "No loss is below the source’s entropy" in sections.floor_sentence(r)
+    r.metrics.loc["mse", ["excess", "excess_low", "excess_high"]] = [-0.3, -0.4, -0.2]
+    assert "MSE: below the source’s entropy beyond chance" in sections.floor_sentence(r)
+
+
 def test_a_diverged_loss_stays_in_the_tables(tmp_path):
     r = results.read(small(tmp_path / "results", diverged=("mse",)))
     assert "MSE</td><td class=n>diverged" in sections.final_table(r)

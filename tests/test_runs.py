@@ -169,9 +169,13 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     stories = scores["stories"]
     assert stories["tokens"] == np.diff(split.offsets).tolist()
     assert stories["bytes"] == story_bytes(data / "corpus", "test", tokens)
-    assert stories["nll"] == pytest.approx(expected.by_story(expected.nll).tolist(), rel=1e-5)
     assert sum(stories["correct"]) == expected.correct.sum()
-    assert (stories["link_nll"] is None) == (loss not in INVERSE_LINKS)
+    readings = scores["readings"]
+    nll = np.add.reduceat(expected.nll.astype(float), split.offsets[:-1])
+    assert readings["softmax"]["nll"] == pytest.approx(nll.tolist(), rel=1e-5)
+    assert ("inverse_link" in readings) == (loss in INVERSE_LINKS)
+    if loss in INVERSE_LINKS:
+        assert sum(readings["inverse_link"]["nll"]) == pytest.approx(expected.link_nll.sum())
     assert scores["run_sha256"] == storage.sha256(run / "run.json")
     assert all(map(math.isfinite, scores["seed_estimate"].values()))
 

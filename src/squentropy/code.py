@@ -20,10 +20,11 @@ TRAINING = (
     "training.py",
     "evaluation.py",
 )
-EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
+EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py", "measures.py")
+SELECTION = ("selection.py", "outcomes.py", "records.py")
+TABLES = ("tables.py", "statistics.py", *SELECTION)
 SAMPLING = ("model.py", "matmul.py", "sampling.py")
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
-TABLES = ("tables.py", "records.py", "statistics.py")
 REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 
 

@@ -12,7 +12,9 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.params import BASELINE, Study
 
-NAMES = ("perplexity", "differences", "accuracy", "learning_curves", "grid")
+NAMES = (
+    "perplexity", "differences", "accuracy", "reliability", "profile", "learning_curves", "grid",
+)  # fmt: skip
 """Every figure; each is a function of plots/ and, with .svg and .png, a file."""
 
 

@@ -34,7 +34,8 @@ PHASES = ("sweep", "final", "reported")
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 TABLES = (  # of results/STUDY; the first two are the sweep's
     "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
-    "history.csv", "stories.csv", "corpus.json", "samples.json", "samples.md",
+    "history.csv", "stories.csv", "calibration.csv", "profile.csv", "corpus.json",
+    "samples.json", "samples.md",
 )  # fmt: skip
 
 

@@ -90,6 +90,14 @@ def made_from(path: Path, expected: dict) -> dict:
     return held
 
 
+def chosen_for(loss: str, path: Path) -> dict:
+    """{lr, dropout, n_layer} of a loss from selected.json. Raises SquentropyError if it lacks."""
+    chosen = storage.read_sealed(path).get("losses", {})
+    if loss not in chosen:
+        raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
+    return {key: chosen[loss][key] for key in ("lr", "dropout", "n_layer")}
+
+
 def check_study(run: dict, folder: Path, study: Study) -> None:
     """Raises SquentropyError where a run was trained with other parameters than the study's."""
     phase = run["cell"]["phase"]

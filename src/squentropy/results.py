@@ -13,6 +13,8 @@ import pandas as pd
 from squentropy import params, storage
 from squentropy.errors import SquentropyError
 
+FEWEST = 50  # tokens of a bin that is shown: fewer say little
+
 _LABELS = {
     "cross_entropy": "cross entropy",
     "mse": "MSE",
@@ -44,6 +46,8 @@ class Results:
     """Indexed by loss, in the order of the parameters."""
     reported: pd.DataFrame
     stories: pd.DataFrame
+    calibration: pd.DataFrame
+    profile: pd.DataFrame
 
     @property
     def losses(self) -> list[str]:
@@ -59,10 +63,29 @@ class Results:
         """The ranked losses that have a test nll: at least one final run did not diverge."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "test_nll"])]
 
+    def readings(self, loss: str) -> list[str]:
+        """The ways in which a loss's final runs were read: none where all of them diverged."""
+        return list(dict.fromkeys(self.calibration["reading"][self.calibration["loss"] == loss]))
+
+    def own_reading(self, loss: str) -> str:
+        """The reading that a loss's cell was selected by: inverse_link where it has one."""
+        return self.selected[loss]["selected_by"]
+
     def by_story(self, loss: str, column: str) -> pd.DataFrame:
         """A column of stories.csv for a loss's final runs, (seeds, stories)."""
         rows = self.stories[(self.stories["phase"] == "final") & (self.stories["loss"] == loss)]
         return rows.pivot(index="seed", columns="story", values=column)
+
+    def by_bin(self, loss: str, reading: str, by: str, fewest: int = FEWEST) -> pd.DataFrame:
+        """nll of a loss's final runs, nats a token: (bins of position or frequency, seeds).
+
+        Indexed by the bins' lower ends, without those of too few tokens in all runs together.
+        """
+        p = self.profile
+        rows = p[(p["loss"] == loss) & (p["reading"] == reading) & (p["by"] == by)]
+        rows = rows[rows.groupby("low")["tokens"].transform("sum") >= fewest]
+        rows = rows.assign(nll=rows["nll"] / rows["tokens"])
+        return rows.pivot(index="low", columns="seed", values="nll")
 
     def by_seed(self, loss: str) -> pd.DataFrame:
         """A loss's final runs on test, indexed by seed: nll (nats a token) and accuracy."""
@@ -98,11 +121,13 @@ def read(folder: str | Path) -> Results:
     return Results(
         study=study,
         corpus=storage.read_sealed(folder / "corpus.json"),
-        selected=storage.read_sealed(folder / "selected.json"),
+        selected=storage.read_sealed(folder / "selected.json")["losses"],
         samples=json.loads(storage.read_bytes(folder / "samples.json")),
         sweep=table("sweep"),
         history=table("history"),
         metrics=table("metrics").set_index("loss"),
         reported=table("reported"),
         stories=table("stories"),
+        calibration=table("calibration"),
+        profile=table("profile"),
     )

@@ -16,11 +16,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import safetensors.torch
 import torch
 
-from squentropy import evaluation, provenance, records, sampling, storage
+from squentropy import evaluation, measures, provenance, records, sampling, storage
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
@@ -135,7 +134,11 @@ def load_model(folder: str | Path, device: torch.device) -> GPT:
 def evaluate_run(
     study: Study, folder: Path, tokens: TokenFolder, sizes: list[int], split: str
 ) -> dict:
-    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8."""
+    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8.
+
+    The file holds what `measures.measure_split` measures, with the temperature fitted on
+    validation, and the seed study's estimate; of a diverged run, its status alone.
+    """
     run = records.read_run(folder)
     records.check_study(run, folder, study)
     records.check_tokens(run, folder, tokens)
@@ -145,10 +148,6 @@ def evaluate_run(
         cell, params = Cell(**run["cell"]), study.evaluate
         model = load_model(folder, pick_device(study.train.device))
         data = tokens.split(split)
-        link = INVERSE_LINKS.get(cell.loss)
-        result = evaluation.score_split(
-            model, data, tokens.end_of_text, batch_tokens=params.batch_tokens, link=link
-        )
         estimate = evaluation.random_batch_estimate(
             model,
             data,
@@ -158,23 +157,21 @@ def evaluate_run(
             seed=cell.seed,
         )
         scores["seed_estimate"] = {"nll": estimate[0], "loss": estimate[1]}
-        scores["calibration"] = result.calibration()
-        linked = result.link_nll
-        scores["stories"] = {
-            "tokens": result.tokens.tolist(),
-            "bytes": sizes,
-            "nll": _rounded(result.by_story(result.nll)),
-            "correct": result.by_story(result.correct).astype(int).tolist(),
-            "top5": result.by_story(result.top5).astype(int).tolist(),
-            "link_nll": None if linked is None else _rounded(result.by_story(linked)),
-        }
+        scores["temperature"] = measures.fit_on(
+            model, tokens.split("validation"), tokens.end_of_text, batch_tokens=params.batch_tokens
+        )
+        scores |= measures.measure_split(
+            model,
+            data,
+            tokens.end_of_text,
+            measures.per_million(tokens.split("train"), tokens.vocab_size),
+            temperature=scores["temperature"],
+            link=INVERSE_LINKS.get(cell.loss),
+            batch_tokens=params.batch_tokens,
+        )
+        scores["stories"]["bytes"] = sizes
     storage.write_sealed(folder / f"{split}.json", scores)
     return scores
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    """Six decimals, 1e-6 nats a story: well below float32's own error."""
-    return np.round(values, 6).tolist()
 
 
 def sample_run(

@@ -9,7 +9,7 @@ from pathlib import Path
 from squentropy import records
 from squentropy.errors import SquentropyError
 from squentropy.params import Cell, Study
-from squentropy.tables import selected_hyperparameters
+from squentropy.selection import selected_hyperparameters
 from squentropy.tokens import TokenFolder
 
 

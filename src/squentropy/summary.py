@@ -78,6 +78,6 @@ def with_results(readme: str, results: Path, report: Path) -> str:
         "Nats a token on whole test stories, with 95 % intervals over stories and seeds; "
         "p after Holm's correction. The outputs of the pure squared losses are no logits: read by "
         "the inverse link, which recovers the probabilities they estimate, their nll is in the "
-        "last column."
+        "last column; they are tuned by it on validation."
     )
     return f"{before}{start}{first}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"

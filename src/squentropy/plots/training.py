@@ -68,19 +68,30 @@ def learning_curves(r: Results) -> Figure:
 
 
 def grid(r: Results) -> Figure:
-    """Validation perplexity of every cell: a panel a loss, learning rate by dropout and layers."""
+    """Validation perplexity of every cell: a panel a loss, learning rate by dropout and layers.
+
+    Of the reading by which a loss was selected.
+    """
     sweep = r.study.sweep
     columns = [(dropout, layers) for dropout in sweep.dropout for layers in sweep.n_layer]
     height = len(r.losses) * (0.3 * len(sweep.lr) + 0.28) + 0.95
     fig = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = fig.subplots(len(r.losses), 1, sharex=True, squeeze=False)[:, 0]
-    values = r.sweep["validation_nll"].replace(math.inf, math.nan).dropna()
-    span = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    linked = [loss for loss in r.losses if r.own_reading(loss) == "inverse_link"]
+    shown = r.sweep["validation_nll"].where(
+        ~r.sweep["loss"].isin(linked), r.sweep["validation_link_nll"]
+    )
+    values = shown.replace(math.inf, math.nan).dropna()
+    uniform = math.log(r.corpus["vocab_size"])  # what is worse than knowing nothing looks alike
+    span = (values.min(), min(values.max(), uniform)) if len(values) else (0.0, 1.0)
     cells = {
-        (row.loss, row.lr, row.dropout, row.n_layer): row for row in r.sweep.itertuples(index=False)
+        (row.loss, row.lr, row.dropout, row.n_layer): row
+        for row in r.sweep.assign(nll=shown).itertuples(index=False)
     }
     for ax, loss in zip(axes, r.losses, strict=True):
         ax.set_title(label(loss), color=look(loss, r.losses)[0], fontweight="bold", pad=4)
+        if loss in linked:
+            ax.set_title("read by the inverse link", loc="right", color=SOFT, fontsize=8, pad=4)
         ax.grid(visible=False)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
@@ -111,17 +122,17 @@ def _cell(ax, x: int, y: int, row, span: tuple[float, float]) -> None:
     """One cell of the grid, coloured by its place within the span of nll of the whole grid."""
     low, high = span
     square = {"xy": (x - 0.48, y - 0.46), "width": 0.96, "height": 0.92}
-    if row is None or pd.isna(row.validation_nll):
+    if row is None or pd.isna(row.nll):
         diverged = row is not None and row.status == "diverged"
         ax.add_patch(Rectangle(**square, fc="#f4f4f4", ec="none", hatch="////"))
         text, ink, size = ("diverged" if diverged else "–"), SOFT, 6.5
     else:
-        share = (high - row.validation_nll) / (high - low) if high > low else 1.0
+        share = (high - row.nll) / (high - low) if high > low else 1.0
         colour = matplotlib.colormaps["Blues"](0.08 + 0.82 * float(np.clip(share, 0, 1)))
         ax.add_patch(Rectangle(**square, fc=colour, ec="none"))
-        text, size = number(row.validation_ppl), 8
+        text, size = number(math.exp(min(row.nll, 700))), 8
         ink = "white" if share > 0.55 else INK
     box = {"fc": "#f4f4f4", "ec": "none", "pad": 1} if text == "diverged" else None
     ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=size, bbox=box)
-    if row is not None and row.selected and pd.notna(row.validation_nll):
+    if row is not None and row.selected and pd.notna(row.nll):
         ax.add_patch(Rectangle(**square, fill=False, ec="#D55E00", lw=2.2, zorder=3))

@@ -5,9 +5,23 @@ escaped: it is shown, never interpreted. Sentences follow the numbers; none is w
 """
 
 from squentropy.sections.answer import answer
+from squentropy.sections.calibration import (
+    calibration_sentence,
+    calibration_table,
+    frequency_sentence,
+    position_sentence,
+    profile_figure,
+    reliability_figure,
+)
 from squentropy.sections.closing import commands, limits, parameters
 from squentropy.sections.floors import floor_table
-from squentropy.sections.grid import grid_figure, grid_sentence, selected_table
+from squentropy.sections.grid import (
+    equal_sentence,
+    equal_table,
+    grid_figure,
+    grid_sentence,
+    selected_table,
+)
 from squentropy.sections.method import (
     corpus_sentence,
     corpus_table,
@@ -22,6 +36,7 @@ from squentropy.sections.outcome import (
     difference_figure,
     difference_table,
     final_table,
+    floor_sentence,
     link_sentence,
     perplexity_figure,
 )
@@ -31,6 +46,8 @@ from squentropy.sections.stories import stories
 __all__ = [
     "accuracy_figure",
     "answer",
+    "calibration_sentence",
+    "calibration_table",
     "commands",
     "convergence",
     "corpus_sentence",
@@ -38,8 +55,12 @@ __all__ = [
     "curves_figure",
     "difference_figure",
     "difference_table",
+    "equal_sentence",
+    "equal_table",
     "final_table",
+    "floor_sentence",
     "floor_table",
+    "frequency_sentence",
     "grid_figure",
     "grid_sentence",
     "implied_table",
@@ -50,6 +71,9 @@ __all__ = [
     "model_sentence",
     "parameters",
     "perplexity_figure",
+    "position_sentence",
+    "profile_figure",
+    "reliability_figure",
     "reported_table",
     "seed_estimate_table",
     "selected_table",

@@ -1,7 +1,5 @@
 """Limits, and how to make the study again."""
 
-import pandas as pd
-
 from squentropy.markup import Html, escape, integer, upper
 from squentropy.results import Results
 from squentropy.sections.pieces import about_seeds, names
@@ -16,11 +14,11 @@ def limits(r: Results) -> Html:
         f"Hyperparameters were chosen after {integer(s.sweep.max_iters)} iterations with one seed "
         "a cell; a longer sweep may choose otherwise.",
     ]
-    linked = [x for x in r.scored if pd.notna(r.metrics.at[x, "inverse_link_nll"])]
+    linked = [x for x in r.scored if r.own_reading(x) == "inverse_link"]
     if linked:
         points.append(
-            f"The cells of {names(linked)} were selected under softmax as well, which hardly "
-            "tells them apart; read by the inverse link, another cell may be better."
+            f"The cells of {names(linked)} were selected by the inverse link, since softmax hardly "
+            "tells them apart. Where they are compared under softmax, another cell may be better."
         )
     if r.corpus["source"] == "grammar":
         points.append(

@@ -1,8 +1,24 @@
 """The grid, and what was selected."""
 
+import math
 from pathlib import Path
 
-from squentropy.markup import DASH, Html, integer, listed, number, paragraphs, plain, table
+import pandas as pd
+
+from squentropy.markup import (
+    DASH,
+    Html,
+    count,
+    integer,
+    listed,
+    nats,
+    number,
+    paragraphs,
+    plain,
+    signed,
+    table,
+)
+from squentropy.params import BASELINE
 from squentropy.results import Results
 from squentropy.sections.figure import figure
 from squentropy.sections.pieces import loss_name, names, ppl
@@ -14,17 +30,63 @@ def selected_table(r: Results) -> Html:
     rows = []
     for loss in r.losses:
         chosen = r.selected[loss]
-        gone, nll = chosen["diverged"], chosen["validation_nll"]
+        gone, nll = chosen["diverged"], chosen[_nll_column(r, loss)]
         at = {key: plain(chosen[key]) for key in ("lr", "dropout", "n_layer")}
         at = {key: f"{text} ←" if key in chosen["edge"] else text for key, text in at.items()}
         if gone == cells:
             at = dict.fromkeys(at, DASH)
-        rows.append([
-            loss_name(loss), *at.values(), DASH if nll is None else number(ppl(nll)),
-            f"{gone} of {cells}",
-        ])  # fmt: skip
-    head = ["loss", "learning rate", "dropout", "layers", "validation perplexity", "diverged cells"]
-    return table(head, rows)
+        perplexity = DASH if nll is None else number(ppl(nll))
+        rows.append(
+            [loss_name(loss), *at.values(), _reading(r, loss), perplexity, f"{gone} of {cells}"]
+        )
+    head = ["loss", "learning rate", "dropout", "layers", "selected by", "validation perplexity"]
+    return table([*head, "diverged cells"], rows)
+
+
+def _nll_column(r: Results, loss: str) -> str:
+    """The validation nll by which a loss's cell was selected."""
+    linked = r.own_reading(loss) == "inverse_link"
+    return "validation_link_nll" if linked else "validation_nll"
+
+
+def _reading(r: Results, loss: str) -> str:
+    return r.own_reading(loss).replace("_", " ")
+
+
+def equal_table(r: Results) -> Html:
+    """Every loss at cross entropy's selected cell of the grid; empty without two to compare."""
+    nll = _at_baselines_cell(r)
+    if BASELINE not in nll or len(nll) < 2:
+        return Html()
+    rows = [
+        [loss_name(loss), _reading(r, loss), nats(nll.get(loss)),
+         DASH if loss == BASELINE else signed(nll.get(loss, math.nan) - nll[BASELINE])]
+        for loss in r.losses
+    ]  # fmt: skip
+    return table(["loss", "read by", "validation nll", "minus cross entropy’s"], rows, text=2)
+
+
+def equal_sentence(r: Results) -> Html:
+    """What becomes of the comparison where every loss has cross entropy's hyperparameters."""
+    nll = _at_baselines_cell(r)
+    if BASELINE not in nll or len(nll) < 2:
+        return paragraphs("Without cross entropy and another loss there is nothing to compare.")
+    chosen = r.selected[BASELINE]
+    below = [loss for loss in nll if nll[loss] < nll[BASELINE]]
+    return paragraphs(
+        f"At cross entropy’s own cell (learning rate {plain(chosen['lr'])}, dropout "
+        f"{plain(chosen['dropout'])}, {count(chosen['n_layer'], 'layer')}), after "
+        f"{integer(r.study.sweep.max_iters)} iterations with one seed and so without an interval, "
+        + (f"{names(below)} did better than it." if below else "no other loss did better.")
+    )
+
+
+def _at_baselines_cell(r: Results) -> dict[str, float]:
+    """{loss: validation nll, nats a token} at cross entropy's cell, without what diverged."""
+    chosen = r.sweep[(r.sweep["loss"] == BASELINE) & r.sweep["selected"]]
+    rows = r.sweep.merge(chosen[["lr", "dropout", "n_layer"]])
+    nll = {row["loss"]: row[_nll_column(r, row["loss"])] for _, row in rows.iterrows()}
+    return {loss: value for loss, value in nll.items() if pd.notna(value)}
 
 
 def grid_sentence(r: Results) -> Html:
@@ -63,5 +125,6 @@ def grid_figure(r: Results, folder: str | Path) -> Html:
         folder,
         "grid",
         "Heat maps: validation perplexity of every cell of the grid, a panel a loss",
-        f"The grid after {integer(r.study.sweep.max_iters)} iterations a cell.",
+        f"The grid after {integer(r.study.sweep.max_iters)} iterations a cell, each loss read as "
+        "it was selected.",
     )

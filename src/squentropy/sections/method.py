@@ -18,7 +18,7 @@ from squentropy.markup import (
     table,
 )
 from squentropy.results import Results
-from squentropy.sections.pieces import loss_name, percent
+from squentropy.sections.pieces import loss_name, names, percent
 
 _F2 = "<i>f</i><sub>j</sub><sup>2</sup>"
 _WRONG = f"Σ<sub>j≠y</sub> {_F2}"
@@ -135,9 +135,14 @@ def judging(r: Results) -> Html:
     return paragraphs(
         f"Each of the {len(r.losses)} losses had the same grid of {cells} cells ({grid}), the same "
         "budget, and at a seed the same initial weights and batches. The cell of lowest validation "
-        f"nll was taken and trained anew with {count(len(s.final.seeds), 'seed')}. The "
-        f"{test} test stories were read once, at the end.",
+        f"nll{_by_link(r)} was taken and trained anew with {count(len(s.final.seeds), 'seed')}. "
+        f"The {test} test stories were read once, at the end.",
         f"Intervals hold {percent(r)}. Stories are resampled {integer(s.evaluate.bootstrap)} "
         "times, jointly for all seeds; seeds are too few to resample and enter with Student’s "
         "t. Test p-values are two-sided and corrected by Holm’s rule.",
     )
+
+
+def _by_link(r: Results) -> str:
+    linked = [loss for loss in r.losses if r.own_reading(loss) == "inverse_link"]
+    return f" (of {names(linked)} that of the inverse link)" if linked else ""

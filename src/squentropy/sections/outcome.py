@@ -63,6 +63,24 @@ def difference_table(r: Results) -> Html:
     return table(head, rows)
 
 
+def floor_sentence(r: Results) -> Html:
+    """That no model is below the source's entropy, or which one is."""
+    excess = r.metrics["excess"].dropna()
+    if not len(excess):
+        return Html()
+    below = [x for x in excess.index if r.metrics.at[x, "excess_high"] < 0]
+    if below:
+        return paragraphs(
+            f"<strong>{names(below)}: below the source’s entropy beyond chance, which no model can "
+            "be. The scores or the corpus must be wrong.</strong>"
+        )
+    least = excess.idxmin()
+    return paragraphs(
+        "No loss is below the source’s entropy. The nearest is "
+        f"{loss_name(least)}, with {interval(r.metrics.loc[least], 'excess', signed)} nats a token."
+    )
+
+
 def link_sentence(r: Results) -> Html:
     """What the inverse link makes of the outputs of the pure squared losses."""
     losses = [x for x in r.scored if pd.notna(r.metrics.at[x, "inverse_link_nll"])]
