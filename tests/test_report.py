@@ -1,5 +1,6 @@
 """The report: one page from the results alone, that says what they say and runs nothing."""
 
+import collections
 import html.parser
 import json
 import re
@@ -73,11 +74,13 @@ def test_the_same_results_elsewhere_give_the_same_bytes(rendered, tmp_path):
 
 def test_the_page_loads_nothing(page):
     tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
     assert all(value.startswith("data:image/svg+xml;base64,") for value in page.values("src"))
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     policy = next(a["content"] for _, a in page.tags if a.get("http-equiv"))
-    assert policy.startswith("default-src 'none'")
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not page.values("style")  # which the policy would drop
 
 
 def test_the_page_is_below_five_megabytes(rendered):
@@ -250,7 +253,7 @@ def test_edges_and_diverged_cells_are_said(tmp_path):
 
 def test_a_diverged_loss_stays_in_the_tables(tmp_path):
     r = results.read(small(tmp_path / "results", diverged=("mse",)))
-    assert "MSE</td><td class=n>diverged" in sections.final_table(r)
+    assert "MSE</th><td class=n>diverged" in sections.final_table(r)
     assert "Every cell of MSE diverged" in sections.grid_sentence(r)
 
 
@@ -268,11 +271,35 @@ def test_a_loss_without_a_formula_shows_its_docstring(tmp_path, monkeypatch):
     assert "-log p_y + 1/(C-1) sum" in sections.losses_table(r)
 
 
-def test_more_prompts_than_are_shown_are_counted(tmp_path):
-    r = results.read(small(tmp_path / "results"))
-    text = sections.stories(r, prompts=2)
-    assert text.count("<h3>") == 2
-    assert "1 more prompt is in the file" in text
+def test_the_page_holds_as_many_stories_as_there_is_room_for(tmp_path, monkeypatch):
+    folder = small(tmp_path / "results")
+    samples = json.loads((folder / "samples.json").read_bytes())
+    numbered = [s | {"number": n} for s in samples for n in range(1000)]
+    (folder / "samples.json").write_text(json.dumps(numbered))
+    text = sections.stories(results.read(folder))
+    assert len(text) < 2.2e6
+    held = json.loads(text.split('id="told">')[1].split("</script>")[0])
+    assert f"The first {len(held):,}".replace(",", "\u202f") in text
+    last = max(story["number"] for story in held)
+    of_each = collections.Counter((story["prompt"], story["loss"]) for story in held)
+    assert len(of_each) == len(samples)
+    assert set(of_each.values()) <= {last, last + 1}
+
+
+def test_a_story_without_end_is_cut_and_said_to_be(tmp_path):
+    r = results.read(small(tmp_path / "results", text="a" * 1_000_000))
+    text = sections.stories(r)
+    assert len(text) < 200_000
+    assert "the first 5\u202f000 characters" in text
+
+
+def test_one_story_alone_has_nothing_to_choose(tmp_path):
+    folder = small(tmp_path / "results")
+    samples = json.loads((folder / "samples.json").read_bytes())
+    (folder / "samples.json").write_text(json.dumps(samples[:1]))
+    text = sections.stories(results.read(folder))
+    assert "<select" not in text
+    assert text.count("<article") == 1
 
 
 def test_results_without_a_loss_of_the_study_are_refused(tmp_path):

@@ -6,6 +6,8 @@ Runs notebooks/report.ipynb by papermill and sets it by nbconvert with report.ht
 loads nothing from anywhere, and is the same bytes from the same results.
 """
 
+import base64
+import hashlib
 import os
 import re
 import sys
@@ -58,6 +60,7 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
         template_file=str(HERE / "report.html.j2"),
         extra_template_paths=[str(HERE)],
     )
+    exporter.register_filter("without_anchor_links", without_anchor_links)
     headings = [
         line.removeprefix("## ").strip()
         for cell in notebook.cells
@@ -67,7 +70,14 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
     ]
     contents = [(anchor(heading), heading) for heading in headings]
     css = (HERE / "report.css").read_text(encoding="utf-8")
-    resources = {"study": study, "contents": contents, "css": css}
+    script = (HERE / "report.js").read_text(encoding="utf-8")
+    resources = {
+        "study": study,
+        "contents": contents,
+        "css": css,
+        "script": script,
+        "policy": policy(css, script),
+    }
     body, _ = exporter.from_notebook_node(notebook, resources=resources)
     return body
 
@@ -75,6 +85,24 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
 def anchor(heading: str) -> str:
     """The id that nbconvert gives a heading."""
     return re.sub(r"\s", "-", heading)
+
+
+def without_anchor_links(text: str) -> str:
+    """Headings whose name is their text alone; nbconvert gives none an id without such a link."""
+    return re.sub('<a class="anchor-link".*?</a>', "", text)
+
+
+def policy(css: str, script: str) -> str:
+    """The content security policy: this style, this script, images inside the page; no more."""
+
+    def source(text: str) -> str:
+        digest = hashlib.sha256(text.encode("utf-8")).digest()
+        return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {source(css)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 @contextmanager

@@ -36,6 +36,7 @@ rule page:
         "notebooks/report.ipynb",
         "src/squentropy/report.html.j2",
         "src/squentropy/report.css",
+        "src/squentropy/report.js",
     output:
         f"{REPORT}/index.html",
     log:

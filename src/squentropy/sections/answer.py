@@ -53,7 +53,7 @@ def _verdict(r: Results) -> str:
         )
     else:
         verdict = "Not shown either way: none can be told from cross entropy."
-    return f"<strong>Does a squared loss belong in a language model? {verdict}</strong>"
+    return f"<strong>{verdict}</strong>"
 
 
 def _better_by_link(r: Results) -> list[str]:

@@ -24,7 +24,7 @@ def selected_table(r: Results) -> Html:
             f"{gone} of {cells}",
         ])  # fmt: skip
     head = ["loss", "learning rate", "dropout", "layers", "validation perplexity", "diverged cells"]
-    return table(head, rows)
+    return table(head, rows, caption="The cell of lowest validation nll of each loss.")
 
 
 def grid_sentence(r: Results) -> Html:
