@@ -13,7 +13,12 @@ rule draw:
     output:
         [
             (
-                report(path, caption=f"../report/{Path(path).stem}.rst", category="Figures")
+                report(
+                    path,
+                    caption=f"../report/{Path(path).stem}.rst",
+                    category="Figures",
+                    labels={"figure": Path(path).stem.replace("_", " ")},
+                )
                 if path.endswith(".svg")
                 else path
             )
@@ -38,7 +43,12 @@ rule page:
         "src/squentropy/report.css",
         "src/squentropy/report.js",
     output:
-        f"{REPORT}/index.html",
+        report(
+            f"{REPORT}/index.html",
+            caption="../report/page.rst",
+            category="The study",
+            labels={"page": "the report"},
+        ),
     log:
         f"{LOGS}/page.log",
     params:
