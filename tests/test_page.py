@@ -196,6 +196,16 @@ def test_without_scripts_the_page_is_whole(visit):
     assert page.get_by_role("button").count() == 0
 
 
+def test_on_paper_the_page_is_light_and_shows_what_a_screen_folds(visit):
+    page = visit(color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.locator("body").evaluate("e => getComputedStyle(e).color") == "rgb(0, 0, 0)"
+    assert not page.locator("nav").is_visible()
+    assert not page.locator(".browser").is_visible()
+    assert page.locator("article.story:visible").count() == len(LOSSES) * len(PROMPTS)
+    assert page.locator("details pre", has_text="sweep:").is_visible()
+
+
 # --- tables ------------------------------------------------------------------------------------
 
 

@@ -293,6 +293,19 @@ def test_a_story_without_end_is_cut_and_said_to_be(tmp_path):
     assert "the first 5\u202f000 characters" in text
 
 
+def test_a_story_is_chosen_by_whatever_varies(tmp_path):
+    folder = small(tmp_path / "results")
+    samples = json.loads((folder / "samples.json").read_bytes())
+    assert re.findall('select name="(.*?)"', sections.stories(results.read(folder))) == [
+        "prompt", *["loss"] * 2
+    ]  # fmt: skip
+    varied = [s | {"reading": way, "number": n} for s in samples for way in "ab" for n in (0, 1)]
+    (folder / "samples.json").write_text(json.dumps(varied))
+    assert re.findall('select name="(.*?)"', sections.stories(results.read(folder))) == [
+        "prompt", *["loss", "reading", "number"] * 2
+    ]  # fmt: skip
+
+
 def test_one_story_alone_has_nothing_to_choose(tmp_path):
     folder = small(tmp_path / "results")
     samples = json.loads((folder / "samples.json").read_bytes())

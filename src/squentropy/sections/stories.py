@@ -34,23 +34,22 @@ def stories(r: Results, prompts: int = 3) -> Html:
 
 def _record(sample: dict) -> dict:
     """What the page says of a story, as text that hides nothing."""
-    text, note = (
-        visible(sample["text"]),
-        "ended by itself" if sample["ended"] else "cut at the limit",
-    )
+    text = visible(sample["text"])
+    end = "ended by itself" if sample["ended"] else "cut at the limit"
     if len(text) > LONGEST:
-        text, note = f"{text[:LONGEST]} …", f"the first {integer(LONGEST)} characters"
+        text, end = f"{text[:LONGEST]} …", f"the first {integer(LONGEST)} characters"
     heat = f"temperature {sample['temperature']:g}" if sample["temperature"] else "greedy"
-    reported = "" if sample["phase"] == "final" else f", as {sample['phase']}"
+    reading = sample.get("reading")
+    note = [f"seed {sample['seed']}", heat, f"{sample['tokens']} tokens", end]
     return {
         "prompt": visible(sample["prompt"]),
-        "loss": visible(label(sample["loss"]) + reported),
-        "reading": visible(sample.get("reading") or DASH),
+        "loss": label(sample["loss"]) + ("" if sample["phase"] == "final" else ", as reported"),
+        "reading": reading or DASH,
         "temperature": sample["temperature"],
         "seed": sample["seed"],
         "number": sample.get("number", 0),
         "text": text,
-        "note": f"seed {sample['seed']}, {heat}, {sample['tokens']} tokens, {note}",
+        "note": ", ".join([f"read by {reading}", *note] if reading else note),
     }
 
 
