@@ -47,7 +47,7 @@ def table(
     what = re.sub("<[^>]*>", "", caption or f"Table: {', '.join(head)}").replace('"', "&quot;")
     return Html(
         f'<div class="table" role="group" aria-label="{what}" tabindex="0"><table>'
-        + (f"<caption>{caption}</caption>" if caption else "")
+        + (f"<caption><span>{caption}</span></caption>" if caption else "")
         + f"<thead><tr>{columns}</tr></thead><tbody>{''.join(map(row, rows))}</tbody></table></div>"
     )
 
