@@ -1,6 +1,7 @@
 """The report: one page from the results alone, that says what they say and runs nothing."""
 
 import collections
+import hashlib
 import html.parser
 import json
 import re
@@ -112,6 +113,12 @@ def test_every_image_says_in_words_what_it_shows(page):
     images = [attrs for tag, attrs in page.tags if tag == "img"]
     assert len(images) == len(figures.NAMES)
     assert all(len(image["alt"]) > 30 for image in images)
+
+
+def test_the_page_names_the_files_it_is_made_of(rendered, page):
+    for path in (rendered / "results").glob("*.csv"):
+        assert path.name in page.text
+        assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in page.text
 
 
 def test_no_code_is_shown(page):

@@ -5,7 +5,7 @@ escaped: it is shown, never interpreted. Sentences follow the numbers; none is w
 """
 
 from squentropy.sections.answer import answer
-from squentropy.sections.closing import commands, limits, parameters
+from squentropy.sections.closing import commands, limits, parameters, provenance
 from squentropy.sections.floors import floor_table
 from squentropy.sections.grid import grid_figure, grid_sentence, selected_table
 from squentropy.sections.method import (
@@ -50,6 +50,7 @@ __all__ = [
     "model_sentence",
     "parameters",
     "perplexity_figure",
+    "provenance",
     "reported_table",
     "seed_estimate_table",
     "selected_table",
