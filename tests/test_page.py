@@ -96,7 +96,7 @@ def browser():
 
 
 @pytest.fixture
-def visit(study, browser):
+def visit(browser, study):
     """visit(width, …) -> the page; the page may ask for nothing and complain of nothing."""
     uri = (study / "index.html").as_uri()
     asked, said, contexts = [], [], []
