@@ -2,7 +2,8 @@
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
-# make test-faults                      those of them that kill processes
+# make test-faults                      those of them that kill processes, damage files, fill disks
+# make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
 # make lint                             formatting and lint checks
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test test-slow test-faults lint readme lock clean
+.PHONY: study test test-slow test-faults lint pdf readme lock clean
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -41,7 +42,10 @@ test-slow: $(VENV)/.installed-test
 	pytest -m slow
 
 test-faults: $(VENV)/.installed-test
-	pytest -m slow tests/test_faults.py
+	pytest -m slow tests/test_faults.py tests/test_damage.py
+
+pdf: $(VENV)/.installed
+	squentropy pdf report/grammar/index.html report/grammar/report.pdf
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

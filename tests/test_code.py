@@ -96,7 +96,7 @@ def test_dvc_judges_by_the_modules_that_the_workflow_judges_by():
     modules = {
         "sweep": (*code.TRAINING, *code.SELECTION),
         "final": (*code.TRAINING, *code.EVALUATION, *code.SAMPLING, *code.TABLES),
-        "report": (*code.FIGURES, *code.REPORT),
+        "report": (*code.FIGURES, *code.REPORT, "report.html.j2", "report.css", "report.js"),
     }
     for stage, expected in modules.items():
         named = {d for d in stages[stage]["deps"] if d.startswith("src/")}

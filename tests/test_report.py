@@ -1,8 +1,12 @@
 """The report: one page from the results alone, that says what they say and runs nothing."""
 
+import collections
+import hashlib
 import html.parser
+import json
 import re
 import shutil
+from dataclasses import replace
 
 import fake_results
 import nbformat
@@ -73,11 +77,13 @@ def test_the_same_results_elsewhere_give_the_same_bytes(rendered, tmp_path):
 
 def test_the_page_loads_nothing(page):
     tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
     assert all(value.startswith("data:image/svg+xml;base64,") for value in page.values("src"))
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     policy = next(a["content"] for _, a in page.tags if a.get("http-equiv"))
-    assert policy.startswith("default-src 'none'")
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not page.values("style")  # which the policy would drop
 
 
 def test_the_page_is_below_five_megabytes(rendered):
@@ -109,6 +115,12 @@ def test_every_image_says_in_words_what_it_shows(page):
     images = [attrs for tag, attrs in page.tags if tag == "img"]
     assert len(images) == len(figures.NAMES)
     assert all(len(image["alt"]) > 30 for image in images)
+
+
+def test_the_page_names_the_files_it_is_made_of(rendered, page):
+    for path in (rendered / "results").glob("*.csv"):
+        assert path.name in page.text
+        assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in page.text
 
 
 def test_no_code_is_shown(page):
@@ -297,7 +309,7 @@ def test_losses_are_compared_at_cross_entropys_own_cell(tmp_path):
     assert "+0.300" in text
     assert "squentropy did better than it" in sections.equal_sentence(r)
     r.sweep.loc[linked, ["validation_nll", "validation_link_nll"]] = np.nan
-    assert "<td>MSE</td><td>inverse link</td><td class=n>–</td><td class=n>–" in (
+    assert "<th scope=row>MSE</th><td>inverse link</td><td class=n>–</td><td class=n>–" in (
         sections.equal_table(r)
     )
 
@@ -311,7 +323,7 @@ def test_a_loss_below_the_sources_entropy_is_called_out(tmp_path):
 
 def test_a_diverged_loss_stays_in_the_tables(tmp_path):
     r = results.read(small(tmp_path / "results", diverged=("mse",)))
-    assert "MSE</td><td class=n>diverged" in sections.final_table(r)
+    assert "MSE</th><td class=n>diverged" in sections.final_table(r)
     assert "Every cell of MSE diverged" in sections.grid_sentence(r)
 
 
@@ -329,11 +341,43 @@ def test_a_loss_without_a_formula_shows_its_docstring(tmp_path, monkeypatch):
     assert "-log p_y + 1/(C-1) sum" in sections.losses_table(r)
 
 
-def test_more_prompts_than_are_shown_are_counted(tmp_path):
+def test_the_page_holds_as_many_stories_as_there_is_room_for(tmp_path, monkeypatch):
     r = results.read(small(tmp_path / "results"))
-    text = sections.stories(r, prompts=2)
-    assert text.count("<h3>") == 2
-    assert "1 more prompt is in the file" in text
+    numbered = [s | {"number": n} for s in r.samples for n in range(1000)]
+    text = sections.stories(replace(r, samples=numbered))
+    assert len(text) < 2.2e6
+    held = json.loads(text.split('id="told">')[1].split("</script>")[0])
+    assert f"The first {len(held):,}".replace(",", "\u202f") in text
+    last = max(story["number"] for story in held)
+    of_each = collections.Counter((story["prompt"], story["loss"]) for story in held)
+    assert len(of_each) == len(r.samples)
+    assert set(of_each.values()) <= {last, last + 1}
+
+
+def test_a_story_without_end_is_cut_and_said_to_be(tmp_path):
+    r = results.read(small(tmp_path / "results", text="a" * 1_000_000))
+    text = sections.stories(r)
+    assert len(text) < 200_000
+    assert "the first 5\u202f000 characters" in text
+
+
+def test_a_story_is_chosen_by_whatever_varies(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    assert re.findall('select name="(.*?)"', sections.stories(r)) == [
+        "prompt", *["loss"] * 2
+    ]  # fmt: skip
+    varied = [s | {"reading": way, "number": n} for s in r.samples for way in "ab" for n in (0, 1)]
+    r = replace(r, samples=varied)
+    assert re.findall('select name="(.*?)"', sections.stories(r)) == [
+        "prompt", *["loss", "reading", "number"] * 2
+    ]  # fmt: skip
+
+
+def test_one_story_alone_has_nothing_to_choose(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.stories(replace(r, samples=r.samples[:1]))
+    assert "<select" not in text
+    assert text.count("<article") == 1
 
 
 def test_results_of_other_parameters_are_refused(tmp_path):

@@ -57,6 +57,19 @@ def test_figures_come_back_without_training(project, smoke):
     assert contents(figures) == before
 
 
+def test_snakemakes_own_report_holds_the_page_and_every_figure_with_its_caption(
+    project, tmp_path, smoke
+):
+    smoke(project, "--report", str(tmp_path / "report.html"))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for category in ("Figures", "The study"):
+        assert f'"{category}"' in text
+    for path in (project / "report/smoke").glob("**/*.svg"):
+        caption = (project / f"workflow/report/{path.stem}.rst").read_text(encoding="utf-8")
+        assert path.name in text
+        assert caption.split(".")[0].split("\n")[0] in text
+
+
 def test_a_new_value_in_the_grid_trains_the_new_cells_alone(project, tmp_path, smoke):
     folder = tmp_path / "project"
     shutil.copytree(project, folder)

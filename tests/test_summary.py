@@ -1,15 +1,20 @@
 """The final table as text, and the README that shows it."""
 
+import re
 from pathlib import Path
 
 import pytest
 from fake_results import write
 
 from squentropy.errors import SquentropyError
+from squentropy.figures import draw
+from squentropy.results import read
+from squentropy.sections.answer import verdict
 from squentropy.summary import metrics_table, with_results
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+RESULTS = ROOT / "results" / "grammar"
 
 
 def test_every_loss_has_a_row_and_every_row_as_many_cells(tmp_path):
@@ -44,8 +49,18 @@ def test_a_readme_without_its_marks_is_refused(tmp_path):
 
 
 def test_the_readme_shows_the_committed_results():
-    results = ROOT / "results" / "grammar"
-    if not (results / "metrics.csv").is_file():
-        pytest.skip("the default study has not been run here")
     text = README.read_text(encoding="utf-8")
-    assert text == with_results(text, results, Path("report/grammar")), "run `make readme`"
+    assert text == with_results(text, RESULTS, Path("report/grammar")), "run `make readme`"
+
+
+def test_the_figure_of_the_readme_is_drawn_from_the_committed_results(tmp_path):
+    name = re.search(r"!\[.*\]\((.*)\)", README.read_text(encoding="utf-8"))[1]
+    draw(RESULTS, tmp_path)
+    drawn = tmp_path / Path(name).name
+    assert drawn.read_bytes() == (ROOT / name).read_bytes(), "run `squentropy figures`"
+
+
+def test_the_readme_answers_its_question(tmp_path):
+    results = write(tmp_path)
+    text = with_results("<!-- results: x -->\n<!-- end of results -->", results, Path("report"))
+    assert text.splitlines()[2].startswith(f"**{verdict(read(results))}**")

@@ -334,6 +334,18 @@ def report(results: Path, figures: Path, out: Path) -> None:
 
 
 @app.command()
+def pdf(page: Path, out: Path) -> None:
+    """Print PAGE, a report, to the PDF OUT by Chromium, which has to be installed.
+
+    Example: squentropy pdf report/grammar/index.html report/grammar/report.pdf
+    """
+    from squentropy.pdf import print_page
+
+    print_page(page, out)
+    print(out)
+
+
+@app.command()
 def show(results: Path) -> None:
     """Print the final metrics table of RESULTS.
 

@@ -4,14 +4,20 @@ Whatever comes from data goes through `escape`; everything else here takes and g
 """
 
 import html
+import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 
 DASH = "–"
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_ENDS_A_SCRIPT = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 class Html(str):
@@ -21,19 +27,29 @@ class Html(str):
         return self
 
 
-def table(head: list[str], rows: list[list[str]], text: int = 1, last: bool = False) -> Html:
-    """An HTML table of cells that are HTML already; `text` columns, and the last, align left."""
+def table(
+    head: list[str], rows: list[list[str]], text: int = 1, last: bool = False, caption: str = ""
+) -> Html:
+    """An HTML table of cells that are HTML already; `text` columns, and the last, align left.
 
-    def row(cells: list[str], tag: str) -> str:
-        left = [i < text or (last and i == len(cells) - 1) for i in range(len(cells))]
-        return "".join(
-            f"<{tag}{'' if is_left else ' class=n'}>{cell}</{tag}>"
-            for cell, is_left in zip(cells, left, strict=True)
-        )
+    The first cell of a row names it. A table wider than the page scrolls in its own region.
+    """
 
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
-    top = f"<thead><tr>{row(head, 'th')}</tr></thead>"
-    return Html(f'<div class="table"><table>{top}<tbody>{body}</tbody></table></div>')
+    def side(i: int) -> str:
+        return "" if i < text or (last and i == len(head) - 1) else " class=n"
+
+    def row(cells: list[str]) -> str:
+        name, *values = cells
+        shown = (f"<td{side(i)}>{value}</td>" for i, value in enumerate(values, 1))
+        return f"<tr><th scope=row>{name}</th>{''.join(shown)}</tr>"
+
+    columns = "".join(f"<th scope=col{side(i)}>{name}</th>" for i, name in enumerate(head))
+    what = re.sub("<[^>]*>", "", caption or f"Table: {', '.join(head)}").replace('"', "&quot;")
+    return Html(
+        f'<div class="table" role="group" aria-label="{what}" tabindex="0"><table>'
+        + (f"<caption><span>{caption}</span></caption>" if caption else "")
+        + f"<thead><tr>{columns}</tr></thead><tbody>{''.join(map(row, rows))}</tbody></table></div>"
+    )
 
 
 def paragraphs(*texts: str) -> Html:
@@ -45,9 +61,20 @@ def upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def visible(text: str) -> str:
+    """Text as it is, but what could hide or reorder other text is a visible sign."""
+    return _INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n"))
+
+
 def escape(text: str) -> str:
-    """Text as it is, in HTML; what could hide or reorder other text becomes a visible sign."""
-    return html.escape(_INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n")))
+    """Visible text, in HTML."""
+    return html.escape(visible(text))
+
+
+def embedded(value: Any) -> str:
+    """JSON for a <script> of the page: nothing in it can end the script or begin another."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(_ENDS_A_SCRIPT)
 
 
 def interval(row: pd.Series, name: str, style: Callable[[float], str]) -> str:

@@ -2,10 +2,12 @@
 
     squentropy report results/grammar report/grammar/figures report/grammar/index.html
 
-Runs notebooks/report.ipynb by papermill and sets it by nbconvert with report.html.j2. The page
-loads nothing from anywhere, and is the same bytes from the same results.
+Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and
+report.js inside. The page loads nothing from anywhere, and is the same bytes from the same results.
 """
 
+import base64
+import hashlib
 import os
 import re
 import sys
@@ -13,9 +15,10 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import jinja2
 import nbformat
 import papermill
-from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html_mistune
 from papermill.exceptions import PapermillExecutionError
 
 from squentropy import storage
@@ -55,11 +58,11 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
 
 
 def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
-    """The page: Markdown cells and the HTML that code cells show, without the code."""
-    exporter = HTMLExporter(
-        template_file=str(HERE / "report.html.j2"),
-        extra_template_paths=[str(HERE)],
-    )
+    """The page: Markdown cells and the HTML that code cells show, without the code.
+
+    Not by nbconvert's HTMLExporter, which parses the page it has made and writes it anew, without
+    the white space of a story.
+    """
     headings = [
         line.removeprefix("## ").strip()
         for cell in notebook.cells
@@ -67,16 +70,42 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
         for line in cell.source.splitlines()
         if line.startswith("## ")
     ]
-    contents = [(anchor(heading), heading) for heading in headings]
-    css = (HERE / "report.css").read_text(encoding="utf-8")
-    resources = {"study": study, "contents": contents, "css": css}
-    body, _ = exporter.from_notebook_node(notebook, resources=resources)
-    return body
+    css, script = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE))
+    environment.filters["prose"] = prose
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        contents=[(anchor(heading), heading) for heading in headings],
+        cells=notebook.cells,
+        css=css,
+        script=script,
+        policy=policy(css, script),
+    )
+
+
+def prose(markdown: str) -> str:
+    """Markdown as HTML, headings named by their text alone, without a link to themselves."""
+    return re.sub('<a class="anchor-link".*?</a>', "", markdown2html_mistune(markdown))
 
 
 def anchor(heading: str) -> str:
     """The id that nbconvert gives a heading."""
     return re.sub(r"\s", "-", heading)
+
+
+def policy(css: str, script: str) -> str:
+    """The content security policy: this style, this script, images inside the page; no more."""
+
+    def source(text: str) -> str:
+        digest = hashlib.sha256(text.encode("utf-8")).digest()
+        return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {source(css)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import pandas as pd
 
 from squentropy.errors import SquentropyError
 from squentropy.results import read
+from squentropy.sections.answer import verdict
 
 COLUMNS = {
     "loss": "loss",
@@ -63,7 +64,7 @@ START, END = "<!-- results", "<!-- end of results -->"
 
 
 def with_results(readme: str, results: Path, report: Path) -> str:
-    """The README with the main figure and the final table between its two marks.
+    """The README with the verdict, the main figure and the final table between its two marks.
 
     Raises SquentropyError where the marks are missing.
     """
@@ -75,9 +76,11 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     table = metrics_table(results)
     figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
     note = (
-        "Nats a token on whole test stories, with 95 % intervals over stories and seeds; "
-        "p after Holm's correction. The outputs of the pure squared losses are no logits: read by "
+        "nll is the negative log likelihood of whole test stories in nats a token, with 95 % "
+        "intervals over stories and seeds, and perplexity exp of it; less is better. p is after "
+        "Holm's correction. The outputs of the pure squared losses are no logits: read by "
         "the inverse link, which recovers the probabilities they estimate, their nll is in the "
         "last column; they are tuned by it on validation."
     )
-    return f"{before}{start}{first}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"
+    answer = f"**{verdict(read(results))}** That is what the default study says."
+    return f"{before}{start}{first}\n\n{answer}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"

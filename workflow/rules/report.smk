@@ -14,7 +14,12 @@ rule draw:
     output:
         [
             (
-                report(path, caption=f"../report/{Path(path).stem}.rst", category="Figures")
+                report(
+                    path,
+                    caption=f"../report/{Path(path).stem}.rst",
+                    category="Figures",
+                    labels={"figure": Path(path).stem.replace("_", " ")},
+                )
                 if path.endswith(".svg")
                 else path
             )
@@ -37,8 +42,14 @@ rule page:
         "notebooks/report.ipynb",
         "src/squentropy/report.html.j2",
         "src/squentropy/report.css",
+        "src/squentropy/report.js",
     output:
-        f"{REPORT}/index.html",
+        report(
+            f"{REPORT}/index.html",
+            caption="../report/page.rst",
+            category="The study",
+            labels={"page": "the report"},
+        ),
     log:
         f"{LOGS}/page.log",
     params:

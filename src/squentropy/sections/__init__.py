@@ -13,7 +13,7 @@ from squentropy.sections.calibration import (
     profile_figure,
     reliability_figure,
 )
-from squentropy.sections.closing import commands, limits, parameters
+from squentropy.sections.closing import commands, limits, parameters, provenance
 from squentropy.sections.floors import floor_table
 from squentropy.sections.grid import (
     equal_sentence,
@@ -73,6 +73,7 @@ __all__ = [
     "perplexity_figure",
     "position_sentence",
     "profile_figure",
+    "provenance",
     "reliability_figure",
     "reported_table",
     "seed_estimate_table",

@@ -19,7 +19,7 @@ def answer(r: Results) -> Html:
         f"{interval(r.metrics.loc[best], 'test_ppl', number)}, was reached with {loss_name(best)}."
     )
     if compared(r):
-        answered = paragraphs(_verdict(r), lowest, _unlearned(r))
+        answered = paragraphs(f"<strong>{verdict(r)}</strong>", lowest, _unlearned(r))
         return Html(answered + _comparison(r) + paragraphs(about_seeds(r)))
     why = "has no scored run here" if BASELINE in r.losses else "is not part of this study"
     if r.scored == [BASELINE]:
@@ -29,31 +29,29 @@ def answer(r: Results) -> Html:
     return paragraphs(lowest, _unlearned(r), alone, about_seeds(r))
 
 
-def _verdict(r: Results) -> str:
-    """Whether a squared loss belongs, as far as this study can tell."""
+def verdict(r: Results) -> str:
+    """Whether a squared loss belongs in a language model, as far as this study can tell."""
     squared = [loss for loss in compared(r) if loss in SQUARED]
     if not squared:
         return "None of the losses compared here has a squared term."
     better, same, worse = by_verdict(r, squared)
     if better:
-        verdict = f"Yes, here: {names(better)} did better than cross entropy."
-    elif not same and _better_by_link(r):
-        verdict = (
+        return f"Yes, here: {names(better)} did better than cross entropy."
+    if not same and _better_by_link(r):
+        return (
             "Not under softmax: every loss with a squared term did worse than cross entropy, "
             f"beyond chance. Read by the inverse link, {names(_better_by_link(r))} did better."
         )
-    elif not same:
-        verdict = (
+    if not same:
+        return (
             "Not here: every loss with a squared term did worse than cross entropy, beyond chance."
         )
-    elif worse:
-        verdict = (
+    if worse:
+        return (
             f"Nothing here speaks for it: none did better than cross entropy, {names(worse)} did "
             f"worse, and {names(same)} cannot be told from it."
         )
-    else:
-        verdict = "Not shown either way: none can be told from cross entropy."
-    return f"<strong>Does a squared loss belong in a language model? {verdict}</strong>"
+    return "Not shown either way: none can be told from cross entropy."
 
 
 def _better_by_link(r: Results) -> list[str]:

@@ -1,6 +1,9 @@
 """Limits, and how to make the study again."""
 
-from squentropy.markup import Html, escape, integer, upper
+from pathlib import Path
+
+from squentropy import storage
+from squentropy.markup import Html, escape, integer, table, upper
 from squentropy.results import Results
 from squentropy.sections.pieces import about_seeds, names
 
@@ -46,6 +49,16 @@ def commands(r: Results) -> Html:
         f"squentropy report results/{name} report/{name}/figures report/{name}/index.html",
     ]
     return Html(f"<pre>{escape(chr(10).join(lines))}</pre>")
+
+
+def provenance(folder: str | Path) -> Html:
+    """The files that the page is made of; neither hour nor machine, which change nothing."""
+    files = sorted(x for x in Path(folder).iterdir() if x.suffix in (".csv", ".json", ".yaml"))
+    rows = [
+        [escape(x.name), integer(x.stat().st_size), f"<code>{storage.sha256(x)[:16]}</code>"]
+        for x in files
+    ]
+    return table(["file", "bytes", "SHA-256, its first 16 digits"], rows, last=True)
 
 
 def parameters(r: Results) -> Html:

@@ -40,7 +40,9 @@ def selected_table(r: Results) -> Html:
             [loss_name(loss), *at.values(), _reading(r, loss), perplexity, f"{gone} of {cells}"]
         )
     head = ["loss", "learning rate", "dropout", "layers", "selected by", "validation perplexity"]
-    return table([*head, "diverged cells"], rows)
+    return table(
+        [*head, "diverged cells"], rows, caption="The cell of lowest validation nll of each loss."
+    )
 
 
 def _nll_column(r: Results, loss: str) -> str:

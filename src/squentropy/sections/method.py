@@ -99,7 +99,7 @@ def corpus_table(r: Results) -> Html:
         [escape(name), *(integer(split[key]) for key in ("stories", "bytes", "tokens"))]
         for name, split in r.corpus["splits"].items()
     ]
-    return table(["split", "stories", "bytes", "tokens"], rows)
+    return table(["split", "stories", "bytes", "tokens"], rows, caption="What each split holds.")
 
 
 def model_sentence(r: Results) -> Html:

@@ -21,7 +21,7 @@ from squentropy.markup import (
 )
 from squentropy.results import Results
 from squentropy.sections.figure import figure
-from squentropy.sections.pieces import compared, loss_name, names
+from squentropy.sections.pieces import compared, loss_name, names, percent
 
 
 def final_table(r: Results) -> Html:
@@ -40,7 +40,8 @@ def final_table(r: Results) -> Html:
             loss_name(loss), interval(row, "test_ppl", number), interval(row, "test_nll", nats),
             nats(row["test_bits_per_byte"]), f"{100 * row['test_accuracy']:.1f} %", seeds,
         ])  # fmt: skip
-    return table(head, rows)
+    caption = f"Whole test stories, the best loss first, with {percent(r)} intervals."
+    return table(head, rows, caption=caption)
 
 
 def difference_table(r: Results) -> Html:
@@ -60,7 +61,8 @@ def difference_table(r: Results) -> Html:
         if excess:
             cells.append(interval(row, "excess", signed))
         rows.append(cells)
-    return table(head, rows)
+    caption = f"Nats a token on test, paired by story and seed, with {percent(r)} intervals."
+    return table(head, rows, caption=caption)
 
 
 def floor_sentence(r: Results) -> Html:

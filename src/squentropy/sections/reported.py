@@ -14,7 +14,8 @@ def reported_table(r: Results) -> Html:
          escape(row.what)]
         for row in r.reported.itertuples(index=False)
     ]  # fmt: skip
-    return table(["measure", "loss", "reported", "here", "what ours is"], rows, text=2, last=True)
+    return table(["measure", "loss", "reported", "here", "what ours is"], rows, text=2, last=True,
+                 caption="Reported by the seed study, and measured here.")  # fmt: skip
 
 
 def implied_table(r: Results) -> Html:
@@ -27,7 +28,7 @@ def implied_table(r: Results) -> Html:
             f"{by['test perplexity']:g}", f"{math.exp(by['test loss']):.1f}",
         ])  # fmt: skip
     head = ["reported", "train loss", "test loss", "test perplexity", "exp(test loss)"]
-    return table(head, rows)
+    return table(head, rows, caption="The seed study’s final table.")
 
 
 def seed_estimate_table(r: Results) -> Html:
@@ -37,4 +38,4 @@ def seed_estimate_table(r: Results) -> Html:
         for x in r.scored
     ]
     head = ["loss", f"from {r.study.evaluate.seed_batches} random batches", "whole test split"]
-    return table(head, rows)
+    return table(head, rows, caption="Test perplexity by two estimators.")

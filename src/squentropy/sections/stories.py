@@ -1,38 +1,113 @@
-"""Sampled stories."""
+"""Sampled stories: one prompt told by every loss, and a browser for all of them.
 
-from squentropy.markup import Html, escape, paragraphs
-from squentropy.results import Results
-from squentropy.sections.pieces import loss_name
+Without scripts there is no browser, and more prompts are told instead.
+"""
+
+from squentropy.markup import DASH, Html, embedded, escape, integer, paragraphs, visible
+from squentropy.results import Results, label
+
+LONGEST = 5000
+"""Characters of a story that the page shows."""
+ROOM = 2_000_000
+"""Bytes of stories that the browser holds."""
+
+CHOICES = ("prompt", "loss", "reading", "temperature", "seed", "number")
+"""What a story is chosen by, in the order of choosing."""
 
 
 def stories(r: Results, prompts: int = 3) -> Html:
-    """Sampled stories side by side, a block a prompt: the first seed of each loss's final runs."""
-    blocks = []
-    known = list(dict.fromkeys(s["prompt"] for s in r.samples))
-    for prompt in known[:prompts]:
-        cards, seen = [], set()
-        for s in r.samples:
-            if s["phase"] != "final" or s["prompt"] != prompt or s["loss"] in seen:
-                continue
-            seen.add(s["loss"])
-            end = "ended by itself" if s["ended"] else "cut at the limit"
-            text = s["text"].removeprefix(prompt)
-            start = f"<b>{escape(prompt)}</b>" if len(text) < len(s["text"]) else ""
-            cards.append(
-                f'<article class="story"><h4>{loss_name(s["loss"])}</h4>'
-                f"<p>{start}{escape(text)}</p>"
-                f"<footer>seed {escape(s['seed'])}, {escape(s['tokens'])} tokens, {end}</footer>"
-                "</article>"
-            )
-        blocks.append(f'<h3>“{escape(prompt)} …”</h3><div class="stories">{"".join(cards)}</div>')
-    if not blocks:
+    """The first story of each loss's final runs for some prompts, and the browser."""
+    if not r.samples:
         return paragraphs("No stories were sampled.")
-    s = r.study.sample
-    how = "greedily" if s.temperature == 0 else f"at temperature {s.temperature:g}"
-    top = f", from the {s.top_k} likeliest tokens" if s.top_k and s.temperature else ""
-    more = len(known) - prompts
-    rest = f" {more} more prompt{' is' if more == 1 else 's are'} in the file." if more > 0 else ""
-    return Html(
-        f"<p>Sampled {how}{top}. All stories: <code>samples.json</code>.{rest}</p>"
-        + "".join(blocks)
+    told = [_record(sample) for sample in r.samples]
+    finals = [x for x, s in zip(told, r.samples, strict=True) if s["phase"] == "final"]
+    known = list(dict.fromkeys(story["prompt"] for story in finals))
+    first, *others = [_by_loss(finals, prompt) for prompt in known[:prompts]] or [""]
+    browser = _browser(told)
+    if browser and others:
+        others = [f'<div class="instead">{"".join(others)}</div>']
+    top = r.samples[0]["top_k"]
+    whence = f"the {integer(top)} likeliest tokens" if top else "all tokens"
+    how = paragraphs(f"Sampled from {whence}. Every story is in <code>samples.json</code>.")
+    return Html(how + first + browser + "".join(others))
+
+
+def _record(sample: dict) -> dict:
+    """What the page says of a story, as text that hides nothing."""
+    text = visible(sample["text"])
+    end = "ended by itself" if sample["ended"] else "cut at the limit"
+    if len(text) > LONGEST:
+        text, end = f"{text[:LONGEST]} …", f"the first {integer(LONGEST)} characters"
+    heat = f"temperature {sample['temperature']:g}" if sample["temperature"] else "greedy"
+    reading = sample.get("reading")
+    note = [f"seed {sample['seed']}", heat, f"{sample['tokens']} tokens", end]
+    return {
+        "prompt": visible(sample["prompt"]),
+        "loss": label(sample["loss"]) + ("" if sample["phase"] == "final" else ", as reported"),
+        "reading": reading or DASH,
+        "temperature": sample["temperature"],
+        "seed": sample["seed"],
+        "number": sample.get("number", 0),
+        "text": text,
+        "note": ", ".join([f"read by {reading}", *note] if reading else note),
+    }
+
+
+def _by_loss(told: list[dict], prompt: str) -> str:
+    """The first story of every loss for a prompt, side by side."""
+    firsts: dict[str, dict] = {}
+    for story in told:
+        if story["prompt"] == prompt:
+            firsts.setdefault(story["loss"], story)
+    cards = "".join(
+        f'<article class="story"><h4>{escape(loss)}</h4><p dir="auto">{_text(story)}</p>'
+        f"<footer>{escape(story['note'])}</footer></article>"
+        for loss, story in firsts.items()
     )
+    return f'<h3>“{escape(prompt)} …”</h3><div class="stories">{cards}</div>'
+
+
+def _text(story: dict) -> str:
+    """A story with its prompt set off."""
+    rest = story["text"].removeprefix(story["prompt"])
+    start = f"<b>{escape(story['prompt'])}</b>" if len(rest) < len(story["text"]) else ""
+    return start + escape(rest)
+
+
+def _browser(told: list[dict]) -> str:
+    """Choices and places for two stories, which report.js fills; none where nothing varies."""
+    varying = [key for key in CHOICES if len({story[key] for story in told}) > 1]
+    if not varying:
+        return ""
+    kept = _fitting(told)
+    which = "Every sampled story"
+    if len(kept) < len(told):
+        which = f"The first {integer(len(kept))} of {integer(len(told))} sampled stories"
+    shared = _choices([key for key in varying if key == "prompt"])
+    own = _choices([key for key in varying if key != "prompt"])
+    sides = "".join(
+        f"<fieldset><legend>{name} story</legend>{own}"
+        '<div class="story"><p dir="auto"></p><output></output></div></fieldset>'
+        for name in ("First", "Second")[: 2 if own else 1]
+    )
+    return (
+        '<div class="browser" hidden><h3>Any two side by side</h3>'
+        f'<p>{which}, two at a time.</p>{shared}<div class="sides">{sides}</div></div>'
+        f'<script type="application/json" id="told">{embedded(kept)}</script>'
+    )
+
+
+def _choices(keys: list[str]) -> str:
+    selects = (f'<label>{key} <select name="{key}"></select></label>' for key in keys)
+    return f'<div class="choices">{"".join(selects)}</div>' if keys else ""
+
+
+def _fitting(told: list[dict]) -> list[dict]:
+    """As many stories as there is room for, the first of each prompt and temperature first."""
+    kept, room = [], ROOM
+    for story in sorted(told, key=lambda story: story["number"]):
+        room -= len(embedded(story).encode()) + 1
+        if room < 0:
+            break
+        kept.append(story)
+    return kept
