@@ -226,7 +226,7 @@ def _rounded(values: np.ndarray) -> list[float]:
 def sample_run(
     study: Study, folder: Path, tokens: TokenFolder, encoding: "tiktoken.Encoding"
 ) -> list[dict]:
-    """Stories of a run from the study's prompts, written to samples.json."""
+    """Stories of a run, as `sampling.tell` tells them, written to samples.json."""
     run = read_run(folder)
     _check_study(run, folder, study)
     _check_tokens(run, folder, tokens)
@@ -234,18 +234,10 @@ def sample_run(
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
         model = load_model(folder, pick_device(study.train.device))
-        params = study.sample
-        settings = {"temperature": params.temperature, "top_k": params.top_k}
-        told = sampling.tell(
-            model,
-            encoding,
-            params.prompts,
-            max_tokens=params.max_tokens,
-            seed=params.seed,
-            **settings,
-        )
         cell = run["cell"]
+        link = INVERSE_LINKS.get(cell["loss"])
+        told = sampling.tell(model, encoding, **study.sample.model_dump(), link=link)
         origin = {key: cell[key] for key in ("phase", "loss", "seed")}
-        stories = [{**origin, **settings, **story} for story in told]
+        stories = [origin | story for story in told]
     storage.write_json(folder / "samples.json", stories)
     return stories
