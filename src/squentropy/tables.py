@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from squentropy import statistics, storage
+from squentropy import quality, statistics, storage
 from squentropy.errors import SquentropyError
 from squentropy.params import BASELINE, SPLITS, Cell, Study
 from squentropy.tokens import TokenFolder
@@ -160,7 +160,8 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     write_csv(results / "stories.csv", _story_rows(scores), STORIES)
     samples = [s for c in runs for s in storage.read_json(checkpoints / c.name / "samples.json")]
     storage.write_json(results / "samples.json", samples)
-    storage.write_text(results / "samples.md", _samples_markdown(samples))
+    storage.write_text(results / "samples.md", _samples_markdown(study, samples))
+    write_csv(results / "quality.csv", quality.quality_rows(study, data, samples), quality.QUALITY)
     rows = _metric_rows(study, finals, runs, scores, entropy)
     write_csv(results / "reported.csv", _reported_rows(study, rows, runs, scores),
               ["measure", "loss", "reported", "reproduced", "what"])  # fmt: skip
@@ -386,12 +387,15 @@ def _reported_rows(
     ]
 
 
-def _samples_markdown(samples: list[dict]) -> str:
-    """Every loss's stories side by side, prompt by prompt, the text in fences as it is."""
-    lines = ["# Sampled stories", ""]
-    for prompt in dict.fromkeys(sample["prompt"] for sample in samples):
+def _samples_markdown(study: Study, samples: list[dict]) -> str:
+    """Every run's first story a prompt side by side, the text in fences as it is."""
+    temperature = study.sample.middle
+    first = [s for s in samples if (s["number"], s["temperature"]) == (0, temperature)]
+    lines = ["# Sampled stories", "", f"The first of each run and prompt at temperature "
+             f"{temperature:g}; `samples.json` holds them all.", ""]  # fmt: skip
+    for prompt in dict.fromkeys(sample["prompt"] for sample in first):
         lines += [f"## {prompt} …", ""]
-        for sample in samples:
+        for sample in first:
             if sample["prompt"] != prompt:
                 continue
             end = "ended by itself" if sample["ended"] else "cut at the limit"
