@@ -294,6 +294,18 @@ def metrics(data: Path, checkpoints: Path, results: Path, params: Params = DEFAU
 
 
 @app.command()
+def theory(data: Path, results: Path, params: Params = DEFAULT_PARAMS) -> None:
+    """Write how far squentropy's optimum lies from the truth in DATA's contexts to RESULTS.
+
+    Example: squentropy theory data/grammar results/grammar
+    """
+    from squentropy.floors import THEORY, theory_rows
+    from squentropy.tables import write_csv
+
+    write_csv(results / "theory.csv", theory_rows(load(params), data), THEORY)
+
+
+@app.command()
 def figures(results: Path, out: Path) -> None:
     """Draw every figure from the tables of RESULTS into OUT.
 

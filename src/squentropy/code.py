@@ -21,7 +21,9 @@ TRAINING = (
     "evaluation.py",
 )
 EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
-SAMPLING = ("model.py", "matmul.py", "sampling.py")
+SAMPLING = ("losses.py", "matmul.py", "model.py", "sampling.py")
+QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
+THEORY = ("floors.py", "theory.py", "corpus/prediction.py", "corpus/grammar.py")
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
 REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 

@@ -71,6 +71,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[str, AfterValidator(_known_loss)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -225,9 +226,21 @@ class Evaluate(Section):
 
 class Sample(Section):
     prompts: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)]
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    temperatures: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_distinct)]
+    stories: PositiveInt
     top_k: NaturalInt
     max_tokens: PositiveInt
+    seed: Seed
+
+    @property
+    def middle(self) -> float:
+        """The temperature that stands for all where one is shown: the middle one, by size."""
+        return sorted(self.temperatures)[len(self.temperatures) // 2]
+
+
+class Theory(Section):
+    contexts: PositiveInt
+    weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
     seed: Seed
 
 
@@ -267,6 +280,7 @@ class Study(Section):
     final: Final
     evaluate: Evaluate
     sample: Sample
+    theory: Theory
 
     def schedule(self, phase: str) -> Schedule:
         return self.sweep if phase == "sweep" else self.final

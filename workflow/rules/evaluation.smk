@@ -10,8 +10,8 @@ FINAL_RUNS = [
 TABLES = expand(
     f"{RESULTS}/{{name}}",
     name=[
-        "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
-        "history.csv", "stories.csv", "corpus.json", "samples.json", "samples.md",
+        "sweep.csv", "selected.json", "theory.csv", "metrics.csv", "metrics.json", "reported.csv",
+        "history.csv", "stories.csv", "corpus.json", "samples.json", "samples.md", "quality.csv",
     ],
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             tokens=subpath(input[0], parent=True),
             params=PARAMS,
             sample=STUDY.sample.model_dump(),
-            code=code.digest(*code.SAMPLING),
+            code=lambda wildcards: code.digest(*code.SAMPLING, loss=wildcards.loss),
             runs=folders(phase),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
@@ -79,7 +79,7 @@ rule metrics:
             file=["run.json", "history.csv", "test.json", "samples.json"],
         ),
     output:
-        TABLES[2:],
+        TABLES[3:],
     log:
         f"{LOGS}/metrics.log",
     params:
@@ -88,7 +88,27 @@ rule metrics:
         results=subpath(output[0], parent=True),
         params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
-        code=code.digest("tables.py", "statistics.py"),
+        code=code.digest("tables.py", "statistics.py", *code.QUALITY),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"
+
+
+rule theory:
+    """Of squentropy's optimum in the corpus' contexts; nothing is trained for it."""
+    input:
+        TOKENS,
+    output:
+        f"{RESULTS}/theory.csv",
+    log:
+        f"{LOGS}/theory.log",
+    params:
+        data=subpath(input[0], ancestor=2),
+        results=subpath(output[0], parent=True),
+        params=PARAMS,
+        theory=STUDY.theory.model_dump(),
+        evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
+        code=code.digest("statistics.py", *code.THEORY),
+    shell:
+        "squentropy theory {params.data} {params.results} --params {params.params}"
+        " > {log} 2>&1 || failed {log}"
