@@ -7,12 +7,10 @@ import shutil
 
 import fake_results
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
 
-from squentropy import figures, report, results, sections, theory
+from squentropy import figures, report, results, sections
 from squentropy.errors import SquentropyError
 from squentropy.sections import method
 
@@ -288,30 +286,3 @@ def test_damaged_results_are_refused_in_one_line(tmp_path):
     (folder / "selected.json").write_text(json.dumps({"a": 1})[:4])
     with pytest.raises(SquentropyError, match=r"selected\.json: is damaged"):
         results.read(folder)
-
-
-# --- squentropy's floor -------------------------------------------------------------------------
-
-
-def test_without_the_square_term_there_is_no_floor():
-    assert theory.squentropy_floor(np.array([0.5, 0.3, 0.2]), 1000, factor=0) < 1e-6
-
-
-def test_the_floor_satisfies_the_stationarity_of_the_whole_loss():
-    """Against a plain minimisation over all classes, without the shared logit."""
-    pi, classes = np.array([0.6, 0.3, 0.1] + [0.0] * 17), 20
-
-    def loss(f):
-        return -pi @ f + np.log(np.exp(f).sum()) + (1 - pi) @ f**2 / (classes - 1)
-
-    f = minimize(loss, np.zeros(classes), tol=1e-12).x
-    log_p = f - np.log(np.exp(f).sum())
-    expected = pi[:3] @ (np.log(pi[:3]) - log_p[:3])
-    assert theory.squentropy_floor(pi[:3], classes) == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_floor_rises_as_the_vocabulary_shrinks():
-    pi = theory.CONTEXTS["10 tokens, Zipf's law"]
-    floors = [theory.squentropy_floor(pi, classes) for classes in (1024, 4096, 50257)]
-    assert floors == sorted(floors, reverse=True)
-    assert floors[-1] > 0.001

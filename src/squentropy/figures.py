@@ -11,7 +11,15 @@ from pathlib import Path
 from squentropy import storage
 from squentropy.params import BASELINE, Study
 
-NAMES = ("perplexity", "differences", "accuracy", "learning_curves", "grid")
+NAMES = (
+    "perplexity",
+    "differences",
+    "accuracy",
+    "quality",
+    "improperness",
+    "learning_curves",
+    "grid",
+)
 """Every figure; each is a function of plots/ and, with .svg and .png, a file."""
 
 

@@ -30,6 +30,13 @@ def label(loss: str) -> str:
     return _LABELS.get(loss, loss.replace("_", " "))
 
 
+def form_name(loss: str, weight: float) -> str:
+    """The name of a loss of theory.csv, its square term times `weight`, as losses are called."""
+    if weight == 1:
+        return loss
+    return f"{loss}_tenth" if weight == 0.1 else f"{loss} × {weight:g}"
+
+
 @dataclass(frozen=True)
 class Results:
     """The tables of a study as data frames, the rest as plain values; units are in tables.py."""
@@ -44,6 +51,8 @@ class Results:
     """Indexed by loss, in the order of the parameters."""
     reported: pd.DataFrame
     stories: pd.DataFrame
+    quality: pd.DataFrame
+    theory: pd.DataFrame
 
     @property
     def losses(self) -> list[str]:
@@ -58,6 +67,30 @@ class Results:
     def scored(self) -> list[str]:
         """The ranked losses that have a test nll: at least one final run did not diverge."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "test_nll"])]
+
+    @property
+    def test_stories(self) -> pd.Series:
+        """The row of quality.csv that the sampled stories are compared with."""
+        return self.quality[self.quality["temperature"].isna()].iloc[0]
+
+    def floor(self, loss: str, contexts: str) -> pd.Series | None:
+        """The row of theory.csv on a loss of this study in its own vocabulary, if there is one."""
+        rows = self.theory[
+            (self.theory["contexts"] == contexts)
+            & (self.theory["classes"] == self.corpus["vocab_size"])
+        ]
+        for _, row in rows.iterrows():
+            if form_name(row["loss"], row["weight"]) == loss:
+                return row
+        return None
+
+    def optimum(self, loss: str) -> float | None:
+        """The test nll at a form of squentropy's own optimum, nats a token, where it is known.
+
+        A model arrives there that sees whole stories and learns all that the loss asks for.
+        """
+        floor = self.floor(loss, "whole")
+        return None if floor is None else self.corpus["source_nll"] + floor["kl"]
 
     def by_story(self, loss: str, column: str) -> pd.DataFrame:
         """A column of stories.csv for a loss's final runs, (seeds, stories)."""
@@ -92,6 +125,8 @@ def read(folder: str | Path) -> Results:
         metrics=metrics.loc[list(study.sweep.losses)],
         reported=_table(folder / "reported.csv"),
         stories=_table(folder / "stories.csv"),
+        quality=_table(folder / "quality.csv"),
+        theory=_table(folder / "theory.csv"),
     )
 
 

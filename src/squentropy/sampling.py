@@ -110,7 +110,7 @@ def tell(
     """`stories` stories for each temperature and prompt; one at temperature 0, where all are alike.
 
     Each is {prompt, temperature, top_k, reading, number, text, tokens, ended}: `reading` says
-    what made probabilities of the model's outputs, "softmax" or "inverse link"; `number` counts
+    what made probabilities of the model's outputs, "softmax" or "inverse_link"; `number` counts
     from 0 the stories of a prompt and temperature; `text` begins with the prompt, `tokens` counts
     those after it. More stories or temperatures leave the others as they are.
     """
@@ -133,7 +133,7 @@ def tell(
                 "prompt": prompt,
                 "temperature": temperature,
                 "top_k": top_k,
-                "reading": "softmax" if link is None else "inverse link",
+                "reading": "softmax" if link is None else "inverse_link",
                 "number": number,
                 "text": prompt + encoding.decode(tokens),
                 "tokens": len(tokens),

@@ -1,7 +1,19 @@
 """One function a figure: Results in, a matplotlib figure out; `figures.draw` saves it."""
 
 from squentropy.plots.comparison import accuracy, differences, perplexity
+from squentropy.plots.generation import quality
 from squentropy.plots.pieces import look, style
+from squentropy.plots.theory import improperness
 from squentropy.plots.training import grid, learning_curves
 
-__all__ = ["accuracy", "differences", "grid", "learning_curves", "look", "perplexity", "style"]
+__all__ = [
+    "accuracy",
+    "differences",
+    "grid",
+    "improperness",
+    "learning_curves",
+    "look",
+    "perplexity",
+    "quality",
+    "style",
+]

@@ -6,7 +6,14 @@ escaped: it is shown, never interpreted. Sentences follow the numbers; none is w
 
 from squentropy.sections.answer import answer
 from squentropy.sections.closing import commands, limits, parameters
-from squentropy.sections.floors import floor_table
+from squentropy.sections.floors import (
+    contexts_sentence,
+    contexts_table,
+    floor_table,
+    gap_sentence,
+    improperness_figure,
+)
+from squentropy.sections.generation import quality_figure, quality_sentence, quality_table
 from squentropy.sections.grid import grid_figure, grid_sentence, selected_table
 from squentropy.sections.method import (
     corpus_sentence,
@@ -32,6 +39,8 @@ __all__ = [
     "accuracy_figure",
     "answer",
     "commands",
+    "contexts_sentence",
+    "contexts_table",
     "convergence",
     "corpus_sentence",
     "corpus_table",
@@ -40,9 +49,11 @@ __all__ = [
     "difference_table",
     "final_table",
     "floor_table",
+    "gap_sentence",
     "grid_figure",
     "grid_sentence",
     "implied_table",
+    "improperness_figure",
     "judging",
     "limits",
     "link_sentence",
@@ -50,6 +61,9 @@ __all__ = [
     "model_sentence",
     "parameters",
     "perplexity_figure",
+    "quality_figure",
+    "quality_sentence",
+    "quality_table",
     "reported_table",
     "seed_estimate_table",
     "selected_table",

@@ -14,6 +14,8 @@ def stories(r: Results, prompts: int = 3) -> Html:
         for s in r.samples:
             if s["phase"] != "final" or s["prompt"] != prompt or s["loss"] in seen:
                 continue
+            if s["temperature"] != r.study.sample.middle:
+                continue
             seen.add(s["loss"])
             end = "ended by itself" if s["ended"] else "cut at the limit"
             text = s["text"].removeprefix(prompt)
@@ -28,8 +30,8 @@ def stories(r: Results, prompts: int = 3) -> Html:
     if not blocks:
         return paragraphs("No stories were sampled.")
     s = r.study.sample
-    how = "greedily" if s.temperature == 0 else f"at temperature {s.temperature:g}"
-    top = f", from the {s.top_k} likeliest tokens" if s.top_k and s.temperature else ""
+    how = "greedily" if s.middle == 0 else f"at temperature {s.middle:g}"
+    top = f", from the {s.top_k} likeliest tokens" if s.top_k and s.middle else ""
     more = len(known) - prompts
     rest = f" {more} more prompt{' is' if more == 1 else 's are'} in the file." if more > 0 else ""
     return Html(
