@@ -286,3 +286,57 @@ def test_damaged_results_are_refused_in_one_line(tmp_path):
     (folder / "selected.json").write_text(json.dumps({"a": 1})[:4])
     with pytest.raises(SquentropyError, match=r"selected\.json: is damaged"):
         results.read(folder)
+
+
+# --- the stories' quality, and the optimum ------------------------------------------------------
+
+
+def test_the_checkers_verdict_follows_the_counts(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    told = r.quality["temperature"].notna()
+    best = r.quality[told]["valid"].idxmax()
+    text = sections.quality_sentence(r)
+    assert f"accepts most stories of {results.label(r.quality.at[best, 'loss'])}" in text
+    assert f"{100 * r.quality.at[best, 'valid']:.1f} %" in text
+    r.quality.loc[told, ["valid", "valid_low"]] = 0
+    assert "accepts none of the" in sections.quality_sentence(r)
+
+
+def test_why_stories_were_refused_begins_with_what_is_most_frequent(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    columns = ["dropped_object", "broken_agreement", "unknown_word", "unexpected", "no_ending"]
+    r.quality[columns] = 0
+    r.quality.loc[r.quality["temperature"] == 0.8, ["no_ending", "unknown_word"]] = (1, 4)
+    text = sections.quality_sentence(r)
+    assert "refused 15 stories at temperature 0.8" in text
+    assert text.index("none of the grammar’s (12)") < text.index("before the story ends (3)")
+
+
+def test_a_natural_corpus_has_no_checker_to_speak_of(tmp_path):
+    r = results.read(small(tmp_path / "results", source_nll=None))
+    assert "checker" not in sections.quality_sentence(r)
+    assert "accepted" not in sections.quality_table(r)
+    assert "whole story" not in sections.contexts_table(r) + sections.contexts_sentence(r)
+
+
+def test_the_share_that_the_optimum_accounts_for_follows_the_numbers(tmp_path):
+    r = with_differences(tmp_path, {"mse": (1.0, 0.001), "squentropy": (0.4, 0.01)})
+    floor = {kind: r.floor("squentropy", kind)["kl"] for kind in ("bigram", "whole")}
+    text = sections.gap_sentence(r)
+    assert f"{floor['bigram']:.3f} with one token of context" in text
+    assert f"({100 * floor['whole'] / 0.4:.0f} % of it)" in text
+    assert "MSE" not in text
+    assert "not a bound" not in text
+    r.metrics.loc["squentropy", "difference"] = floor["bigram"] / 2
+    assert "not a bound on what is met before" in sections.gap_sentence(r)
+    r.metrics.loc["squentropy", "difference"] = -0.1
+    assert "% of it" not in sections.gap_sentence(r)
+
+
+def test_the_optimum_is_the_sources_entropy_and_what_the_loss_adds(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    row = r.floor("squentropy", "whole")
+    assert (row["classes"], row["weight"]) == (r.corpus["vocab_size"], 1)
+    assert r.optimum("squentropy") == r.corpus["source_nll"] + row["kl"]
+    assert r.optimum("cross_entropy") is None
+    assert r.floor("squentropy_tenth", "whole")["weight"] == 0.1
