@@ -130,7 +130,10 @@ def _row(study: Study, runs: list[list[dict]]) -> dict:
 
 
 def _columns(name: str, interval: statistics.Interval) -> dict:
-    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    """An interval as columns; all but lengths are shares, whose interval ends at 0 and 1."""
+    most = np.inf if name == "tokens" else 1.0
+    low, high = (float(np.clip(end, 0.0, most)) for end in (interval.low, interval.high))
+    return {name: interval.estimate, f"{name}_low": low, f"{name}_high": high}
 
 
 # --- measures -----------------------------------------------------------------------------------
