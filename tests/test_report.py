@@ -324,13 +324,15 @@ def test_the_share_that_the_optimum_accounts_for_follows_the_numbers(tmp_path):
     floor = {kind: r.floor("squentropy", kind)["kl"] for kind in ("bigram", "whole")}
     text = sections.gap_sentence(r)
     assert f"{floor['bigram']:.3f} with one token of context" in text
-    assert f"({100 * floor['whole'] / 0.4:.0f} % of it)" in text
+    assert f"({100 * floor['whole'] / 0.4:.0f} % of that)" in text
     assert "MSE" not in text
     assert "not a bound" not in text
     r.metrics.loc["squentropy", "difference"] = floor["bigram"] / 2
-    assert "not a bound on what is met before" in sections.gap_sentence(r)
+    text = sections.gap_sentence(r)
+    assert f"{floor['bigram']:.3f} with one token of context (more than that)" in text
+    assert "not a bound on what is met before" in text
     r.metrics.loc["squentropy", "difference"] = -0.1
-    assert "% of it" not in sections.gap_sentence(r)
+    assert "of that" not in sections.gap_sentence(r)
 
 
 def test_the_optimum_is_the_sources_entropy_and_what_the_loss_adds(tmp_path):

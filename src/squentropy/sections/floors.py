@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from squentropy import theory
 from squentropy.markup import Html, integer, interval, listed, nats, paragraphs, signed, table
 from squentropy.results import Results, form_name
@@ -64,12 +62,12 @@ def gap_sentence(r: Results) -> Html:
         floors = {kind: row["kl"] for kind, row in floors.items() if row is not None}
         if not floors:
             continue
-        measured = (
-            f"{loss_name(loss)} measured {interval(r.metrics.loc[loss], 'difference', signed)}"
-        )
+        measured = f"{loss_name(loss)} is {interval(r.metrics.loc[loss], 'difference', signed)}"
         lost = [f"{nats(kl)} with {_CONTEXTS[kind]}{_of(kl, gap)}" for kind, kl in floors.items()]
-        texts.append(f"{measured} nats a token against cross entropy; at its optimum it would lose "
-                     f"{listed(lost)}.")  # fmt: skip
+        texts.append(
+            f"In nats a token, {measured} from cross entropy; at its optimum it would lose "
+            f"{listed(lost)}."
+        )
         beyond |= any(kl > gap for kl in floors.values())
     if beyond:
         texts.append(
@@ -80,8 +78,10 @@ def gap_sentence(r: Results) -> Html:
 
 
 def _of(kl: float, gap: float) -> str:
-    """The share of a gap, where there is one to explain."""
-    return f" ({100 * kl / gap:.0f} % of it)" if pd.notna(gap) and gap > 0 else ""
+    """How much of a gap is lost, where there is one to explain."""
+    if not gap > 0:
+        return ""
+    return f" ({100 * kl / gap:.0f} % of that)" if kl <= gap else " (more than that)"
 
 
 def improperness_figure(r: Results, folder: str | Path) -> Html:

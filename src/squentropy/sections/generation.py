@@ -51,7 +51,7 @@ def _accepted(r: Results) -> str:
     told = r.quality.dropna(subset=["temperature", "valid"])
     if told.empty:
         return ""
-    best = told.loc[told["valid"].idxmax()]
+    best, true = told.loc[told["valid"].idxmax()], _share(r.test_stories["valid"])
     if best["valid"] == 0:
         return (
             f"The grammar’s checker accepts none of the {integer(told['stories'].sum())} stories. "
@@ -60,7 +60,8 @@ def _accepted(r: Results) -> str:
         )
     return (
         f"The grammar’s checker accepts most stories of {loss_name(best['loss'])} at temperature "
-        f"{best['temperature']:g}: {interval(best, 'valid', _share)}. Every test story passes it."
+        f"{best['temperature']:g}: {interval(best, 'valid', _share)}. Of the test stories it "
+        f"accepts {true}."
     )
 
 
