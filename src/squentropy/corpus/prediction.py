@@ -16,9 +16,10 @@ import tiktoken
 
 from squentropy.corpus.grammar import Choice, Entry, Grammar, Refer
 from squentropy.errors import SquentropyError
+from squentropy.tokenizer import PATTERN
 
 LOOKAHEAD = 2
-"""Characters beyond a word after which no pattern of tokenizer.py would split it differently."""
+"""Characters beyond a word after which tokenizer.PATTERN would not split it differently."""
 
 
 class Partial(NamedTuple):
@@ -39,7 +40,7 @@ def predict(
     The true token's probability comes first; each list sums to 1. Raises SquentropyError where
     the grammar cannot have written the story.
     """
-    pattern = regex.compile(encoding._pat_str)
+    pattern = regex.compile(PATTERN)
     partials = [Partial(1.0, (), "", (grammar.start, None), {})]
     for token in story:
         partials = [
