@@ -44,7 +44,7 @@ def quality(r: Results) -> Figure:
         for value in r.test_stories[[name]].dropna():
             ax.axhline(100 * value, color=SOFT, lw=1.2, ls=(0, (4, 2)), zorder=1.5)
     for ax in axes[-1]:
-        ax.set_xlabel(f"temperature; bars: {percent(r)} intervals")
+        ax.set_xlabel("temperature")
         ax.set_xticks(r.study.sample.temperatures)
     handles = [
         Line2D([], [], color=colour, marker=marker, ls=line, lw=1.1, ms=4.5, mec="white", mew=0.5)
@@ -52,5 +52,6 @@ def quality(r: Results) -> Figure:
     ]
     handles.append(Line2D([], [], color=SOFT, lw=1.2, ls=(0, (4, 2))))
     texts = [*map(label, losses), "test stories"]
-    fig.legend(handles, texts, loc="outside lower center", ncols=3)
+    bars = f"bars: {percent(r)} intervals"
+    fig.legend(handles, texts, title=bars, title_fontsize=9, loc="outside lower center", ncols=3)
     return fig

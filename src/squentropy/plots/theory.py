@@ -43,6 +43,7 @@ def improperness(r: Results) -> Figure:
                 mfc="white", ms=6.5,
             )  # fmt: skip
         _axes(ax, rows["classes"].unique())
+    axes[0].set_ylim(LEAST, 1.6 * r.theory["kl_high"].max())
     axes[0].set_ylabel("nll lost at the optimum, nats a token, log scale")
     axes[0].annotate(
         "this study", (own, LEAST), (4, 4), textcoords="offset points", color=SOFT, fontsize=8
@@ -70,4 +71,3 @@ def _axes(ax, classes: list[int]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: number(x)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.set_ylim(bottom=LEAST)

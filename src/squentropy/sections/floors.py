@@ -62,11 +62,11 @@ def gap_sentence(r: Results) -> Html:
         floors = {kind: row["kl"] for kind, row in floors.items() if row is not None}
         if not floors:
             continue
-        measured = f"{loss_name(loss)} is {interval(r.metrics.loc[loss], 'difference', signed)}"
+        measured = interval(r.metrics.loc[loss], "difference", signed)
         lost = [f"{nats(kl)} with {_CONTEXTS[kind]}{_of(kl, gap)}" for kind, kl in floors.items()]
         texts.append(
-            f"In nats a token, {measured} from cross entropy; at its optimum it would lose "
-            f"{listed(lost)}."
+            f"The difference of {loss_name(loss)} to cross entropy is {measured} nats a token; at "
+            f"its optimum it would lose {listed(lost)}."
         )
         beyond |= any(kl > gap for kl in floors.values())
     if beyond:
