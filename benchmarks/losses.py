@@ -8,15 +8,18 @@ the naive formulas with their one-hot matrix, as tests/test_losses.py defines th
 `F.cross_entropy`; where torch has `F.linear_cross_entropy`, that too, in chunks. float32, random
 numbers. Times are medians of rounds in which all take turns, after a warm-up. Peak memory is that
 of a process which does one pass and nothing else; start is what it held before that pass: torch,
-hidden states, output matrix and targets. Prints three Markdown tables.
+hidden states, output matrix and targets. Prints three Markdown tables, and writes the first into
+benchmarks/results/losses.csv, which benchmarks/cost.py draws.
 """
 
 import argparse
+import csv
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import shared
@@ -113,6 +116,14 @@ def print_memory(options: argparse.Namespace) -> None:
     print(start / 1e6, peak / 1e6)
 
 
+def write(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
@@ -147,6 +158,16 @@ def main() -> None:
             for name, (start, peak) in memory.items()
         ],
     )
+
+    write(
+        Path(__file__).with_name("results") / "losses.csv",
+        [
+            {"loss": name, "seconds": round(seconds[name], 4), "start_mb": round(start),
+             "peak_mb": round(peak), "positions": options.positions, "width": options.width,
+             "classes": options.classes, "threads": options.threads, **shared.versions()}
+            for name, (start, peak) in memory.items()
+        ],
+    )  # fmt: skip
 
     pairs = [(f"naive {name}", f"our {name}") for name in COMPARED]
     pairs += [("F.cross_entropy", "our cross_entropy"), ("our squentropy", "our cross_entropy")]

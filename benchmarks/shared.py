@@ -23,6 +23,12 @@ def machine(threads: int | str) -> str:
     )
 
 
+def versions() -> dict[str, str]:
+    """What a table of measurements has to name."""
+    python = platform.python_version()
+    return {"processor": processor(), "python": python, "torch": version("torch")}
+
+
 def processor() -> str:
     """The processor's name, as Linux gives it."""
     path = Path("/proc/cpuinfo")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from squentropy import losses, params, runs, selection, storage, tables
+from squentropy.corpus.grammar import load_grammar
 from squentropy.model import GPT, Config
 from squentropy.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.tokens import TokenFolder
@@ -46,7 +47,8 @@ TINY = {
         "reported": {"loss": "squentropy_weighted", "n_layer": 1},
     },
     "evaluate": {"seed_batches": 2, "bootstrap": 100},
-    "sample": {"prompts": ["Tim", "The red kite"], "max_tokens": 24},
+    "sample": {"prompts": ["Tim", "The red kite"], "stories": 2, "max_tokens": 24},
+    "theory": {"contexts": 20},
 }
 
 
@@ -103,6 +105,24 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tokens(data) -> TokenFolder:
     return TokenFolder.open(data / "tokens")
+
+
+@pytest.fixture(scope="session")
+def grammar_data(tmp_path_factory) -> Path:
+    """As `data`, of the grammar's stories."""
+    folder, entries = tmp_path_factory.mktemp("grammar"), {}
+    for seed, (split, n) in enumerate({"train": 60, "validation": 5, "test": 30}.items()):
+        stories = list(load_grammar().stories(seed, 0, n))
+        path = folder / "corpus" / f"{split}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        columns = {"text": [s.text for s in stories], "log_prob": [s.log_prob for s in stories]}
+        pq.write_table(pa.table(columns), path)
+        size = sum(len(s.text.encode()) for s in stories)
+        entries[split] = {"stories": n, "bytes": size, "sha256": storage.sha256(path)}
+    manifest = {"source": "grammar", "licence": "MIT", "splits": entries}
+    storage.write_sealed(folder / "corpus" / "manifest.json", manifest)
+    tokenize(_make_study().tokens, folder / "corpus", folder / "tokens")
+    return folder
 
 
 @pytest.fixture(scope="session")

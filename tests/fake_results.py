@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from squentropy import params, statistics
+from squentropy import floors, params, quality, statistics, theory
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.tables import write_manifest
 
@@ -103,10 +103,14 @@ def write(
     _csv(_reported(s, metrics), folder / "reported.csv")
     write_json(folder / "samples.json", [
         {"phase": "final", "loss": loss, "seed": s.final.seeds[0], "prompt": prompt,
-         "temperature": s.sample.temperature, "top_k": s.sample.top_k,
+         "temperature": temperature, "top_k": s.sample.top_k,
+         "reading": "inverse_link" if loss.startswith("mse") else "softmax", "number": number,
          "text": text, "tokens": 70, "ended": True}
-        for loss in s.sweep.losses if loss not in diverged for prompt in s.sample.prompts
+        for loss in s.sweep.losses if loss not in diverged
+        for temperature in s.sample.temperatures for number in (0, 1) for prompt in s.sample.prompts
     ])  # fmt: skip
+    _csv(_quality(s, rng, diverged, checked=source_nll is not None), folder / "quality.csv")
+    _csv(_theory(s, whole=source_nll is not None), folder / "theory.csv")
     write_text(folder / "samples.md", "# Sampled stories\n")
     write_manifest(s, folder)
     return folder
@@ -330,6 +334,54 @@ def _reported(s, metrics) -> pd.DataFrame:
             rows.append({"measure": measure, "loss": loss, "reported": value,
                          "reproduced": here, "what": what[loss]})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _quality(s, rng, diverged, checked) -> pd.DataFrame:
+    """The lower a loss's nll, the better its stories; the cooler, the fewer distinct words."""
+    pairs = [(loss, t) for loss in s.sweep.losses if loss not in diverged
+             for t in s.sample.temperatures]  # fmt: skip
+    rows = []
+    for loss, temperature in [*pairs, ("test stories", None)]:
+        true = temperature is None
+        good = 1 if true else math.exp(-_level(loss)[0]) * (1.3 - 0.6 * temperature)
+        stories = len(s.final.seeds) * len(s.sample.prompts) * s.sample.stories
+        row = {"loss": loss, "temperature": temperature, "runs": len(s.final.seeds),
+               "reading": None if true else "softmax", "stories": stories}  # fmt: skip
+        means = {
+            "valid": good**4, "ended": good**0.3, "parsed": good, "repetition": 0.05 / good**0.5,
+            "tokens": 150, "distinct_1": 0.05 / good**0.2, "distinct_2": 0.2 / good**0.2,
+            "distinct_3": 0.4 / good**0.1, "self_bleu": 0.3 * good**0.5,
+        }  # fmt: skip
+        if not checked:
+            means |= {"valid": None, "parsed": None}
+        for name, mean in means.items():
+            wide = None if mean is None else 0.1 * mean * (1 + rng.random())
+            row |= {name: mean, f"{name}_low": mean and mean - wide,
+                    f"{name}_high": mean and mean + wide}  # fmt: skip
+        if checked:
+            wrong = round(stories * (1 - good**4))
+            row |= {"no_ending": 0, "unknown_word": wrong // 4, "broken_agreement": 0,
+                    "dropped_object": wrong // 2,
+                    "unexpected": wrong - wrong // 4 - wrong // 2}  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows, columns=quality.QUALITY)
+
+
+def _theory(s, whole) -> pd.DataFrame:
+    """By the true formula, in contexts of two and of ten tokens that follow."""
+    kinds = {"bigram": (np.full((1, 10), 0.1), 2.3)}
+    if whole:
+        kinds["whole"] = (np.full((1, 2), 0.5), SOURCE)
+    rows = []
+    for kind, (pi, entropy) in kinds.items():
+        for loss, weight in floors.forms(s):
+            for classes in floors.vocabularies(s.tokens.vocab_size):
+                kl = theory.floor(pi, classes, weight, loss)[0]
+                rows.append({"contexts": kind, "loss": loss, "weight": weight, "classes": classes,
+                             "n": 200, "entropy": entropy, "kl": kl, "kl_low": 0.9 * kl,
+                             "kl_high": 1.1 * kl, "kl_10": 0, "kl_50": kl,
+                             "kl_90": 2 * kl})  # fmt: skip
+    return pd.DataFrame(rows, columns=floors.THEORY)
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:

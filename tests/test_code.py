@@ -80,7 +80,9 @@ def test_a_new_loss_leaves_the_others_as_they_are(source):
     assert code.digest(*code.TRAINING, loss="mine") not in before.values()
 
 
-@pytest.mark.parametrize("modules", [code.TRAINING, code.EVALUATION, code.SAMPLING])
+@pytest.mark.parametrize(
+    "modules", [code.TRAINING, code.EVALUATION, code.SAMPLING, code.QUALITY, code.THEORY]
+)
 def test_the_modules_exist_and_each_counts(modules):
     every = code.digest(*modules)
     assert all(code.digest(*(m for m in modules if m != out)) != every for out in modules)
@@ -95,7 +97,10 @@ def test_dvc_judges_by_the_modules_that_the_workflow_judges_by():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     modules = {
         "sweep": (*code.TRAINING, *code.SELECTION),
-        "final": (*code.TRAINING, *code.EVALUATION, *code.SAMPLING, *code.TABLES),
+        "final": (
+            *(*code.TRAINING, *code.EVALUATION, *code.SAMPLING, *code.TABLES),
+            *(*code.QUALITY, *code.THEORY),
+        ),
         "report": (*code.FIGURES, *code.REPORT, "report.html.j2", "report.css", "report.js"),
     }
     for stage, expected in modules.items():

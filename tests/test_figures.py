@@ -193,3 +193,17 @@ def test_losses_are_told_apart_in_grey():
 )
 def test_numbers_have_three_significant_digits(value, text):
     assert pieces.number(value) == text
+
+
+def test_the_losss_own_optimum_is_marked_where_it_is_known(tmp_path):
+    texts = texts_of(tmp_path, "perplexity")
+    assert any("optimum" in text for text in texts)
+    texts = texts_of(tmp_path, "perplexity", source_nll=None)
+    assert not any("optimum" in text for text in texts)
+
+
+def test_a_natural_corpus_has_fewer_panels_of_quality(tmp_path):
+    assert "accepted by the checker, %" in texts_of(tmp_path, "quality")
+    texts = texts_of(tmp_path, "quality", source_nll=None)
+    assert "accepted by the checker, %" not in texts
+    assert "self-BLEU, %" in texts

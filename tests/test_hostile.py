@@ -79,12 +79,12 @@ def test_tokens_give_them_back_and_none_is_an_end_of_text(folder):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_sample_of_it_stays_inside_its_fence(name):
+def test_a_sample_of_it_stays_inside_its_fence(name, tiny_study):
     sample = {
         "phase": "final", "loss": "mse", "seed": 1, "prompt": "Once", "text": HOSTILE[name],
         "tokens": 3, "ended": True, "temperature": 0.8, "number": 0, "reading": "softmax",
     }  # fmt: skip
-    text = tables._samples_markdown([sample])
+    text = tables._samples_markdown(tiny_study(), [sample])
     fence = re.search(r"^(`{3,})text$", text, re.MULTILINE)[1]
     before, inside, after = text.split(fence)
     assert inside == f"text\n{HOSTILE[name]}\n"

@@ -69,7 +69,8 @@ def study(tmp_path_factory) -> Path:
     kinds = itertools.product(LOSSES, [1, 2], PROMPTS, [0.5, 0.8])
     samples = [
         {"phase": "final", "loss": loss, "seed": seed, "prompt": prompt, "temperature": heat,
-         "top_k": 50, "text": text, "tokens": 70, "ended": True}
+         "top_k": 50, "text": text, "tokens": 70, "ended": True,
+         "reading": "softmax", "number": 0}
         for (loss, seed, prompt, heat), text in zip(kinds, itertools.cycle(HOSTILE))
     ]  # fmt: skip
     assert len(samples) > len(HOSTILE)

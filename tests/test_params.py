@@ -92,7 +92,7 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "sweep: {loss: [mse]}": "sweep.loss: unknown key; did you mean 'losses'?",
     "modle: {}": "modle: unknown key; did you mean 'model'?",
     "final: {reported: {los: mse}}": "final.reported.los: unknown key; did you mean 'loss'?",
-    "sample: {zzz: 1}": "sample.zzz: unknown key; known here: prompts, temperature, top_k, ",
+    "sample: {zzz: 1}": "sample.zzz: unknown key; known here: prompts, temperatures, stories, ",
     "function-x: 1": "function-x: unknown key; known here: study, ",
     "sweep: {losses: [squentrpy]}": "sweep.losses[0] = \"squentrpy\": no such loss; did you mean "
     "'squentropy'? there are: cross_entropy, ",

@@ -13,9 +13,8 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import minimize
 
-from squentropy import figures, report, results, sections, theory
+from squentropy import figures, report, results, sections
 from squentropy.errors import SquentropyError
 from squentropy.params import TABLES
 from squentropy.sections import method
@@ -341,32 +340,39 @@ def test_a_loss_without_a_formula_shows_its_docstring(tmp_path, monkeypatch):
     assert "-log p_y + 1/(C-1) sum" in sections.losses_table(r)
 
 
+def of_each_prompt_and_loss(r) -> list[dict]:
+    firsts = (s for s in r.samples if (s["number"], s["temperature"]) == (0, 0.5))
+    return [s | {"reading": "softmax"} for s in firsts]
+
+
 def test_the_page_holds_as_many_stories_as_there_is_room_for(tmp_path, monkeypatch):
     r = results.read(small(tmp_path / "results"))
-    numbered = [s | {"number": n} for s in r.samples for n in range(1000)]
+    firsts = of_each_prompt_and_loss(r)
+    numbered = [s | {"number": n} for s in firsts for n in range(1000)]
     text = sections.stories(replace(r, samples=numbered))
     assert len(text) < 2.2e6
     held = json.loads(text.split('id="told">')[1].split("</script>")[0])
     assert f"The first {len(held):,}".replace(",", "\u202f") in text
     last = max(story["number"] for story in held)
     of_each = collections.Counter((story["prompt"], story["loss"]) for story in held)
-    assert len(of_each) == len(r.samples)
+    assert len(of_each) == len(firsts)
     assert set(of_each.values()) <= {last, last + 1}
 
 
 def test_a_story_without_end_is_cut_and_said_to_be(tmp_path):
     r = results.read(small(tmp_path / "results", text="a" * 1_000_000))
     text = sections.stories(r)
-    assert len(text) < 200_000
+    assert len(text) < len(r.samples) * 8000
     assert "the first 5\u202f000 characters" in text
 
 
 def test_a_story_is_chosen_by_whatever_varies(tmp_path):
     r = results.read(small(tmp_path / "results"))
-    assert re.findall('select name="(.*?)"', sections.stories(r)) == [
+    firsts = of_each_prompt_and_loss(r)
+    assert re.findall('select name="(.*?)"', sections.stories(replace(r, samples=firsts))) == [
         "prompt", *["loss"] * 2
     ]  # fmt: skip
-    varied = [s | {"reading": way, "number": n} for s in r.samples for way in "ab" for n in (0, 1)]
+    varied = [s | {"reading": way, "number": n} for s in firsts for way in "ab" for n in (0, 1)]
     r = replace(r, samples=varied)
     assert re.findall('select name="(.*?)"', sections.stories(r)) == [
         "prompt", *["loss", "reading", "number"] * 2
@@ -420,28 +426,57 @@ def test_figures_of_other_results_and_changed_ones_are_refused(tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
-# --- squentropy's floor -------------------------------------------------------------------------
+# --- the stories' quality, and the optimum ------------------------------------------------------
 
 
-def test_without_the_square_term_there_is_no_floor():
-    assert theory.squentropy_floor(np.array([0.5, 0.3, 0.2]), 1000, factor=0) < 1e-6
+def test_the_checkers_verdict_follows_the_counts(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    told = r.quality["temperature"].notna()
+    best = r.quality[told]["valid"].idxmax()
+    text = sections.quality_sentence(r)
+    assert f"accepts most stories of {results.label(r.quality.at[best, 'loss'])}" in text
+    assert f"{100 * r.quality.at[best, 'valid']:.1f} %" in text
+    r.quality.loc[told, ["valid", "valid_low"]] = 0
+    assert "accepts none of the" in sections.quality_sentence(r)
 
 
-def test_the_floor_satisfies_the_stationarity_of_the_whole_loss():
-    """Against a plain minimisation over all classes, without the shared logit."""
-    pi, classes = np.array([0.6, 0.3, 0.1] + [0.0] * 17), 20
-
-    def loss(f):
-        return -pi @ f + np.log(np.exp(f).sum()) + (1 - pi) @ f**2 / (classes - 1)
-
-    f = minimize(loss, np.zeros(classes), tol=1e-12).x
-    log_p = f - np.log(np.exp(f).sum())
-    expected = pi[:3] @ (np.log(pi[:3]) - log_p[:3])
-    assert theory.squentropy_floor(pi[:3], classes) == pytest.approx(expected, abs=1e-6)
+def test_why_stories_were_refused_begins_with_what_is_most_frequent(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    columns = ["dropped_object", "broken_agreement", "unknown_word", "unexpected", "no_ending"]
+    r.quality[columns] = 0
+    r.quality.loc[r.quality["temperature"] == 0.8, ["no_ending", "unknown_word"]] = (1, 4)
+    text = sections.quality_sentence(r)
+    assert "refused 15 stories at temperature 0.8" in text
+    assert text.index("none of the grammar’s (12)") < text.index("before the story ends (3)")
 
 
-def test_the_floor_rises_as_the_vocabulary_shrinks():
-    pi = theory.CONTEXTS["10 tokens, Zipf's law"]
-    floors = [theory.squentropy_floor(pi, classes) for classes in (1024, 4096, 50257)]
-    assert floors == sorted(floors, reverse=True)
-    assert floors[-1] > 0.001
+def test_a_natural_corpus_has_no_checker_to_speak_of(tmp_path):
+    r = results.read(small(tmp_path / "results", source_nll=None))
+    assert "checker" not in sections.quality_sentence(r)
+    assert "accepted" not in sections.quality_table(r)
+    assert "whole story" not in sections.contexts_table(r) + sections.contexts_sentence(r)
+
+
+def test_the_share_that_the_optimum_accounts_for_follows_the_numbers(tmp_path):
+    r = with_differences(tmp_path, {"mse": (1.0, 0.001), "squentropy": (0.4, 0.01)})
+    floor = {kind: r.floor("squentropy", kind)["kl"] for kind in ("bigram", "whole")}
+    text = sections.gap_sentence(r)
+    assert f"{floor['bigram']:.3f} with one token of context" in text
+    assert f"({100 * floor['whole'] / 0.4:.0f} % of that)" in text
+    assert "MSE" not in text
+    assert "not a bound" not in text
+    r.metrics.loc["squentropy", "difference"] = floor["bigram"] / 2
+    text = sections.gap_sentence(r)
+    assert f"{floor['bigram']:.3f} with one token of context (more than that)" in text
+    assert "not a bound on what is met before" in text
+    r.metrics.loc["squentropy", "difference"] = -0.1
+    assert "of that" not in sections.gap_sentence(r)
+
+
+def test_the_optimum_is_the_sources_entropy_and_what_the_loss_adds(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    row = r.floor("squentropy", "whole")
+    assert (row["classes"], row["weight"]) == (r.corpus["vocab_size"], 1)
+    assert r.optimum("squentropy") == r.corpus["source_nll"] + row["kl"]
+    assert r.optimum("cross_entropy") is None
+    assert r.floor("squentropy_tenth", "whole")["weight"] == 0.1

@@ -4,6 +4,7 @@ pytest tests/test_runs.py
 """
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -194,8 +195,11 @@ def test_a_diverged_run_is_a_result_without_scores_or_stories(finished):
 
 def test_samples_say_where_they_are_from(finished, tiny_study):
     samples = storage.read_sealed(finished / "checkpoints" / RUN / "samples.json")["stories"]
-    assert [s["prompt"] for s in samples] == tiny_study().sample.prompts
-    origin = {"phase": "final", "loss": "mse", "seed": 1, "temperature": 0.8, "top_k": 50}
+    asked, told = tiny_study().sample, ("temperature", "number", "prompt")
+    assert [tuple(s[key] for key in told) for s in samples] == list(
+        itertools.product(asked.temperatures, range(asked.stories), asked.prompts)
+    )
+    origin = {"phase": "final", "loss": "mse", "seed": 1, "top_k": 50, "reading": "inverse_link"}
     assert all(s.items() >= origin.items() for s in samples)
 
 

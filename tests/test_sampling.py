@@ -3,8 +3,10 @@
 pytest tests/test_sampling.py
 """
 
+import itertools
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -137,13 +139,76 @@ def test_all_prompts_share_one_batch_whatever_their_lengths(model, monkeypatch):
     assert all(rows <= 3 for rows, _ in sizes)
 
 
-def test_a_told_story_is_its_prompt_and_what_follows(tokens):
+def test_a_link_is_drawn_from_as_its_probabilities_say(model):
+    """As from a model whose logits are their logs; whatever the scale that a link leaves."""
+
+    def link(logits):
+        return (1 + logits.clamp(-5, 5).square()) / 7
+
+    linked = generate(
+        model, PROMPTS, end_of_text=END, max_tokens=30, temperature=1.0, top_k=0, seed=0, link=link
+    )
+    story = [END, *PROMPTS[0]]
+    draws = np.random.Generator(np.random.Philox(key=[0, 0]))
+    for token in linked[0][: BLOCK - len(story)]:
+        with torch.no_grad():
+            hidden = model(torch.tensor([story]))[0, -1]
+            p = link(hidden @ model.output_weight.T).double()
+        assert token == int((draws.random() * p.sum() >= p.cumsum(0)).sum())
+        story.append(token)
+    assert linked != run(model)
+
+
+def test_a_temperature_is_a_power_of_the_links_probabilities():
+    p = torch.tensor([[0.5, 0.3, 0.2]])
+    draws = 20_000
+    uniform = [(i + 0.5) / draws for i in range(draws)]
+    chosen = Counter(_choose(p.log().expand(draws, -1), 0.5, 0, uniform))
+    for token, power in enumerate((p[0] ** 2 / (p[0] ** 2).sum()).tolist()):
+        assert chosen[token] / draws == pytest.approx(power, abs=1 / draws)
+
+
+@pytest.fixture(scope="module")
+def teller(tokens):
+    """tell() of a small model, with two prompts."""
     encoding = read_encoding(tokens)
+    torch.manual_seed(0)
     model = GPT(Config(300, BLOCK, n_layer=1, n_head=2, n_embd=16, dropout=0.0, bias=False))
-    prompts = ["Tim 🌳", "<|endoftext|>"]
-    told = tell(model, encoding, prompts, max_tokens=10, temperature=1.0, top_k=0, seed=0)
-    assert [story["prompt"] for story in told] == prompts
+
+    def stories(temperatures=(0.7, 1.0), stories=2, **how):
+        return tell(
+            model, encoding, ["Tim 🌳", "<|endoftext|>"], temperatures=list(temperatures),
+            stories=stories, max_tokens=10, top_k=0, seed=0, **how,
+        )  # fmt: skip
+
+    return stories
+
+
+def test_a_told_story_is_its_prompt_and_what_follows(teller):
+    told = teller()
+    assert [(s["temperature"], s["number"], s["prompt"]) for s in told] == list(
+        itertools.product((0.7, 1.0), (0, 1), ("Tim 🌳", "<|endoftext|>"))
+    )
     for story in told:
         assert story["text"].startswith(story["prompt"])
         assert story["tokens"] <= 10
         assert story["ended"] == (story["tokens"] < 10)
+        assert story["reading"] == "softmax"
+    assert len({story["text"] for story in told}) == len(told)
+
+
+def test_more_stories_or_temperatures_leave_the_others_as_they_are(teller):
+    told = teller()
+    more = teller(temperatures=(0.7, 0.9, 1.0), stories=5)
+    kept = [s for s in more if s["number"] < 2 and s["temperature"] != 0.9]
+    assert kept == told
+
+
+def test_greedy_tells_one_story_a_prompt(teller):
+    assert [s["number"] for s in teller(temperatures=(0,), stories=4)] == [0, 0]
+
+
+def test_a_record_says_that_the_link_was_read(teller):
+    told = teller(link=lambda logits: logits.softmax(-1))
+    assert {s["reading"] for s in told} == {"inverse_link"}
+    assert [s["text"] for s in told] == [s["text"] for s in teller()]

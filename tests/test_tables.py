@@ -181,20 +181,24 @@ def test_the_reported_cell_stands_beside_the_seed_studys_numbers(finished):
 
 def test_samples_read_side_by_side_as_they_are(finished, tiny_study):
     text = (finished / "results" / "samples.md").read_text()
-    for sample in json.loads((finished / "results" / "samples.json").read_text()):
-        assert f"**{sample['loss']}**, {sample['phase']}, seed {sample['seed']}" in text
-        assert f"\n{sample['text']}\n```" in text
+    samples = json.loads((finished / "results" / "samples.json").read_text())
+    assert len(samples) == 5 * 3 * 2 * 2  # runs, temperatures, stories, prompts
+    for sample in samples:
+        if (sample["temperature"], sample["number"]) == (0.8, 0):
+            assert f"**{sample['loss']}**, {sample['phase']}, seed {sample['seed']}" in text
+            assert f"\n{sample['text']}\n```" in text
+    assert text.count(" tokens, ") == 5 * 2
     assert [line[3:-2] for line in text.splitlines() if line.startswith("## ")] == list(
         tiny_study().sample.prompts
     )
 
 
-def test_a_sample_that_holds_a_fence_does_not_break_out():
+def test_a_sample_that_holds_a_fence_does_not_break_out(tiny_study):
     sample = {
         "prompt": "p", "text": "a\n````\nb", "ended": True, "tokens": 3,
-        "loss": "mse", "phase": "final", "seed": 1,
+        "loss": "mse", "phase": "final", "seed": 1, "temperature": 0.8, "number": 0,
     }  # fmt: skip
-    lines = tables._samples_markdown([sample]).splitlines()
+    lines = tables._samples_markdown(tiny_study(), [sample]).splitlines()
     assert "`````text" in lines
     assert "`````" in lines
 

@@ -310,6 +310,26 @@ def metrics(data: Path, checkpoints: Path, results: Path, params: Params = DEFAU
 
 
 @app.command()
+def judge(
+    results: Path,
+    model: Annotated[str, typer.Option(help="The judge, as its endpoint calls it.")],
+    stories: Annotated[int, typer.Option(min=1, help="Stories a loss and temperature.")] = 12,
+) -> None:
+    """Let a language model grade the stories of RESULTS, into RESULTS/judge.csv.
+
+    Needs OPENAI_API_KEY in the environment, and OPENAI_BASE_URL for an endpoint that is not
+    OpenAI's. No part of the study.
+
+    Example: squentropy judge results/grammar --model gpt-4o
+    """
+    from squentropy.judge import GRADES, judge
+
+    for row in judge(results, model, stories):
+        grades = ", ".join(f"{grade} {row[grade]:.1f}" for grade in GRADES)
+        print(f"{row['loss']}, temperature {row['temperature']:g}: {grades}")
+
+
+@app.command()
 def figures(results: Path, out: Path) -> None:
     """Draw every figure from the tables of RESULTS into OUT.
 

@@ -22,8 +22,10 @@ TRAINING = (
 )
 EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py", "measures.py")
 SELECTION = ("selection.py", "outcomes.py", "records.py")
+SAMPLING = ("losses.py", "matmul.py", "model.py", "sampling.py")
+QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
+THEORY = ("floors.py", "theory.py", "corpus/prediction.py", "corpus/grammar.py")
 TABLES = ("tables.py", "statistics.py", *SELECTION)
-SAMPLING = ("model.py", "matmul.py", "sampling.py")
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
 REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 

@@ -13,7 +13,8 @@ from squentropy.errors import SquentropyError
 from squentropy.params import BASELINE, Study
 
 NAMES = (
-    "perplexity", "differences", "accuracy", "reliability", "profile", "learning_curves", "grid",
+    "perplexity", "differences", "accuracy", "reliability", "profile", "quality", "improperness",
+    "learning_curves", "grid",
 )  # fmt: skip
 """Every figure; each is a function of plots/ and, with .svg and .png, a file."""
 

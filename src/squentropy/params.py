@@ -35,7 +35,7 @@ BASELINE = "cross_entropy"  # the loss that the others are compared with
 TABLES = (  # of results/STUDY; the first two are the sweep's
     "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
     "history.csv", "stories.csv", "calibration.csv", "profile.csv", "corpus.json",
-    "samples.json", "samples.md",
+    "samples.json", "samples.md", "quality.csv", "theory.csv",
 )  # fmt: skip
 
 
@@ -76,6 +76,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[str, AfterValidator(_known_loss)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -230,9 +231,21 @@ class Evaluate(Section):
 
 class Sample(Section):
     prompts: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)]
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    temperatures: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_distinct)]
+    stories: PositiveInt
     top_k: NaturalInt
     max_tokens: PositiveInt
+    seed: Seed
+
+    @property
+    def middle(self) -> float:
+        """The temperature that stands for all where one is shown: the middle one, by size."""
+        return sorted(self.temperatures)[len(self.temperatures) // 2]
+
+
+class Theory(Section):
+    contexts: PositiveInt
+    weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
     seed: Seed
 
 
@@ -272,6 +285,7 @@ class Study(Section):
     final: Final
     evaluate: Evaluate
     sample: Sample
+    theory: Theory
 
     def schedule(self, phase: str) -> Schedule:
         return self.sweep if phase == "sweep" else self.final
@@ -321,7 +335,7 @@ class Study(Section):
             "corpus": self.corpus.relevant(),
             "train": self.train.model_dump(exclude={"state_interval"}),
             "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
-        } | self.model_dump(include={"tokens", "model", "final", "evaluate", "sample"})
+        } | self.model_dump(include={"tokens", "model", "final", "evaluate", "sample", "theory"})
 
     def dump(self) -> str:
         """The parameters as YAML, every key resolved."""

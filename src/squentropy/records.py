@@ -33,12 +33,12 @@ def scored_from(study: Study, folder: Path, run: dict) -> dict:
     }
 
 
-def told_from(study: Study, folder: Path) -> dict:
+def told_from(study: Study, folder: Path, run: dict) -> dict:
     """What the stories of a run are a function of; samples.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
         "params": study.sample.model_dump(),
-        "code": code.digests(*code.SAMPLING),
+        "code": code.digests(*code.SAMPLING, loss=run["cell"]["loss"]),
     }
 
 

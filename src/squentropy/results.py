@@ -32,6 +32,13 @@ def label(loss: str) -> str:
     return _LABELS.get(loss, loss.replace("_", " "))
 
 
+def form_name(loss: str, weight: float) -> str:
+    """The name of a loss of theory.csv, its square term times `weight`, as losses are called."""
+    if weight == 1:
+        return loss
+    return f"{loss}_tenth" if weight == 0.1 else f"{loss} × {weight:g}"
+
+
 @dataclass(frozen=True)
 class Results:
     """The tables of a study as data frames, the rest as plain values; units are in tables.py."""
@@ -48,6 +55,8 @@ class Results:
     stories: pd.DataFrame
     calibration: pd.DataFrame
     profile: pd.DataFrame
+    quality: pd.DataFrame
+    theory: pd.DataFrame
 
     @property
     def losses(self) -> list[str]:
@@ -70,6 +79,30 @@ class Results:
     def own_reading(self, loss: str) -> str:
         """The reading that a loss's cell was selected by: inverse_link where it has one."""
         return self.selected[loss]["selected_by"]
+
+    @property
+    def test_stories(self) -> pd.Series:
+        """The row of quality.csv that the sampled stories are compared with."""
+        return self.quality[self.quality["temperature"].isna()].iloc[0]
+
+    def floor(self, loss: str, contexts: str) -> pd.Series | None:
+        """The row of theory.csv on a loss of this study in its own vocabulary, if there is one."""
+        rows = self.theory[
+            (self.theory["contexts"] == contexts)
+            & (self.theory["classes"] == self.corpus["vocab_size"])
+        ]
+        for _, row in rows.iterrows():
+            if form_name(row["loss"], row["weight"]) == loss:
+                return row
+        return None
+
+    def optimum(self, loss: str) -> float | None:
+        """The test nll at a form of squentropy's own optimum, nats a token, where it is known.
+
+        A model arrives there that sees whole stories and learns all that the loss asks for.
+        """
+        floor = self.floor(loss, "whole")
+        return None if floor is None else self.corpus["source_nll"] + floor["kl"]
 
     def by_story(self, loss: str, column: str) -> pd.DataFrame:
         """A column of stories.csv for a loss's final runs, (seeds, stories)."""
@@ -130,4 +163,6 @@ def read(folder: str | Path) -> Results:
         stories=table("stories"),
         calibration=table("calibration"),
         profile=table("profile"),
+        quality=table("quality"),
+        theory=table("theory"),
     )

@@ -177,7 +177,7 @@ def evaluate_run(
 def sample_run(
     study: Study, folder: Path, tokens: TokenFolder, encoding: "tiktoken.Encoding"
 ) -> list[dict]:
-    """Stories of a run from the study's prompts, written to samples.json."""
+    """Stories of a run, as `sampling.tell` tells them, written to samples.json."""
     run = records.read_run(folder)
     records.check_study(run, folder, study)
     records.check_tokens(run, folder, tokens)
@@ -185,19 +185,11 @@ def sample_run(
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
         model = load_model(folder, pick_device(study.train.device))
-        params = study.sample
-        settings = {"temperature": params.temperature, "top_k": params.top_k}
-        told = sampling.tell(
-            model,
-            encoding,
-            params.prompts,
-            max_tokens=params.max_tokens,
-            seed=params.seed,
-            **settings,
-        )
         cell = run["cell"]
+        link = INVERSE_LINKS.get(cell["loss"])
+        told = sampling.tell(model, encoding, **study.sample.model_dump(), link=link)
         origin = {key: cell[key] for key in ("phase", "loss", "seed")}
-        stories = [{**origin, **settings, **story} for story in told]
-    told = records.told_from(study, folder) | {"stories": stories}
-    storage.write_sealed(folder / "samples.json", told)
+        stories = [origin | story for story in told]
+    held = records.told_from(study, folder, run) | {"stories": stories}
+    storage.write_sealed(folder / "samples.json", held)
     return stories

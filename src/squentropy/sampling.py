@@ -3,6 +3,7 @@
 squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from squentropy.model import GPT, Cache
 
 if TYPE_CHECKING:  # only for the signature: a training run need not load it
     import tiktoken
+
+Link = Callable[[torch.Tensor], torch.Tensor]
 
 
 @torch.inference_mode()
@@ -24,6 +27,7 @@ def generate(
     temperature: float,
     top_k: int,
     seed: int,
+    link: Link | None = None,
 ) -> list[list[int]]:
     """Continue each prompt, all in a batch, until its end of text or `max_tokens` new tokens.
 
@@ -31,6 +35,10 @@ def generate(
     its own generator, so a story does not depend on its neighbours. Temperature 0 takes the
     likeliest token; top_k 0 keeps all. Beyond the context the window moves on by half, and what
     is left of it is read again, since learned positions cannot slide.
+
+    The probabilities p of temperature 1 are the softmax of the model's outputs, or what `link`
+    makes of them, (n, C) -> (n, C); temperature T draws from p^(1/T), renormalised. The outputs
+    of a pure squared loss need its link (losses.INVERSE_LINKS): their softmax is nearly flat.
 
     Returns the new tokens of each prompt, without the end-of-text token.
     """
@@ -52,6 +60,8 @@ def generate(
         hidden = model(torch.tensor(step, device=device), cache)[:, -1]
         drawing = [row for row, i in enumerate(going) if read >= len(given[i])]
         logits = (hidden[drawing] @ model.output_weight.T).float().cpu()
+        if link is not None:
+            logits = link(logits).log()
         uniform = [draws[going[row]].random() for row in drawing]
         drawn = dict(zip(drawing, _choose(logits, temperature, top_k, uniform), strict=True))
         keep, step = [], []
@@ -90,27 +100,45 @@ def tell(
     encoding: "tiktoken.Encoding",
     prompts: list[str],
     *,
-    max_tokens: int,
-    temperature: float,
+    temperatures: list[float],
+    stories: int,
     top_k: int,
+    max_tokens: int,
     seed: int,
+    link: Link | None = None,
 ) -> list[dict]:
-    """A story for each prompt: {prompt, text (prompt included), tokens, ended}."""
-    new = generate(
-        model,
-        [encoding.encode_ordinary(prompt) for prompt in prompts],
-        end_of_text=encoding.eot_token,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        seed=seed,
-    )
-    return [
-        {
-            "prompt": prompt,
-            "text": prompt + encoding.decode(tokens),
-            "tokens": len(tokens),
-            "ended": len(tokens) < max_tokens,
-        }
-        for prompt, tokens in zip(prompts, new, strict=True)
-    ]
+    """`stories` stories for each temperature and prompt; one at temperature 0, where all are alike.
+
+    Each is {prompt, temperature, top_k, reading, number, text, tokens, ended}: `reading` says
+    what made probabilities of the model's outputs, "softmax" or "inverse_link"; `number` counts
+    from 0 the stories of a prompt and temperature; `text` begins with the prompt, `tokens` counts
+    those after it. More stories or temperatures leave the others as they are.
+    """
+    told = []
+    for temperature in temperatures:
+        numbers = range(stories if temperature > 0 else 1)
+        asked = [(number, prompt) for number in numbers for prompt in prompts]
+        new = generate(
+            model,
+            [encoding.encode_ordinary(prompt) for _, prompt in asked],
+            end_of_text=encoding.eot_token,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+            link=link,
+        )
+        told += [
+            {
+                "prompt": prompt,
+                "temperature": temperature,
+                "top_k": top_k,
+                "reading": "softmax" if link is None else "inverse_link",
+                "number": number,
+                "text": prompt + encoding.decode(tokens),
+                "tokens": len(tokens),
+                "ended": len(tokens) < max_tokens,
+            }
+            for (number, prompt), tokens in zip(asked, new, strict=True)
+        ]
+    return told

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from squentropy.errors import SquentropyError
 
@@ -62,6 +62,37 @@ def mean_nll(
     """
     estimate, error, df = _estimate(nll, tokens, resamples, seed)
     return _interval(estimate, error, df, confidence)
+
+
+def share(hits: np.ndarray, *, resamples: int, confidence: float, seed: int) -> Interval:
+    """The share of hits among stories, and over seeds, with Wilson's interval.
+
+    hits    (seeds, stories)  1 or True for a hit, else 0
+
+    A share near 0 or 1 has no symmetric interval, and at 0 or 1 it shows no spread at all. So
+    Wilson's interval is taken at the effective number of stories: the one whose binomial variance
+    would be the two-way variance above, and never more than there are (Korn & Graubard 1998;
+    Dean & Pagano 2015 on intervals for shares in clustered samples).
+    """
+    hits = np.atleast_2d(np.asarray(hits, dtype=float))
+    p, error, df = _estimate(hits, np.ones(hits.shape[1]), resamples, seed)
+    n = float(hits.size)
+    critical = float(ndtri((1 + confidence) / 2))
+    if error > 0:
+        n = min(n, p * (1 - p) / error**2)
+        critical = float(stdtrit(df, (1 + confidence) / 2))
+    weight = critical**2 / (n + critical**2)
+    centre = (1 - weight) * p + weight / 2
+    half = math.sqrt(weight * ((1 - weight) * p * (1 - p) + weight / 4))
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean(values: Sequence[float], confidence: float) -> Interval:
+    """The mean of values that were drawn independently, with Student's interval."""
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    return _interval(float(values.mean()), error, n - 1, confidence)
 
 
 def difference(

@@ -67,5 +67,5 @@ def _reasons(
     run = records.read_run(folder)
     return [
         *records.why_remake(folder / "test.json", records.scored_from(study, folder, run)),
-        *records.why_remake(folder / "samples.json", records.told_from(study, folder)),
+        *records.why_remake(folder / "samples.json", records.told_from(study, folder, run)),
     ]

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from squentropy import statistics, storage
+from squentropy import floors, quality, statistics, storage
 from squentropy.outcomes import ppl, read_outcomes, write_csv
 from squentropy.params import BASELINE, SPLITS, TABLES, Cell, Study
 from squentropy.records import check_tokens, made_from, read_run, scored_from, told_from
@@ -74,12 +74,13 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     for cell, run in runs.items():
         folder = checkpoints / cell.name
         scores[cell] = made_from(folder / "test.json", scored_from(study, folder, run))
-        told += made_from(folder / "samples.json", told_from(study, folder))["stories"]
+        told += made_from(folder / "samples.json", told_from(study, folder, run))["stories"]
     chosen = storage.read_sealed(results / "selected.json")
     storage.verified(results / "sweep.csv", chosen["sweep_sha256"])
     history = _history_rows(checkpoints, [*study.sweep_cells(), *runs])
     entropy = story_entropy(data)
     corpus = describe_corpus(data, entropy)
+    graded, lost = quality.quality_rows(study, data, told), floors.theory_rows(study, data)
 
     storage.write_sealed(results / "corpus.json", corpus)
     write_csv(results / "history.csv", history, HISTORY)
@@ -88,7 +89,9 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     write_csv(results / "calibration.csv", _calibration_rows(scored), CALIBRATION)
     write_csv(results / "profile.csv", _profile_rows(scored), PROFILE)
     storage.write_json(results / "samples.json", told)
-    storage.write_text(results / "samples.md", _samples_markdown(told))
+    storage.write_text(results / "samples.md", _samples_markdown(study, told))
+    write_csv(results / "quality.csv", graded, quality.QUALITY)
+    write_csv(results / "theory.csv", lost, floors.THEORY)
     rows = _metric_rows(study, finals, runs, scores, entropy)
     write_csv(results / "reported.csv", _reported_rows(study, rows, runs, scores),
               ["measure", "loss", "reported", "reproduced", "what"])  # fmt: skip
@@ -358,12 +361,15 @@ def _reported_rows(
     ]
 
 
-def _samples_markdown(samples: list[dict]) -> str:
-    """Every loss's stories side by side, prompt by prompt, the text in fences as it is."""
-    lines = ["# Sampled stories", ""]
-    for prompt in dict.fromkeys(sample["prompt"] for sample in samples):
+def _samples_markdown(study: Study, samples: list[dict]) -> str:
+    """Every run's first story a prompt side by side, the text in fences as it is."""
+    temperature = study.sample.middle
+    first = [s for s in samples if (s["number"], s["temperature"]) == (0, temperature)]
+    lines = ["# Sampled stories", "", f"The first of each run and prompt at temperature "
+             f"{temperature:g}; `samples.json` holds them all.", ""]  # fmt: skip
+    for prompt in dict.fromkeys(sample["prompt"] for sample in first):
         lines += [f"## {prompt} …", ""]
-        for sample in samples:
+        for sample in first:
             if sample["prompt"] != prompt:
                 continue
             end = "ended by itself" if sample["ended"] else "cut at the limit"

@@ -52,7 +52,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             tokens=subpath(input[0], parent=True),
             params=PARAMS,
             sample=STUDY.sample.model_dump(),
-            code=code.digest(*code.SAMPLING),
+            code=lambda wildcards: code.digest(*code.SAMPLING, loss=wildcards.loss),
             runs=folders(phase),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
@@ -81,7 +81,8 @@ rule metrics:
         results=subpath(output[0], parent=True),
         params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
-        code=code.digest(*code.TABLES),
+        theory=STUDY.theory.model_dump(),
+        code=code.digest(*code.TABLES, *code.QUALITY, *code.THEORY),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

@@ -2,17 +2,21 @@
 
 from squentropy.plots.calibration import profile, reliability
 from squentropy.plots.comparison import accuracy, differences, perplexity
+from squentropy.plots.generation import quality
 from squentropy.plots.pieces import look, style
+from squentropy.plots.theory import improperness
 from squentropy.plots.training import grid, learning_curves
 
 __all__ = [
     "accuracy",
     "differences",
     "grid",
+    "improperness",
     "learning_curves",
     "look",
     "perplexity",
     "profile",
+    "quality",
     "reliability",
     "style",
 ]

@@ -31,6 +31,7 @@ from squentropy.results import Results, label
 def perplexity(r: Results) -> Figure:
     """Test perplexity by loss: interval, mean, and each seed as a dot."""
     fig, ax = loss_rows(r.ranked)
+    optima: list[float] = []
     for y, loss in enumerate(r.ranked):
         row = r.metrics.loc[loss]
         if loss not in r.scored:
@@ -44,11 +45,16 @@ def perplexity(r: Results) -> Figure:
             colour, marker, _ = look(loss, r.losses)
             linked = math.exp(row["inverse_link_nll"])
             ax.plot(linked, y, marker, mfc="white", mec=colour, ms=7)
+        optimum = r.optimum(loss)
+        if optimum is not None:
+            colour, _, _ = look(loss, r.losses)
+            ax.plot(math.exp(optimum), y, "|", color=colour, ms=16, mew=2.2)
+            optima.append(math.exp(optimum))
         note(ax, y, number(row["test_ppl"]))
     floors = [(math.exp(nll), name) for nll, name in entropies(r)]
     for x, _ in floors:
         ax.axvline(x, color=SOFT, lw=1, ls=(0, (4, 2)), zorder=0)
-    log_axis(ax, [x for x, _ in floors])
+    log_axis(ax, [*optima, *(x for x, _ in floors)])
     headings(ax, [(x, name.replace(" ", "\n", 1)) for x, name in floors])
     note(ax, -0.8, "perplexity", weight="bold")
     seeds = "; ticks below: single seeds" if len(r.study.final.seeds) > 1 else ""
@@ -56,6 +62,7 @@ def perplexity(r: Results) -> Figure:
     ax.set_xlabel(
         "test perplexity under softmax, log scale (less is better)\n"
         f"bars: {percent(r)} intervals{seeds}{hollow}"
+        + ("\nthick tick: the loss’s own optimum for the grammar" if optima else "")
     )
     return fig
 

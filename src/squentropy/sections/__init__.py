@@ -14,7 +14,14 @@ from squentropy.sections.calibration import (
     reliability_figure,
 )
 from squentropy.sections.closing import commands, limits, parameters, provenance
-from squentropy.sections.floors import floor_table
+from squentropy.sections.floors import (
+    contexts_sentence,
+    contexts_table,
+    floor_table,
+    gap_sentence,
+    improperness_figure,
+)
+from squentropy.sections.generation import quality_figure, quality_sentence, quality_table
 from squentropy.sections.grid import (
     equal_sentence,
     equal_table,
@@ -49,6 +56,8 @@ __all__ = [
     "calibration_sentence",
     "calibration_table",
     "commands",
+    "contexts_sentence",
+    "contexts_table",
     "convergence",
     "corpus_sentence",
     "corpus_table",
@@ -61,9 +70,11 @@ __all__ = [
     "floor_sentence",
     "floor_table",
     "frequency_sentence",
+    "gap_sentence",
     "grid_figure",
     "grid_sentence",
     "implied_table",
+    "improperness_figure",
     "judging",
     "limits",
     "link_sentence",
@@ -74,6 +85,9 @@ __all__ = [
     "position_sentence",
     "profile_figure",
     "provenance",
+    "quality_figure",
+    "quality_sentence",
+    "quality_table",
     "reliability_figure",
     "reported_table",
     "seed_estimate_table",

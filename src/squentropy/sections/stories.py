@@ -3,7 +3,7 @@
 Without scripts there is no browser, and more prompts are told instead.
 """
 
-from squentropy.markup import DASH, Html, embedded, escape, integer, paragraphs, visible
+from squentropy.markup import Html, embedded, escape, integer, paragraphs, visible
 from squentropy.results import Results, label
 
 LONGEST = 5000
@@ -20,7 +20,12 @@ def stories(r: Results, prompts: int = 3) -> Html:
     if not r.samples:
         return paragraphs("No stories were sampled.")
     told = [_record(sample) for sample in r.samples]
-    finals = [x for x, s in zip(told, r.samples, strict=True) if s["phase"] == "final"]
+    shown = ("final", r.study.sample.middle)
+    finals = [
+        story
+        for story, sample in zip(told, r.samples, strict=True)
+        if (sample["phase"], sample["temperature"]) == shown
+    ]
     known = list(dict.fromkeys(story["prompt"] for story in finals))
     first, *others = [_by_loss(finals, prompt) for prompt in known[:prompts]] or [""]
     browser = _browser(told)
@@ -39,17 +44,17 @@ def _record(sample: dict) -> dict:
     if len(text) > LONGEST:
         text, end = f"{text[:LONGEST]} …", f"the first {integer(LONGEST)} characters"
     heat = f"temperature {sample['temperature']:g}" if sample["temperature"] else "greedy"
-    reading = sample.get("reading")
-    note = [f"seed {sample['seed']}", heat, f"{sample['tokens']} tokens", end]
+    reading = sample["reading"].replace("_", " ")
+    seed, tokens = f"seed {sample['seed']}", f"{sample['tokens']} tokens"
     return {
         "prompt": visible(sample["prompt"]),
         "loss": label(sample["loss"]) + ("" if sample["phase"] == "final" else ", as reported"),
-        "reading": reading or DASH,
+        "reading": reading,
         "temperature": sample["temperature"],
         "seed": sample["seed"],
-        "number": sample.get("number", 0),
+        "number": sample["number"],
         "text": text,
-        "note": ", ".join([f"read by {reading}", *note] if reading else note),
+        "note": ", ".join([f"read by {reading}", seed, heat, tokens, end]),
     }
 
 

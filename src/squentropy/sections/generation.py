@@ -1,0 +1,109 @@
+"""How good the sampled stories are."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy.markup import DASH, Html, integer, interval, listed, paragraphs, table
+from squentropy.results import Results
+from squentropy.sections.figure import figure
+from squentropy.sections.pieces import loss_name, percent
+
+_KINDS = {
+    "dropped_object": "another name, object or place stands where one was introduced",
+    "broken_agreement": "an article, verb or pronoun does not agree",
+    "unknown_word": "a word is none of the grammar’s",
+    "unexpected": "a word of the grammar stands where it cannot",
+    "no_ending": "the text stops before the story ends",
+}
+"""Why the checker refuses a story, by the columns of quality.csv."""
+
+
+def _share(value: float) -> str:
+    return DASH if pd.isna(value) else f"{100 * value:.1f} %"
+
+
+def _shown(r: Results) -> pd.DataFrame:
+    """The losses' rows at the middle temperature."""
+    return r.quality[r.quality["temperature"] == r.study.sample.middle]
+
+
+def quality_sentence(r: Results) -> Html:
+    """How the stories were told; for the grammar, how many its checker accepts, and why not."""
+    s, rows = r.study.sample, _shown(r)
+    if rows.empty:
+        return paragraphs("No stories were sampled.")
+    heats = listed([f"{t:g}" for t in s.temperatures])
+    links = rows["loss"][rows["reading"] == "inverse_link"]
+    told = (
+        f"Every final run told {integer(rows['stories'].iloc[0] / rows['runs'].iloc[0])} stories "
+        f"at each temperature ({heats}), up to {integer(s.max_tokens)} tokens."
+    )
+    if len(links):
+        told += (
+            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities of "
+            "the inverse link, since the softmax of their outputs is nearly flat."
+        )
+    return paragraphs(told, _accepted(r), _refused(rows))
+
+
+def _accepted(r: Results) -> str:
+    told = r.quality.dropna(subset=["temperature", "valid"])
+    if told.empty:
+        return ""
+    best, true = told.loc[told["valid"].idxmax()], _share(r.test_stories["valid"])
+    if best["valid"] == 0:
+        return (
+            f"The grammar’s checker accepts none of the {integer(told['stories'].sum())} stories. "
+            f"The {percent(r)} interval of a share of none in {integer(best['stories'])} reaches "
+            f"up to {_share(best['valid_high'])}."
+        )
+    return (
+        f"The grammar’s checker accepts most stories of {loss_name(best['loss'])} at temperature "
+        f"{best['temperature']:g}: {interval(best, 'valid', _share)}. Of the test stories it "
+        f"accepts {true}."
+    )
+
+
+def _refused(rows: pd.DataFrame) -> str:
+    counts = rows[list(_KINDS)].sum().sort_values(ascending=False, kind="stable")
+    if not counts.sum() > 0:
+        return ""
+    reasons = [f"{_KINDS[kind]} ({integer(n)})" for kind, n in counts.items() if n > 0]
+    return (
+        f"Why it refused {integer(counts.sum())} stories at temperature "
+        f"{rows['temperature'].iloc[0]:g}, by what is wrong first: {listed(reasons)}."
+    )
+
+
+def quality_table(r: Results) -> Html:
+    """The measures at the middle temperature, and of the test stories."""
+    rows = pd.concat([_shown(r), r.test_stories.to_frame().T])
+    columns = {
+        "valid": "accepted", "parsed": "before the first error", "ended": "ended",
+        "distinct_1": "distinct words", "distinct_2": "pairs", "distinct_3": "triples",
+        "repetition": "repeated 4-grams", "self_bleu": "self-BLEU",
+    }  # fmt: skip
+    shown = {key: head for key, head in columns.items() if rows[key].notna().any()}
+    cells = [
+        [
+            loss_name(row["loss"]),
+            *(interval(row, key, _share) if key == "valid" else _share(row[key]) for key in shown),
+            integer(row["tokens"]),
+        ]
+        for _, row in rows.iterrows()
+    ]
+    heat = f"at temperature {r.study.sample.middle:g}"
+    return table([heat, *shown.values(), "tokens a story"], cells)
+
+
+def quality_figure(r: Results, folder: str | Path) -> Html:
+    """The measures by temperature."""
+    return figure(
+        folder,
+        "quality",
+        "Line charts of the quality of sampled stories by temperature, a panel a measure",
+        "Sampled stories by temperature. Dashed: the test stories. What is distinct, and "
+        "self-BLEU, is measured over the stories of a run together, and of as many test stories. "
+        "More distinct is not better: text without sense repeats nothing.",
+    )
