@@ -43,6 +43,9 @@ rule all:
 
 onstart:
     write_parameters()
+    print(disk.summary(STUDY))
+    # A folder that dvc.yaml names, empty where final.reported is null.
+    Path(CHECKPOINTS, "reported").mkdir(parents=True, exist_ok=True)
 
 
 onerror:
@@ -50,5 +53,6 @@ onerror:
 
 
 onsuccess:
-    shell("squentropy show {RESULTS}")
-    print(f"\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md")
+    if Path(f"{RESULTS}/metrics.csv").exists():  # not after the first targets alone
+        shell("squentropy show {RESULTS}")
+        print(f"\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md")

@@ -6,7 +6,7 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import code, params
+from squentropy import code, disk, params
 from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
