@@ -1,5 +1,7 @@
 # make study                            set up, then the whole default study
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
+# make record                           put a finished study under DVC; STUDY as above
+# make restore                          bring a recorded study from the remote storage; STUDY as above
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes
@@ -25,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test test-slow test-faults lint readme lock clean
+.PHONY: study record restore test test-slow test-faults lint readme lock clean
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -33,6 +35,9 @@ $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAK
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
 	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
+
+record restore: $(VENV)/.installed
+	@squentropy $@ $(STUDY)
 
 test: $(VENV)/.installed-test
 	pytest
