@@ -328,6 +328,24 @@ def show(results: Path) -> None:
     print(metrics_table(results))
 
 
+@app.command()
+def live(
+    states: States = DEFAULT_STATES,
+    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+        "live"
+    ),
+    tensorboard: Annotated[bool, typer.Option(help="Also as events for TensorBoard.")] = False,
+) -> None:
+    """Write the losses of the runs under way as .tsv, up to the last state that each has saved.
+
+    Example: watch squentropy live --tensorboard
+    """
+    from squentropy.live import export
+
+    for folder in export(states, out, tensorboard):
+        print(folder)
+
+
 Overlays = Annotated[
     list[Path] | None,
     typer.Argument(help="Study files laid over params.yaml; none: the default study."),
