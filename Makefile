@@ -5,6 +5,7 @@
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes
+# make test-restore                     those of them that restore a study from remote storage
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
 # make lint                             formatting and lint checks
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study record restore test test-slow test-faults lint readme lock clean
+.PHONY: study record restore test test-slow test-faults test-restore lint readme lock clean
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -47,6 +48,9 @@ test-slow: $(VENV)/.installed-test
 
 test-faults: $(VENV)/.installed-test
 	pytest -m slow tests/test_faults.py
+
+test-restore: $(VENV)/.installed-test
+	pytest -m slow tests/test_restore.py
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

@@ -3,6 +3,7 @@
 pytest tests/test_dvc.py
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -63,3 +64,14 @@ def test_dvc_shows_the_metrics_of_every_loss():
     values = shown[""]["data"]["results/grammar/metrics.json"]["data"]
     committed = json.loads((ROOT / "results/grammar/metrics.json").read_text())
     assert values == committed
+
+
+def test_the_committed_tables_are_those_that_dvc_lock_records():
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    tables = {
+        str(path.relative_to(ROOT)): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (ROOT / "results/grammar").iterdir()
+        if path.name != "params.yaml"
+    }
+    assert tables.items() <= recorded.items()
