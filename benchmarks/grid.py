@@ -7,6 +7,7 @@ is the median of three; memory is the largest resident set. Prints a Markdown ta
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def main() -> None:
             measured = measure(project, expected, *command)
             rows.append(["the default study", " ".join(command), *measured])
         (project / OVERLAY).write_text(yaml.safe_dump(GRID))
+        shutil.copytree(project / "results/grammar", project / "results/grid")
         files = stand_in(project, "--configfile", OVERLAY)
         run(project, "squentropy.cli", "record", OVERLAY)
         for command, expected in (
