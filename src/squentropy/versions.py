@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from squentropy.errors import SquentropyError
 from squentropy.params import load
 
@@ -101,9 +103,9 @@ class _Recorded:
 
     def check_recorded(self) -> None:
         lock = OTHERS.with_suffix(".lock") if self.overlays else Path("dvc.lock")
-        if not lock.is_file() or (
-            self.overlays and f"\n  {self.name}:\n" not in lock.read_text(encoding="utf-8")
-        ):
+        text = lock.read_text(encoding="utf-8") if lock.is_file() else "stages: {}"
+        recorded = yaml.safe_load(text)["stages"]
+        if not recorded or (self.overlays and self.name not in recorded):
             raise SquentropyError(
                 f"{lock}: holds no record of {self.name}; where the study was run, "
                 f"`{self.make('record')}` makes it"
@@ -167,8 +169,8 @@ class _Recorded:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {tool} {' '.join(words)}\n{done.stdout}{done.stderr}")
         if done.returncode:
-            said = (done.stderr + done.stdout).splitlines()
-            error = next((line for line in said if line.startswith("ERROR: ")), "it failed")
+            said = ["it failed", *(done.stdout + done.stderr).splitlines()]
+            error = next((line for line in said if line.startswith("ERROR: ")), said[-1])
             reason = error.removeprefix("ERROR: ").removeprefix("unexpected error - ")
             raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
         return done
