@@ -42,14 +42,15 @@ rule all:
 
 
 onstart:
-    write_parameters()
+    start()
     print(disk.summary(STUDY))
     # A folder that dvc.yaml names, empty where final.reported is null.
     Path(CHECKPOINTS, "reported").mkdir(parents=True, exist_ok=True)
 
 
 onerror:
-    print("\nWhat has failed says why above; the same command goes on from here.")
+    print(what_failed())
+    print("\nThat has failed, the rest is done; the same command goes on from here.")
 
 
 onsuccess:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from squentropy import losses, params, runs, storage, tables
+from squentropy import losses, params, runs, selection, storage, tables
 from squentropy.model import GPT, Config
 from squentropy.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.tokens import TokenFolder
@@ -95,7 +95,7 @@ def data(tmp_path_factory) -> Path:
         size = sum(len(story.encode()) for story in stories)
         entries[split] = {"stories": len(stories), "bytes": size, "sha256": storage.sha256(path)}
     manifest = {"source": "files", "licence": "MIT", "splits": entries}
-    storage.write_json(folder / "corpus" / "manifest.json", manifest)
+    storage.write_sealed(folder / "corpus" / "manifest.json", manifest)
     tokenize(_make_study().tokens, folder / "corpus", folder / "tokens")
     return folder
 
@@ -115,8 +115,8 @@ def finished(data, tokens, tmp_path_factory) -> Path:
         patch.setitem(losses.LOSSES, "brier", lambda h, w, y: h.sum() * torch.nan)
         for cell in study.sweep_cells():
             runs.train_run(study, cell, tokens, checkpoints / cell.name)
-        tables.select(study, checkpoints, results)
-        chosen = tables.selected_hyperparameters(study, results)
+        selection.select(study, checkpoints, results)
+        chosen = selection.selected_hyperparameters(study, results)
         for cell in [*study.final_cells(chosen), *study.reported_cells()]:
             run = checkpoints / cell.name
             runs.train_run(study, cell, tokens, run)

@@ -17,9 +17,11 @@ import pandas as pd
 import yaml
 
 from squentropy import params, statistics
-from squentropy.storage import write_json, write_text
+from squentropy.storage import sha256, write_json, write_sealed, write_text
+from squentropy.tables import write_manifest
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats a token
+LINKED = ("mse", "mse_weighted")  # the losses with an inverse link
 
 # a loss's test nll above the source's, its accuracy, its standard deviation over seeds
 _LEVELS = {
@@ -70,7 +72,7 @@ def write(
         name: {"stories": n, "bytes": 620 * n, "tokens": 150 * n}
         for name, n in (("train", 12000), ("validation", 250), ("test", stories))
     }
-    write_json(folder / "corpus.json", {
+    write_sealed(folder / "corpus.json", {
         "source": s.corpus.source, "licence": "MIT", "splits": splits,
         "vocab_size": s.tokens.vocab_size, "unigram_nll": UNIGRAM, "source_nll": source_nll,
         "source_nll_se": None if source_nll is None else 0.011,
@@ -84,11 +86,15 @@ def write(
     ]
     _csv(sweep.assign(selected=sweep["selected"].map({True: "true", False: "false"})),
          folder / "sweep.csv")  # fmt: skip
-    write_json(folder / "selected.json", selected)
+    held = {"sweep_sha256": sha256(folder / "sweep.csv"), "losses": selected}
+    write_sealed(folder / "selected.json", held)
     table = _stories(s, rng, stories, diverged)
     _csv(table, folder / "stories.csv")
     _csv(_history(s, rng, diverged, selected), folder / "history.csv")
-    metrics = _metrics(s, table, selected, source_nll)
+    calibration = _calibration(s, rng, table)
+    _csv(calibration, folder / "calibration.csv")
+    metrics = _metrics(s, table, selected, source_nll, calibration)
+    _csv(_profile(s, table, metrics), folder / "profile.csv")
     _csv(metrics, folder / "metrics.csv")
     write_json(folder / "metrics.json", {
         row["loss"]: {k: v for k, v in row.items() if k != "loss" and pd.notna(v)}
@@ -101,6 +107,8 @@ def write(
          "text": text, "tokens": 70, "ended": True}
         for loss in s.sweep.losses if loss not in diverged for prompt in s.sample.prompts
     ])  # fmt: skip
+    write_text(folder / "samples.md", "# Sampled stories\n")
+    write_manifest(s, folder)
     return folder
 
 
@@ -111,6 +119,7 @@ def _level(loss: str) -> tuple[float, float, float]:
 def _sweep(s, rng, diverged) -> pd.DataFrame:
     rows = []
     for cell in s.sweep_cells():
+        linked = SOURCE + 1 + 4 * rng.random() if cell.loss in LINKED else None
         blown = cell.loss in diverged or (cell.lr > 0.01 and cell.loss not in ("mse", "brier"))
         start, best = math.log(s.tokens.vocab_size), SOURCE + 1.6 + _level(cell.loss)[0] / 2
         reached = math.exp(-((math.log10(cell.lr / 0.0006)) ** 2) / 1.5)
@@ -123,6 +132,7 @@ def _sweep(s, rng, diverged) -> pd.DataFrame:
             "train_loss": 71.0 if blown else nll + 0.1, "train_nll": None if blown else nll - 0.05,
             "validation_nll": None if blown else nll,
             "validation_ppl": None if blown else math.exp(nll),
+            "validation_link_nll": None if blown else linked,
             "validation_accuracy": None if blown else 0.1, "parameters": 50_000 * cell.n_layer,
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -132,17 +142,22 @@ def _selected(s, sweep) -> dict:
     selected = {}
     for loss in s.sweep.losses:
         rows = sweep[sweep["loss"] == loss]
-        best = rows.iloc[0] if rows["validation_nll"].isna().all() else rows.loc[
-            rows["validation_nll"].idxmin()]  # fmt: skip
+        linked = rows["validation_link_nll"].notna().any()
+        by = "validation_link_nll" if linked else "validation_nll"
+        best = rows.iloc[0] if rows[by].isna().all() else rows.loc[rows[by].idxmin()]
         edge = [
             key for key in ("lr", "dropout", "n_layer")
             if len(getattr(s.sweep, key)) > 1
             and best[key] in (min(getattr(s.sweep, key)), max(getattr(s.sweep, key)))
         ]  # fmt: skip
-        nll = best["validation_nll"]
+        nll = {
+            key: None if pd.isna(best[key]) else float(best[key])
+            for key in ("validation_nll", "validation_link_nll")
+        }
         selected[loss] = {
             "lr": float(best["lr"]), "dropout": float(best["dropout"]),
-            "n_layer": int(best["n_layer"]), "validation_nll": None if pd.isna(nll) else float(nll),
+            "n_layer": int(best["n_layer"]),
+            "selected_by": "inverse_link" if linked else "softmax", **nll,
             "edge": edge, "diverged": int((rows["status"] == "diverged").sum()),
         }  # fmt: skip
     return selected
@@ -183,18 +198,76 @@ def _history(s, rng, diverged, selected) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _calibration(s, rng, table) -> pd.DataFrame:
+    """Runs that are too sure of themselves, or too little, and less so when tempered."""
+    middle = (np.arange(15) + 0.5) / 15
+    slopes = {"softmax": 0.75, "tempered": 0.98, "inverse_link": 0.6}
+    rows = []
+    for (loss, seed), run in table.groupby(["loss", "seed"], sort=False):
+        sure = -0.8 if loss.startswith("squentropy") else 0.0
+        readings = [x for x in slopes if x != "inverse_link" or loss in LINKED]
+        for reading in readings:
+            share = np.exp(-5 * middle) + 0.12 * middle
+            if loss in LINKED and reading == "softmax":
+                share = (middle < 1 / 15).astype(float)  # as good as flat
+            tokens = rng.multinomial(run["tokens"].sum(), share / share.sum())
+            off = sure if reading == "softmax" else 0.0
+            logit = slopes[reading] * np.log(middle / (1 - middle)) - off - 0.1
+            correct = rng.binomial(tokens, 1 / (1 + np.exp(-logit)))
+            rows.append(pd.DataFrame({
+                "loss": loss, "seed": seed, "reading": reading, "low": np.arange(15) / 15,
+                "high": np.arange(1, 16) / 15, "tokens": tokens, "correct": correct,
+                "confidence": tokens * middle,
+            }))  # fmt: skip
+    columns = ["loss", "seed", "reading", "low", "high", "tokens", "correct", "confidence"]
+    return pd.concat(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _profile(s, table, metrics) -> pd.DataFrame:
+    """Less to lose further into a story, more on rare tokens, the sums as in the metrics."""
+    levels = metrics.set_index("loss")
+    shapes = {
+        "position": (2 ** np.arange(9), lambda low: 0.75 + 1.6 * np.exp(-low / 12)),
+        "frequency": (2 ** np.arange(17), lambda low: 2.6 - 0.13 * np.log2(1 + low)),
+    }
+    columns = {"softmax": "test_nll", "tempered": "tempered_nll",
+               "inverse_link": "inverse_link_nll"}  # fmt: skip
+    rows = []
+    for (loss, seed), run in table.groupby(["loss", "seed"], sort=False):
+        for reading, column in columns.items():
+            nll = levels.at[loss, column]
+            if pd.isna(nll):
+                continue
+            nll += 0.02 * (seed % 3 - 1)
+            for by, (high, shape) in shapes.items():
+                low = high // 2
+                tokens = len(run) * np.maximum(1, np.minimum(high - low, 2**13 // high))
+                level = shape(low)
+                if loss in LINKED and reading == "softmax":
+                    level = np.ones(len(low))
+                level *= nll * tokens.sum() / (level * tokens).sum()
+                rows.append(pd.DataFrame({
+                    "loss": loss, "seed": seed, "reading": reading, "by": by, "low": low,
+                    "high": high, "tokens": tokens, "nll": level * tokens,
+                }))  # fmt: skip
+    names = ["loss", "seed", "reading", "by", "low", "high", "tokens", "nll"]
+    return pd.concat(rows) if rows else pd.DataFrame(columns=names)
+
+
 def _matrix(table, loss, column="nll"):
     rows = table[(table["phase"] == "final") & (table["loss"] == loss)]
     return rows.pivot(index="seed", columns="story", values=column).to_numpy(dtype=float)
 
 
-def _metrics(s, table, selected, source_nll) -> pd.DataFrame:
+def _metrics(s, table, selected, source_nll, calibration) -> pd.DataFrame:
     how = {"resamples": 200, "confidence": s.evaluate.confidence, "seed": 0}
     names = ["test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low",
-             "test_ppl_high", "test_bits_per_byte", "test_accuracy", "difference",
+             "test_ppl_high", "test_bits_per_byte", "test_accuracy", "test_ece", "test_brier",
+             "temperature", "tempered_nll", "tempered_difference", "tempered_difference_low",
+             "tempered_difference_high", "tempered_ece", "tempered_brier", "difference",
              "difference_low", "difference_high", "p_value", "inverse_link_nll",
              "inverse_link_difference", "inverse_link_difference_low",
-             "inverse_link_difference_high", "seed_ppl",
+             "inverse_link_difference_high", "inverse_link_ece", "inverse_link_brier", "seed_ppl",
              "excess", "excess_low", "excess_high"]  # fmt: skip
     rows = []
     for loss in s.sweep.losses:
@@ -217,12 +290,24 @@ def _metrics(s, table, selected, source_nll) -> pd.DataFrame:
                     "test_bits_per_byte": mean.estimate / math.log(2) / 4,
                     "test_accuracy": _matrix(table, loss, "correct").sum() / tokens.sum()
                     / len(nll), "seed_ppl": math.exp(mean.estimate + 0.05)}  # fmt: skip
-            if loss.startswith("mse"):
+            flat = loss in LINKED
+            row |= {"temperature": 0.0123 if flat else 0.9,
+                    "tempered_nll": mean.estimate - (2.5 if flat else 0.03)}  # fmt: skip
+            if flat:
                 row["inverse_link_nll"] = mean.estimate - 3.0
+            own = calibration[calibration["loss"] == loss]
+            for reading, bins in own.groupby("reading"):
+                name = "test" if reading == "softmax" else reading
+                gaps = (bins["correct"] - bins["confidence"]).abs()
+                row[f"{name}_ece"] = gaps.sum() / bins["tokens"].sum()
+                row[f"{name}_brier"] = 0.998 if flat and name == "test" else 0.6 + 0.1 * flat
             if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
                 gap, p = statistics.difference(nll, _matrix(table, "cross_entropy"), tokens, **how)
                 row |= {"difference": gap.estimate, "difference_low": gap.low,
                         "difference_high": gap.high, "p_value": p}  # fmt: skip
+                shift = 2.47 if flat else 0.0
+                row |= {f"tempered_difference{end}": value - shift for end, value in
+                        (("", gap.estimate), ("_low", gap.low), ("_high", gap.high))}  # fmt: skip
         rows.append(row)
     corrected = statistics.holm([row["p_value"] for row in rows])
     return pd.DataFrame(rows).assign(p_value=corrected)

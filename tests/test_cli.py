@@ -11,7 +11,7 @@ import typer
 
 import squentropy
 from squentropy import cli, params
-from squentropy.storage import read_json
+from squentropy.storage import read_sealed, write_sealed
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
 
@@ -77,7 +77,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
         assert well("sweep", checkpoints, "--tokens", tokens, *row).count("6 iterations") == 2
     cell = ("--loss", "mse", "--lr", "0.02", "--dropout", "0.1", "--n-layer", "2")
     out = well("train", tmp_path / "mine", "--tokens", tokens, *cell)
-    nll = read_json(tmp_path / "mine" / "run.json")["validation_nll"]
+    nll = read_sealed(tmp_path / "mine" / "run.json")["validation_nll"]
     assert out.endswith(f"6 iterations, validation nll {nll:.4f}\n")
     swept = checkpoints / "sweep/mse/lr0.02/dropout0.1_layers2/run.json"
     assert swept.read_bytes() == (tmp_path / "mine" / "run.json").read_bytes()
@@ -125,7 +125,7 @@ MISTAKES = [  # words, what the one line says
     (("sample", "{tmp}", "--tokens", "{data}/tokens"), "run.json: does not exist"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
-    (("show", "{tmp}"), "metrics.csv: does not exist"),
+    (("show", "{tmp}"), "holds no manifest.json of results"),
 ]
 
 
@@ -133,7 +133,7 @@ MISTAKES = [  # words, what the one line says
 def words(study, data, tmp_path):
     """Fills in the folders."""
     (tmp_path / "wrong.yaml").write_text("modle: {}\n")
-    (tmp_path / "other.json").write_text("{}\n")
+    write_sealed(tmp_path / "other.json", {})
     places = {"tmp": tmp_path, "data": data, "params": study}
     return lambda template: [word.format(**places) for word in template]
 

@@ -40,7 +40,8 @@ def command(tiny_study, tokens, tmp_path):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.iterdir() if path.name != "provenance.json")
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -88,11 +89,51 @@ def test_a_study_killed_at_a_random_moment_gives_the_same_tables(
     time.sleep(random.Random(attempt).uniform(0.1, 0.9) * seconds)
     os.killpg(study.pid, signal.SIGKILL)
     study.wait()
-    unlock = snakemake_group(project, "--unlock")
-    unlock.wait()
     again = snakemake_group(project)
     assert again.wait() == 0, again.stdout.read()
     assert contents(project / "results/faults") == expected
+
+
+def test_a_second_study_at_once_is_told_who_holds_the_lock(copy_project, snakemake_group, tmp_path):
+    project = copy_project(tmp_path)
+    first = snakemake_group(project)
+    lock = project / ".snakemake/squentropy/faults.lock"
+    while not (lock.exists() and lock.read_text()):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.02)
+    second = snakemake_group(project)
+    said, _ = second.communicate()
+    assert second.returncode == 1
+    last = said.splitlines()[-1]
+    assert last.startswith(
+        f"squentropy: faults: this study is being run already, by process {first.pid}"
+    )
+    assert first.wait() == 0, first.stdout.read()
+
+
+def test_a_failed_cell_stops_no_other_and_is_named_at_the_end(
+    copy_project, snakemake_group, tmp_path
+):
+    project = copy_project(tmp_path)
+    losses = project / "src/squentropy/losses.py"
+    whole = losses.read_text()
+    broken = "def mse(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:\n"
+    assert broken in whole
+    losses.write_text(whole.replace(broken, f'{broken}    raise RuntimeError("no luck")\n'))
+    study = snakemake_group(project)
+    said, _ = study.communicate()
+    assert study.returncode != 0
+    end = said[said.index("logs/faults/sweep/mse/lr0.003.log ends:") :]
+    assert "RuntimeError: no luck" in end
+    assert "the same command goes on from here" in end
+    row = "checkpoints/faults/sweep/{}/lr0.003/dropout0.1_layers1/run.json"
+    done = project / row.format("cross_entropy")
+    before = done.stat().st_mtime_ns
+    losses.write_text(whole)
+    again = snakemake_group(project)
+    assert again.wait() == 0, again.stdout.read()
+    assert done.stat().st_mtime_ns == before
+    assert (project / row.format("mse")).exists()
 
 
 @pytest.fixture(scope="session")

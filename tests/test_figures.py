@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 
 from squentropy import figures, params, plots, results
 from squentropy.errors import SquentropyError
+from squentropy.plots import pieces
 
 SMALL = {"lr": [0.0006, 0.06], "dropout": [0.0], "n_layer": [8, 12]}
 
@@ -32,7 +33,7 @@ def test_every_named_figure_is_written_as_svg_and_png_and_nothing_else(drawn):
     study = params.load([folder / "results" / "params.yaml"])
     expected = {f"{name}.{end}" for name in figures.names(study) for end in ("svg", "png")}
     assert {path.name for path in paths} == expected
-    assert {path.name for path in (folder / "figures").iterdir()} == expected
+    assert {path.name for path in (folder / "figures").iterdir()} == {*expected, "manifest.json"}
 
 
 def test_drawing_again_gives_the_same_bytes(drawn):
@@ -93,15 +94,25 @@ ODD = {
 }
 
 
+def test_a_profile_says_which_loss_diverged(tmp_path):
+    assert "MSE (diverged)" in texts_of(tmp_path, "profile", diverged=("mse",))
+
+
 @pytest.mark.parametrize("how", ODD.values(), ids=ODD.keys())
 def test_odd_studies_are_drawn_whole(tmp_path, how):
     r = results.read(small(tmp_path / "results", **how))
     with plots.style():
         for name in figures.names(r.study):
             getattr(plots, name)(r).draw_without_rendering()
+    r.calibration["tokens"], r.profile["tokens"] = 1, 1
+    with plots.style():
+        for name in ("reliability", "profile"):
+            getattr(plots, name)(r).draw_without_rendering()
 
 
-@pytest.mark.parametrize("name", ["perplexity", "differences", "grid", "learning_curves"])
+@pytest.mark.parametrize(
+    "name", ["perplexity", "differences", "grid", "learning_curves", "reliability"]
+)
 def test_a_diverged_loss_is_marked_not_left_out(tmp_path, name):
     texts = texts_of(tmp_path, name, diverged=("mse",))
     assert "MSE" in texts
@@ -109,10 +120,52 @@ def test_a_diverged_loss_is_marked_not_left_out(tmp_path, name):
 
 
 def test_a_cell_without_divergence_shows_its_perplexity(tmp_path):
-    texts = texts_of(tmp_path, "grid", losses=["mse"])
+    texts = texts_of(tmp_path, "grid", losses=["cross_entropy"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in sweep["validation_ppl"].dropna():
-        assert plots._number(value) in texts
+        assert pieces.number(value) in texts
+    assert "read by the inverse link" not in texts
+
+
+def test_a_loss_selected_by_its_inverse_link_shows_the_perplexity_that_gives(tmp_path):
+    texts = texts_of(tmp_path, "grid", losses=["mse"])
+    sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
+    for value in np.exp(sweep["validation_link_nll"].dropna()):
+        assert pieces.number(value) in texts
+    assert "read by the inverse link" in texts
+
+
+def test_a_reliability_diagram_shows_the_calibration_errors_of_the_metrics(tmp_path):
+    texts = texts_of(tmp_path, "reliability", losses=["mse", "squentropy"])
+    metrics = pd.read_csv(tmp_path / "results" / "metrics.csv").set_index("loss")
+    for loss, column, name in (
+        ("mse", "test_ece", "softmax"),
+        ("mse", "tempered_ece", "tempered"),
+        ("mse", "inverse_link_ece", "inverse link"),
+        ("squentropy", "tempered_ece", "tempered"),
+    ):
+        error = f"{name} {100 * metrics.at[loss, column]:.1f}"
+        assert any(error in text for text in texts)
+
+
+def test_a_bin_of_few_tokens_is_left_out(tmp_path):
+    r = results.read(small(tmp_path / "results", losses=["squentropy"]))
+    last = r.calibration["low"] > 0.9
+    r.calibration.loc[last, ["tokens", "correct"]] = [10, 1]
+    with plots.style():
+        lines = plots.reliability(r).axes[0].lines
+    assert max(max(line.get_xdata()) for line in lines[1:]) < 91
+
+
+def test_a_profile_has_a_line_a_loss_and_reading(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    with plots.style():
+        above, _, below, _ = plots.profile(r).axes
+    assert len(above.lines) == 4  # cross entropy, squentropy, and MSE twice
+    curve = r.by_bin("squentropy", "softmax", "position").mean(axis=1)
+    gap = curve - r.by_bin("cross_entropy", "softmax", "position").mean(axis=1)
+    drawn = [line.get_ydata() for line in below.lines]
+    assert any(len(y) == len(gap) and np.allclose(y, gap) for y in drawn)
 
 
 def test_a_loss_looks_the_same_in_every_study():
@@ -125,9 +178,11 @@ def test_unknown_losses_get_a_look_of_their_own():
 
 
 def test_losses_are_told_apart_in_grey():
-    looks = [plots.look(loss, []) for loss in plots._LOOKS]
+    looks = [plots.look(loss, []) for loss in pieces._LOOKS]
     assert len({marker for _, marker, _ in looks}) == len(looks)
-    grey = {loss: np.dot(to_rgb(look[0]), [0.3, 0.59, 0.11]) for loss, look in plots._LOOKS.items()}
+    grey = {
+        loss: np.dot(to_rgb(look[0]), [0.3, 0.59, 0.11]) for loss, look in pieces._LOOKS.items()
+    }
     assert grey["squentropy"] - grey["cross_entropy"] > 0.1
     assert grey["squentropy_weighted"] - grey["squentropy"] > 0.1
 
@@ -137,4 +192,4 @@ def test_losses_are_told_apart_in_grey():
     [(7.966, "7.97"), (16, "16.0"), (1024.4, "1 024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert plots._number(value) == text
+    assert pieces.number(value) == text

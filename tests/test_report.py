@@ -1,7 +1,6 @@
 """The report: one page from the results alone, that says what they say and runs nothing."""
 
 import html.parser
-import json
 import re
 import shutil
 
@@ -14,6 +13,8 @@ from scipy.optimize import minimize
 
 from squentropy import figures, report, results, sections, theory
 from squentropy.errors import SquentropyError
+from squentropy.params import TABLES
+from squentropy.sections import method
 
 NASTY = (
     'Once upon a time <script>alert("x")</script> **bold** # Heading\n\n'
@@ -247,6 +248,67 @@ def test_edges_and_diverged_cells_are_said(tmp_path):
     assert f"{gone} of {len(r.sweep)} cells diverged: {gone} at learning rate 0.06" in text
 
 
+def test_the_calibration_table_has_a_row_a_reading(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.calibration_table(r)
+    assert text.count("<tr>") == 1 + 2 + 2 + 3
+    for column in ("test", "tempered", "inverse_link"):
+        assert f"{100 * r.metrics.at['mse', f'{column}_ece']:.2f} %" in text
+    assert f"<i>T</i> = {r.metrics.at['mse', 'temperature']:.4f}" in text
+
+
+def test_the_best_and_the_worst_calibrated_loss_are_named(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    r.metrics["test_ece"] = [0.03, 0.002, 0.5]
+    text = sections.calibration_sentence(r)
+    assert "squentropy is off by 0.20 %, MSE by 50.00 %" in text
+    gain = r.metrics.at["squentropy", "tempered_nll"] - r.metrics.at["squentropy", "test_nll"]
+    assert f"squentropy {gain:+.3f}".replace("-", "−") in text
+
+
+def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    p = r.profile
+    p["nll"], p["tokens"] = 20_000.0, 10_000
+    rare = (p["by"] == "frequency") & (p["low"] < 256)
+    p.loc[rare, "tokens"] = 8_888  # nine bins as large as the eight others
+    p.loc[rare, "nll"] = 2.0 * 8_888
+    mine = p["loss"] == "squentropy"
+    p.loc[mine & rare, "nll"] += 0.7 * 8_888
+    text = sections.frequency_sentence(r)
+    assert "fewer than 256 times in a million (50 % of test)" in text
+    assert "squentropy +0.700 and +0.000" in text
+    p.loc[mine & (p["by"] == "position") & (p["low"] == 8), "nll"] *= 2
+    text = sections.position_sentence(r)
+    assert "From tokens with 8 to 15 before them to those with 128 or more" in text
+    assert "squentropy −2.000" in text
+
+
+def test_losses_are_compared_at_cross_entropys_own_cell(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    best = r.sweep[(r.sweep.loss == "cross_entropy") & r.sweep.selected].iloc[0]
+    cell = (r.sweep.lr == best.lr) & (r.sweep.n_layer == best.n_layer)
+    r.sweep.loc[(r.sweep.loss == "squentropy") & cell, "validation_nll"] = best.validation_nll - 0.2
+    linked = (r.sweep.loss == "mse") & cell
+    r.sweep.loc[linked, "validation_link_nll"] = best.validation_nll + 0.3
+    text = sections.equal_table(r)
+    assert "<td>softmax</td>" in text
+    assert "−0.200" in text
+    assert "+0.300" in text
+    assert "squentropy did better than it" in sections.equal_sentence(r)
+    r.sweep.loc[linked, ["validation_nll", "validation_link_nll"]] = np.nan
+    assert "<td>MSE</td><td>inverse link</td><td class=n>–</td><td class=n>–" in (
+        sections.equal_table(r)
+    )
+
+
+def test_a_loss_below_the_sources_entropy_is_called_out(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    assert "No loss is below the source’s entropy" in sections.floor_sentence(r)
+    r.metrics.loc["mse", ["excess", "excess_low", "excess_high"]] = [-0.3, -0.4, -0.2]
+    assert "MSE: below the source’s entropy beyond chance" in sections.floor_sentence(r)
+
+
 def test_a_diverged_loss_stays_in_the_tables(tmp_path):
     r = results.read(small(tmp_path / "results", diverged=("mse",)))
     assert "MSE</td><td class=n>diverged" in sections.final_table(r)
@@ -263,7 +325,7 @@ def test_every_number_of_the_final_table_is_in_the_metrics(tmp_path):
 
 def test_a_loss_without_a_formula_shows_its_docstring(tmp_path, monkeypatch):
     r = results.read(small(tmp_path / "results"))
-    monkeypatch.delitem(sections._FORMULAS, "squentropy")
+    monkeypatch.delitem(method._FORMULAS, "squentropy")
     assert "-log p_y + 1/(C-1) sum" in sections.losses_table(r)
 
 
@@ -274,19 +336,44 @@ def test_more_prompts_than_are_shown_are_counted(tmp_path):
     assert "1 more prompt is in the file" in text
 
 
-def test_results_without_a_loss_of_the_study_are_refused(tmp_path):
+def test_results_of_other_parameters_are_refused(tmp_path):
     folder = small(tmp_path / "results")
-    table = pd.read_csv(folder / "metrics.csv")
-    table[table["loss"] != "mse"].to_csv(folder / "metrics.csv", index=False)
-    with pytest.raises(SquentropyError, match="has no row for mse"):
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("bootstrap: 2000", "bootstrap: 3000"))
+    said = r"results: the tables were made with other evaluate\.bootstrap than params\.yaml"
+    with pytest.raises(SquentropyError, match=said):
         results.read(folder)
 
 
-def test_damaged_results_are_refused_in_one_line(tmp_path):
+def test_parameters_that_no_table_depends_on_may_change(tmp_path):
     folder = small(tmp_path / "results")
-    (folder / "selected.json").write_text(json.dumps({"a": 1})[:4])
-    with pytest.raises(SquentropyError, match=r"selected\.json: is damaged"):
+    text = (folder / "params.yaml").read_text()
+    for old, new in (("state_interval: 250", "state_interval: 9"), ("dataset: r", "dataset: x")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    assert results.read(folder).study.train.state_interval == 9
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_changed_table_is_refused_by_name(tmp_path, name):
+    folder = small(tmp_path / "results")
+    path = folder / name
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1) + b" ")
+    with pytest.raises(SquentropyError, match=rf"{name}: is not what its manifest says"):
         results.read(folder)
+
+
+def test_figures_of_other_results_and_changed_ones_are_refused(tmp_path):
+    one, other = small(tmp_path / "one"), small(tmp_path / "other", seeds=(1,))
+    drawn = tmp_path / "figures"
+    figures.draw(one, drawn)
+    with pytest.raises(SquentropyError, match="figures: the figures are of other tables; draw"):
+        report.render(other, drawn, tmp_path / "page.html")
+    (drawn / "grid.svg").write_text("<svg/>")
+    with pytest.raises(SquentropyError, match=r"grid\.svg: is not what its manifest says"):
+        report.render(one, drawn, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 # --- squentropy's floor -------------------------------------------------------------------------

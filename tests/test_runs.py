@@ -4,9 +4,13 @@ pytest tests/test_runs.py
 """
 
 import csv
+import json
 import math
+import re
 import shutil
+import subprocess
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +21,15 @@ from squentropy import code, evaluation, storage
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS
 from squentropy.params import Cell
-from squentropy.runs import evaluate_run, load_model, read_run, sample_run, train_run
+from squentropy.records import read_run
+from squentropy.runs import evaluate_run, load_model, sample_run, train_run
 from squentropy.tokenizer import read_encoding, story_bytes
 from squentropy.tokens import TokenFolder
 from squentropy.training import train
 
 CPU = torch.device("cpu")
 RUN = "final/mse/seed1"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def test_a_run_records_all_that_it_depends_on(finished, tiny_study, tokens):
     run = read_run(finished / "checkpoints" / RUN)
     assert Cell(**run["cell"]).name == RUN
     assert run["params"] == tiny_study().training_keys("final")
-    assert run["code"] == code.digest(*code.TRAINING, loss="mse")
+    assert run["code"] == code.digests(*code.TRAINING, loss="mse")
     assert run["tokens_sha256"] == storage.sha256(tokens.folder / "manifest.json")
     assert (run["status"], run["iterations"], run["diverged_at"]) == ("ok", 8, None)
     assert 0 <= run["validation_accuracy"] <= 1
@@ -50,11 +56,23 @@ def test_a_folder_holds_nothing_that_differs_between_two_runs(
         train_run(study, cell, tokens, folder)
         evaluate_run(study, folder, tokens, [1] * 6, "test")
         sample_run(study, folder, tokens, read_encoding(tokens))
-    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    files = sorted(p.name for p in (tmp_path / "a").iterdir() if p.name != "provenance.json")
     assert files == ["history.csv", "model.safetensors", "run.json", "samples.json", "test.json"]
     for name in files:
         other = tmp_path / "elsewhere" / "b" / name
         assert (tmp_path / "a" / name).read_bytes() == other.read_bytes()
+
+
+def test_provenance_says_where_a_run_was_trained(tiny_study, tiny_cell, tokens, tmp_path):
+    train_run(tiny_study(), tiny_cell(), tokens, tmp_path)
+    said = json.loads((tmp_path / "provenance.json").read_text())
+    assert said["packages"]["torch"] == version("torch")
+    assert (said["device"], said["resumed"]) == ("cpu", False)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", said["started"])
+    assert said["seconds"] >= 0
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert said["commit"] == (git.stdout.strip() or None)
+    assert (said["dirty"] is None) == (said["commit"] is None)
 
 
 def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
@@ -71,7 +89,7 @@ def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
     assert not trains(cell, sweep={"max_iters": 99}, sample={"top_k": 1})
     assert trains(cell, final={"max_iters": 9})
     assert trains(replace(cell, seed=5), final={"max_iters": 9})
-    monkeypatch.setattr(code, "digest", lambda *modules, loss: "other code")
+    monkeypatch.setattr(code, "digests", lambda *modules, loss: {"losses.py": "other"})
     assert trains(replace(cell, seed=5), final={"max_iters": 9})
     for name in ("model.safetensors", "history.csv", "run.json"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2])
@@ -120,7 +138,7 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 
 def test_a_run_on_other_tokens_is_refused(copy, tokens, tiny_study, tmp_path):
     other = Path(shutil.copytree(tokens.folder, tmp_path / "tokens"))
-    storage.write_json(other / "manifest.json", tokens.manifest | {"corpus_sha256": "0"})
+    storage.write_sealed(other / "manifest.json", tokens.manifest | {"corpus_sha256": "0"})
     folder = TokenFolder.open(other)
     with pytest.raises(SquentropyError, match="was trained on other tokens"):
         evaluate_run(tiny_study(), copy, folder, [], "test")
@@ -142,7 +160,7 @@ def test_a_run_of_other_parameters_is_refused_before_anything_is_written(copy, t
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     run = finished / f"checkpoints/final/{loss}/seed1"
-    scores = storage.read_json(run / "test.json")
+    scores = storage.read_sealed(run / "test.json")
     split = tokens.split("test")
     expected = evaluation.score_split(
         load_model(run, CPU), split, tokens.end_of_text, batch_tokens=64,
@@ -151,27 +169,31 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     stories = scores["stories"]
     assert stories["tokens"] == np.diff(split.offsets).tolist()
     assert stories["bytes"] == story_bytes(data / "corpus", "test", tokens)
-    assert stories["nll"] == pytest.approx(expected.by_story(expected.nll).tolist(), rel=1e-5)
     assert sum(stories["correct"]) == expected.correct.sum()
-    assert (stories["link_nll"] is None) == (loss not in INVERSE_LINKS)
+    readings = scores["readings"]
+    nll = np.add.reduceat(expected.nll.astype(float), split.offsets[:-1])
+    assert readings["softmax"]["nll"] == pytest.approx(nll.tolist(), rel=1e-5)
+    assert ("inverse_link" in readings) == (loss in INVERSE_LINKS)
+    if loss in INVERSE_LINKS:
+        assert sum(readings["inverse_link"]["nll"]) == pytest.approx(expected.link_nll.sum())
     assert scores["run_sha256"] == storage.sha256(run / "run.json")
     assert all(map(math.isfinite, scores["seed_estimate"].values()))
 
 
 def test_a_diverged_run_is_a_result_without_scores_or_stories(finished):
     run = finished / "checkpoints/final/brier/seed1"
-    outcome, scores = read_run(run), storage.read_json(run / "test.json")
+    outcome, scores = read_run(run), storage.read_sealed(run / "test.json")
     assert outcome["status"] == scores["status"] == "diverged"
     assert outcome["diverged_at"] == 0
     for key in ("train_loss", "train_nll", "validation_nll", "validation_accuracy"):
         assert outcome[key] is None
     assert "stories" not in scores
-    assert storage.read_json(run / "samples.json") == []
+    assert storage.read_sealed(run / "samples.json")["stories"] == []
     assert len((run / "history.csv").read_text().splitlines()) == 1
 
 
 def test_samples_say_where_they_are_from(finished, tiny_study):
-    samples = storage.read_json(finished / "checkpoints" / RUN / "samples.json")
+    samples = storage.read_sealed(finished / "checkpoints" / RUN / "samples.json")["stories"]
     assert [s["prompt"] for s in samples] == tiny_study().sample.prompts
     origin = {"phase": "final", "loss": "mse", "seed": 1, "temperature": 0.8, "top_k": 50}
     assert all(s.items() >= origin.items() for s in samples)

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from squentropy import training
-from squentropy.runs import read_run, train_run
+from squentropy.errors import SquentropyError
+from squentropy.records import read_run
+from squentropy.runs import train_run
 from squentropy.state import Progress, StateFile, stop_on_signal
 
 ITERATIONS = 8
@@ -69,7 +71,8 @@ def kept_in(states) -> list:
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.iterdir() if path.name != "provenance.json")
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -212,3 +215,12 @@ def test_a_damaged_state_is_named_and_not_used(tiny_study, tmp_path, capsys):
     state.path.write_bytes(whole)
     assert state.load(into).losses == [1.0, 0.5, 0.25]
     assert all(into[name].equal(tensors[name]) for name in tensors)
+
+
+def test_a_folder_of_states_that_cannot_be_written_is_named_before_any_training(
+    tiny_study, tiny_cell, tokens, tmp_path, monkeypatch
+):
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr("squentropy.runs.train", None)
+    with pytest.raises(SquentropyError, match=r"taken/tiny/.*: cannot be written: a file "):
+        train_run(tiny_study(), tiny_cell(), tokens, tmp_path / "run", tmp_path / "taken")

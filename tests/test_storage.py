@@ -157,11 +157,11 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
         storage.verified(path, digest)
 
 
-def test_json_comes_back_as_it_went_and_the_same_twice(tmp_path):
+def test_sealed_json_comes_back_as_it_went_and_the_same_twice(tmp_path):
     value = {"a": [1, 2.5, None, "é\n"], "b": {"c": True}}
     for name in ("1.json", "2.json"):
-        storage.write_json(tmp_path / name, value)
-    assert storage.read_json(tmp_path / "1.json") == value
+        storage.write_sealed(tmp_path / name, value)
+    assert storage.read_sealed(tmp_path / "1.json") == value
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
 
 
@@ -173,14 +173,30 @@ def test_json_refuses_numbers_that_it_lacks(tmp_path, number):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe\x00", b"[" * 10**5, b"{'a': 1}"])
-def test_broken_json_is_refused_by_name(tmp_path, content):
+def test_json_without_a_seal_is_refused_by_name(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(SquentropyError, match=r"a\.json: is damaged"):
-        storage.read_json(tmp_path / "a.json")
+        storage.read_sealed(tmp_path / "a.json")
+
+
+def test_sealed_json_is_refused_whichever_byte_is_flipped_and_wherever_it_is_cut(tmp_path):
+    path = tmp_path / "a.json"
+    storage.write_sealed(path, {"a": [1, 2.5, None, "é  \n"], "seal": "b"})
+    whole = path.read_bytes()
+    cut = [whole[:end] for end in range(len(whole))]
+    flipped = [
+        whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+        for at in range(len(whole))
+        for bit in range(8)
+    ]
+    for content in [*cut, *flipped, whole + b"\n", whole.replace(b"  ", b"   ")]:
+        path.write_bytes(content)
+        with pytest.raises(SquentropyError, match=r"a\.json: is damaged \(.*\); delete it"):
+            storage.read_sealed(path)
 
 
 def test_json_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(SquentropyError, match=r"a\.json: does not exist"):
-        storage.read_json(tmp_path / "a.json")
+        storage.read_sealed(tmp_path / "a.json")
     with pytest.raises(SquentropyError, match="cannot be read: Is a directory"):
-        storage.read_json(tmp_path)
+        storage.read_sealed(tmp_path)

@@ -23,7 +23,7 @@ def test_every_loss_has_a_row_and_every_row_as_many_cells(tmp_path):
 
 
 def test_a_missing_table_is_one_line_that_says_how_to_make_it(tmp_path):
-    with pytest.raises(SquentropyError, match=r"metrics\.csv: does not exist; run `make study`"):
+    with pytest.raises(SquentropyError, match=r"holds no manifest\.json of results; run the"):
         metrics_table(tmp_path)
 
 

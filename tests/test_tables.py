@@ -1,8 +1,9 @@
-"""The tables follow from the runs: the selection, the perplexities, the intervals, the gaps.
+"""The tables follow from the runs: the perplexities, the intervals, the gaps, the bins.
 
 pytest tests/test_tables.py
 """
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import stdtrit
 
 from squentropy import storage, tables
 from squentropy.errors import SquentropyError
-from squentropy.tables import metrics, select, selected_hyperparameters
+from squentropy.outcomes import ppl
+from squentropy.selection import select, selected_hyperparameters
+from squentropy.tables import metrics
 
 LOSSES = ["cross_entropy", "mse", "brier"]  # the last one always diverges
 CELL = ["lr", "dropout", "n_layer"]
@@ -26,81 +30,8 @@ def copy(finished, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sweep(finished) -> pd.DataFrame:
-    return pd.read_csv(finished / "results" / "sweep.csv")
-
-
-@pytest.fixture(scope="module")
 def rows(finished) -> pd.DataFrame:
     return pd.read_csv(finished / "results" / "metrics.csv").set_index("loss")
-
-
-def test_the_sweep_has_a_row_a_cell_in_the_order_of_the_parameters(sweep, tiny_study):
-    cells = tiny_study().sweep_cells()
-    assert list(sweep.columns) == tables.SWEEP
-    given = sweep[["loss", *CELL, "seed"]].itertuples(index=False, name=None)
-    assert list(given) == [(c.loss, c.lr, c.dropout, c.n_layer, c.seed) for c in cells]
-    ok = sweep[sweep.status == "ok"]
-    np.testing.assert_allclose(ok.validation_ppl, np.exp(ok.validation_nll), rtol=1e-8)
-
-
-def test_a_squared_loss_is_validated_by_its_inverse_link_too(sweep):
-    assert sweep[sweep.loss == "mse"].validation_link_nll.notna().all()
-    assert sweep[sweep.loss != "mse"].validation_link_nll.isna().all()
-
-
-def test_a_diverged_cell_has_its_iteration_and_no_nll(sweep):
-    diverged = sweep[sweep.loss == "brier"]
-    assert (diverged.status == "diverged").all()
-    assert (diverged.diverged_at == 0).all()
-    columns = ["train_loss", "train_nll", "validation_nll", "validation_ppl"]
-    assert diverged[columns].isna().all(axis=None)
-    assert sweep[sweep.loss != "brier"][columns].notna().all(axis=None)
-
-
-def test_the_selected_cell_is_the_best_on_validation(sweep, finished, tiny_study):
-    chosen = selected_hyperparameters(tiny_study(), finished / "results")
-    for loss in ("cross_entropy", "mse"):
-        own = sweep[sweep.loss == loss]
-        best = own.loc[own.validation_nll.idxmin()]
-        assert chosen[loss] == {key: best[key] for key in CELL}
-        assert own.selected.sum() == 1
-        assert best.selected
-
-
-def test_a_loss_that_diverged_everywhere_goes_on_at_its_smallest_rate(sweep, finished):
-    chosen = storage.read_json(finished / "results" / "selected.json")["brier"]
-    assert (chosen["lr"], chosen["validation_nll"], chosen["diverged"]) == (0.001, None, 3)
-    assert sweep[sweep.loss == "brier"].selected.tolist() == [True, False, False]
-
-
-def test_a_best_value_at_the_edge_of_its_grid_is_flagged(copy, tiny_study):
-    """Grids of one value have no edge."""
-    study, checkpoints = tiny_study(), copy / "checkpoints"
-    cells = [cell for cell in study.sweep_cells() if cell.loss == "mse"]
-    for best, edge in zip(cells, (["lr"], [], ["lr"])):
-        for cell in cells:
-            path = checkpoints / cell.name / "run.json"
-            run = storage.read_json(path)
-            storage.write_json(path, run | {"validation_nll": 5.0 - (cell == best)})
-        chosen = select(study, checkpoints, copy / "results")["mse"]
-        assert (chosen["lr"], chosen["edge"]) == (best.lr, edge)
-
-
-def test_a_run_of_another_cell_is_refused(copy, tiny_study):
-    one, other = (
-        copy / "checkpoints" / c.name / "run.json" for c in tiny_study().sweep_cells()[:2]
-    )
-    shutil.copy(one, other)
-    with pytest.raises(SquentropyError, match=f"{other}: is another cell's"):
-        select(tiny_study(), copy / "checkpoints", copy / "results")
-
-
-def test_a_missing_run_is_named(copy, tiny_study):
-    path = copy / "checkpoints" / tiny_study().sweep_cells()[0].name / "run.json"
-    path.unlink()
-    with pytest.raises(SquentropyError, match=f"{path}: does not exist"):
-        select(tiny_study(), copy / "checkpoints", copy / "results")
 
 
 def test_metrics_have_a_row_a_loss(rows, finished, tiny_study):
@@ -119,29 +50,70 @@ def test_the_numbers_of_a_loss_follow_from_its_stories(rows, finished, data):
         row, nll = rows.loc[loss], own.nll.sum() / own.tokens.sum()
         assert row.test_nll == pytest.approx(nll, rel=1e-8)
         for end in ("", "_low", "_high"):
-            ppl = math.exp(row[f"test_nll{end}"])
-            assert row[f"test_ppl{end}"] == pytest.approx(ppl, rel=1e-8)
+            expected = math.exp(row[f"test_nll{end}"])
+            assert row[f"test_ppl{end}"] == pytest.approx(expected, rel=1e-8)
         bits = own.nll.sum() / math.log(2) / own.bytes.sum()
         assert row.test_bits_per_byte == pytest.approx(bits, rel=1e-8)
         assert row.test_accuracy == pytest.approx(own.correct.sum() / own.tokens.sum())
         runs = [finished / f"checkpoints/final/{loss}/seed{seed}/test.json" for seed in (1, 2)]
-        scores = [storage.read_json(run) for run in runs]
+        scores = [storage.read_sealed(run) for run in runs]
         top5 = sum(sum(s["stories"]["top5"]) for s in scores) / own.tokens.sum()
         assert row.test_top5_accuracy == pytest.approx(top5)
         assert row.test_top5_accuracy >= row.test_accuracy
-        gaps = [
-            abs(correct - confidence)
-            for s in scores
-            for correct, confidence in zip(
-                s["calibration"]["correct"], s["calibration"]["confidence"]
-            )
-        ]
-        assert row.test_ece == pytest.approx(sum(gaps) / own.tokens.sum(), rel=1e-6)
         assert row.test_nll_low < row.test_nll < row.test_nll_high
         # The stories' log p is -0.1 a character here.
         entropy = 0.1 * sum(len(s) for s in pd.read_parquet(data / "corpus/test.parquet").text)
         floor = entropy / own[own.seed == 1].tokens.sum()
         assert row.excess == pytest.approx(nll - floor, rel=1e-6)
+
+
+def readings_of(finished, loss, key):
+    """(seeds, ...) of every reading of a loss's final runs."""
+    runs = [finished / f"checkpoints/final/{loss}/seed{seed}/test.json" for seed in (1, 2)]
+    scores = [storage.read_sealed(run)["readings"] for run in runs]
+    return {name: np.array([s[name][key] for s in scores]) for name in scores[0]}
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_every_reading_has_its_nll_brier_score_and_calibration_error(rows, finished, loss):
+    row = rows.loc[loss]
+    for key in ("nll", "brier", "ece"):
+        for name, values in readings_of(finished, loss, key).items():
+            column = f"{'test' if name == 'softmax' else name}_{key}"
+            tokens = 1
+            if key == "nll":
+                stories = pd.read_csv(finished / "results" / "stories.csv")
+                tokens = stories[(stories.loss == loss) & (stories.seed == 1)].tokens.sum()
+            mean = values.reshape(2, -1).sum(1).mean() / tokens
+            assert row[column] == pytest.approx(mean, rel=1e-8)
+    assert row.notna()["inverse_link_ece"] == (loss == "mse")
+
+
+def test_calibration_errors_follow_from_the_bins(rows, finished):
+    table = pd.read_csv(finished / "results" / "calibration.csv")
+    assert list(table.columns) == tables.CALIBRATION
+    assert set(table.loss) == {"cross_entropy", "mse"}
+    gap = (table.correct - table.confidence).abs().groupby([table.loss, table.reading]).sum()
+    tokens = table.groupby(["loss", "reading"]).tokens.sum()
+    for (loss, reading), ece in (gap / tokens).items():
+        column = f"{'test' if reading == 'softmax' else reading}_ece"
+        assert rows.at[loss, column] == pytest.approx(ece, rel=1e-6)
+    inside = table[table.tokens > 0]
+    confidence = inside.confidence / inside.tokens
+    assert confidence.between(inside.low - 1e-6, inside.high + 1e-6).all()
+
+
+@pytest.mark.parametrize("by", ["position", "frequency"])
+def test_a_profile_parts_the_nll_into_bins(rows, finished, by):
+    table = pd.read_csv(finished / "results" / "profile.csv")
+    assert list(table.columns) == tables.PROFILE
+    table = table[table.by == by]
+    sums = table.groupby(["loss", "reading"])[["nll", "tokens"]].sum()
+    for (loss, reading), row in sums.iterrows():
+        column = f"{'test' if reading == 'softmax' else reading}_nll"
+        assert rows.at[loss, column] == pytest.approx(row.nll / row.tokens, rel=1e-6)
+    run = table[(table.loss == "mse") & (table.seed == 1) & (table.reading == "softmax")]
+    assert (run.low.to_numpy()[1:] >= run.high.to_numpy()[:-1]).all()
 
 
 def test_a_difference_is_to_cross_entropy_and_it_has_none_to_itself(rows):
@@ -150,6 +122,8 @@ def test_a_difference_is_to_cross_entropy_and_it_has_none_to_itself(rows):
     gap = rows.loc["mse", "test_nll"] - rows.loc["cross_entropy", "test_nll"]
     assert rows.loc["mse", "difference"] == pytest.approx(gap, rel=1e-6)
     assert 0 <= rows.loc["mse", "p_value"] <= 1
+    gap = rows.loc["mse", "tempered_nll"] - rows.loc["cross_entropy", "tempered_nll"]
+    assert rows.loc["mse", "tempered_difference"] == pytest.approx(gap, rel=1e-6)
 
 
 def test_only_squared_losses_have_an_inverse_link(rows):
@@ -162,7 +136,7 @@ def test_a_loss_that_diverged_leaves_its_scores_empty(rows):
 
 
 def test_the_json_for_dvc_holds_the_finite_numbers_of_the_csv(rows, finished):
-    held = storage.read_json(finished / "results" / "metrics.json")
+    held = json.loads((finished / "results" / "metrics.json").read_text())
     assert list(held) == LOSSES
     for loss, numbers in held.items():
         finite = rows.loc[loss].dropna().to_dict()
@@ -179,7 +153,7 @@ def test_the_history_holds_every_run(finished, tiny_study):
 
 
 def test_the_corpus_is_described_as_it_is(finished, tokens):
-    described = storage.read_json(finished / "results" / "corpus.json")
+    described = storage.read_sealed(finished / "results" / "corpus.json")
     test = tokens.split("test")
     assert described["splits"]["test"]["tokens"] == len(test.ids)
     assert described["vocab_size"] == 300
@@ -199,7 +173,7 @@ def test_the_reported_cell_stands_beside_the_seed_studys_numbers(finished):
     table = pd.read_csv(finished / "results" / "reported.csv")
     assert len(table) == len(tables.REPORTED)
     assert table.reproduced.notna().all()
-    run = storage.read_json(finished / "checkpoints/reported/squentropy_weighted/seed1/test.json")
+    run = storage.read_sealed(finished / "checkpoints/reported/squentropy_weighted/seed1/test.json")
     mine = table[table.loss == "squentropy_weighted"].set_index("measure").reproduced
     assert mine["test perplexity"] == pytest.approx(math.exp(run["seed_estimate"]["nll"]))
     assert mine["test loss"] == pytest.approx(run["seed_estimate"]["loss"])
@@ -207,7 +181,7 @@ def test_the_reported_cell_stands_beside_the_seed_studys_numbers(finished):
 
 def test_samples_read_side_by_side_as_they_are(finished, tiny_study):
     text = (finished / "results" / "samples.md").read_text()
-    for sample in storage.read_json(finished / "results" / "samples.json"):
+    for sample in json.loads((finished / "results" / "samples.json").read_text()):
         assert f"**{sample['loss']}**, {sample['phase']}, seed {sample['seed']}" in text
         assert f"\n{sample['text']}\n```" in text
     assert [line[3:-2] for line in text.splitlines() if line.startswith("## ")] == list(
@@ -236,8 +210,10 @@ def test_the_same_runs_give_the_same_bytes(copy, finished, data, tiny_study):
 
 def test_scores_of_another_run_are_refused(copy, data, tiny_study):
     path = copy / "checkpoints/final/mse/seed1/run.json"
-    storage.write_json(path, storage.read_json(path) | {"train_loss": 1.0})
-    with pytest.raises(SquentropyError, match=r"test\.json: belongs to another run; evaluate"):
+    storage.write_sealed(path, storage.read_sealed(path) | {"train_loss": 1.0})
+    with pytest.raises(
+        SquentropyError, match=r"test\.json: the run has been trained again since; "
+    ):
         metrics(tiny_study(), data, copy / "checkpoints", copy / "results")
 
 
@@ -256,6 +232,20 @@ def test_tables_do_without_the_baseline_or_any_finished_loss(copy, data, tiny_st
     assert table.difference.isna().all()
 
 
-@pytest.mark.parametrize(("nll", "ppl"), [(None, None), (0.0, 1.0), (1e4, math.inf)])
-def test_perplexity_is_exp_of_the_nll_as_far_as_a_float_goes(nll, ppl):
-    assert tables.ppl(nll) == ppl
+@pytest.mark.parametrize(("nll", "expected"), [(None, None), (0.0, 1.0), (1e4, math.inf)])
+def test_perplexity_is_exp_of_the_nll_as_far_as_a_float_goes(nll, expected):
+    assert ppl(nll) == expected
+
+
+def test_no_model_of_the_committed_study_is_below_the_sources_entropy():
+    """However it is read, by more than three standard errors."""
+    results = Path(__file__).resolve().parents[1] / "results" / "grammar"
+    table = pd.read_csv(results / "metrics.csv").set_index("loss").dropna(subset="excess")
+    half = (table.excess_high - table.excess_low) / 2
+    # No fewer degrees of freedom than this, so no larger t, and no smaller standard error.
+    error = half / stdtrit(table.n_seeds - 1, 0.975)
+    nll = table.filter(regex=r"^(test|tempered|inverse_link)_nll$")
+    gap = nll - storage.read_sealed(results / "corpus.json")["source_nll"]
+    assert len(table) > 1
+    np.testing.assert_allclose(gap.test_nll, table.excess, rtol=1e-6)
+    assert (gap.min(axis=1) >= -3 * error).all()

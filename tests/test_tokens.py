@@ -206,7 +206,7 @@ def test_a_damaged_corpus_is_not_tokenized_or_counted(copy, tiny_study, tokens, 
 
 
 def test_another_corpus_is_not_counted(copy, tokens):
-    manifest = storage.read_json(copy / "corpus" / "manifest.json")
-    storage.write_json(copy / "corpus" / "manifest.json", manifest | {"licence": "another"})
+    manifest = storage.read_sealed(copy / "corpus" / "manifest.json")
+    storage.write_sealed(copy / "corpus" / "manifest.json", manifest | {"licence": "another"})
     with pytest.raises(SquentropyError, match="are not the tokens of"):
         story_bytes(copy / "corpus", "test", tokens)

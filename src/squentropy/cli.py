@@ -202,12 +202,9 @@ def _cell(
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
     given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}
     if selected is not None:
-        from squentropy.storage import read_json
+        from squentropy.records import chosen_for
 
-        chosen = read_json(selected)
-        if loss not in chosen:
-            raise SquentropyError(f"{selected}: holds no {loss}; run the sweep with it first")
-        given = {key: chosen[loss][key] for key in given}
+        given = chosen_for(loss, selected)
     missing = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is None]
     if missing:
         raise SquentropyError(f"train: give {', '.join(missing)}, or --selected")
@@ -216,12 +213,31 @@ def _cell(
 
 
 @app.command()
+def why(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders; all of them if none.")
+    ] = None,
+    params: Params = DEFAULT_PARAMS,
+    states: States = DEFAULT_STATES,
+) -> None:
+    """Say of each of RUNS why it is not up to date, or of every run of the study that is not.
+
+    Example: squentropy why checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.status import stale_runs
+
+    for folder, reasons in stale_runs(load(params), runs or None, states):
+        for reason in reasons or ["is up to date"]:
+            print(f"{folder}: {reason}")
+
+
+@app.command()
 def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) -> None:
     """Gather the grid of CHECKPOINTS into RESULTS: sweep.csv and selected.json.
 
     Example: squentropy select checkpoints/grammar results/grammar
     """
-    from squentropy.tables import select
+    from squentropy.selection import select
 
     for loss, chosen in select(load(params), checkpoints, results).items():
         at = ", ".join(f"{key} {chosen[key]:g}" for key in ("lr", "dropout", "n_layer"))
@@ -253,7 +269,7 @@ def evaluate(
     for run in runs:
         scores = evaluate_run(study, run, tokens, sizes, split)
         if "stories" in scores:
-            nll = sum(scores["stories"]["nll"]) / sum(scores["stories"]["tokens"])
+            nll = sum(scores["readings"]["softmax"]["nll"]) / sum(scores["stories"]["tokens"])
             print(f"{run}: {split} nll {nll:.4f} nats a token")
         else:
             print(f"{run}: {scores['status']}, not scored")

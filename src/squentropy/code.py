@@ -20,10 +20,12 @@ TRAINING = (
     "training.py",
     "evaluation.py",
 )
-EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py")
+EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py", "measures.py")
+SELECTION = ("selection.py", "outcomes.py", "records.py")
+TABLES = ("tables.py", "statistics.py", *SELECTION)
 SAMPLING = ("model.py", "matmul.py", "sampling.py")
-FIGURES = ("figures.py", "plots.py", "results.py", "statistics.py")
-REPORT = ("report.py", "sections.py", "markup.py", "theory.py", "results.py")
+FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
+REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 
 
 def corpus(source: str) -> tuple[str, ...]:
@@ -34,13 +36,25 @@ def corpus(source: str) -> tuple[str, ...]:
 def grammar() -> str:
     """Hex digest of the grammar's lexicon, phrases and plots."""
     files = sorted((SOURCE / "corpus/stories").rglob("*.yaml"))
-    return hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return _hex("\n".join(file.read_text(encoding="utf-8") for file in files))
 
 
 def digest(*modules: str, loss: str | None = None) -> str:
-    """Hex digest of modules of this package, without the losses other than `loss`."""
-    sources = (_essence((SOURCE / m).read_text(encoding="utf-8"), loss) for m in modules)
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+    """Hex digest of modules and packages of this one, without the losses other than `loss`."""
+    return _hex("\n".join(digests(*modules, loss=loss).values()))
+
+
+def digests(*modules: str, loss: str | None = None) -> dict[str, str]:
+    """Hex digest of each module or package, without the losses other than `loss`."""
+    paths = {m: sorted((SOURCE / m).glob("*.py")) or [SOURCE / m] for m in modules}
+    return {
+        module: _hex("\n".join(_essence(f.read_text(encoding="utf-8"), loss) for f in files))
+        for module, files in paths.items()
+    }
+
+
+def _hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @functools.cache  # a workflow asks for the same modules once a job

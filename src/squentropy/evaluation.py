@@ -30,19 +30,8 @@ class Scores:
 
     nll: np.ndarray  # float32, nats
     correct: np.ndarray  # bool: the likeliest token is the true one
-    top5: np.ndarray  # bool: the true token is among the five likeliest
-    confidence: np.ndarray  # float32: the probability of the likeliest token
     offsets: np.ndarray
     link_nll: np.ndarray | None = None  # float32, nats: of the inverse link's probabilities
-
-    def by_story(self, values: np.ndarray) -> np.ndarray:
-        """Sums over each story's tokens: (stories,) float64."""
-        return np.add.reduceat(values.astype(np.float64), self.offsets[:-1])
-
-    @property
-    def tokens(self) -> np.ndarray:
-        """Tokens a story, end of text included: (stories,) int64."""
-        return np.diff(self.offsets)
 
     def mean_nll(self) -> float:
         """Nats a token."""
@@ -51,18 +40,6 @@ class Scores:
     def mean_link_nll(self) -> float | None:
         """Nats a token by the inverse link; None where the loss has none."""
         return None if self.link_nll is None else float(self.link_nll.mean(dtype=np.float64))
-
-    def calibration(self, bins: int = 15) -> dict[str, list]:
-        """Tokens by confidence in bins of equal width: their number, and sums of two columns.
-
-        The expected calibration error follows from these (Guo et al. 2017, arXiv 1706.04599).
-        """
-        place = np.minimum((self.confidence * bins).astype(int), bins - 1)
-        sums = {"confidence": self.confidence, "correct": self.correct}
-        counted = {"tokens": np.bincount(place, minlength=bins).tolist()}
-        for name, values in sums.items():
-            counted[name] = np.bincount(place, values, minlength=bins).round(6).tolist()
-        return counted
 
 
 @torch.inference_mode()
@@ -73,19 +50,32 @@ def score(
 
     hidden (N, D), weight (C, D), targets (N,); `link_nll` only where there is a `link`.
     """
+
+    def measure(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+        scores = {"nll": logits.logsumexp(-1) - at(logits, y), "correct": logits.argmax(-1) == y}
+        return scores if link is None else scores | {"link_nll": -at(link(logits), y).log()}
+
+    return by_rows(measure, hidden, weight, targets)
+
+
+def by_rows(
+    measure: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+) -> dict[str, Tensor]:
+    """`measure(logits, targets)` of all positions, each value (N,), a few hundred at a time."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
     rows = max(1, min(ROWS, CHUNK_ELEMENTS // len(weight)))
     for _, logits, y in logits_by_rows(hidden, weight.to(hidden.dtype), targets, rows):
-        true = logits.gather(-1, y.unsqueeze(-1))
-        log_z = logits.logsumexp(-1)
-        largest, likeliest = logits.max(-1)
-        parts["nll"].append(log_z - true.squeeze(-1))
-        parts["correct"].append(likeliest == y)
-        parts["top5"].append((logits > true).sum(-1) < 5)
-        parts["confidence"].append((largest - log_z).exp())
-        if link is not None:
-            parts["link_nll"].append(-link(logits).gather(-1, y.unsqueeze(-1)).squeeze(-1).log())
+        for name, values in measure(logits, y).items():
+            parts[name].append(values)
     return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def at(values: Tensor, targets: Tensor) -> Tensor:
+    """Each row's value at its target: (n, C), (n,) -> (n,)."""
+    return values.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def windows(length: int, block: int) -> list[tuple[int, int, int]]:
@@ -98,7 +88,6 @@ def windows(length: int, block: int) -> list[tuple[int, int, int]]:
     return cut
 
 
-@torch.inference_mode()
 def score_split(
     model: GPT,
     split: Split,
@@ -109,6 +98,29 @@ def score_split(
     dtype: torch.dtype = torch.float32,
 ) -> Scores:
     """Score every token of `split` once; `batch_tokens` inputs at a time, the longest first."""
+
+    def measure(hidden: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return score(hidden, model.output_weight, targets, link)
+
+    columns = by_token(model, split, end_of_text, measure, batch_tokens=batch_tokens, dtype=dtype)
+    return Scores(**columns, offsets=split.offsets)
+
+
+@torch.inference_mode()
+def by_token(
+    model: GPT,
+    split: Split,
+    end_of_text: int,
+    measure: Callable[[Tensor, Tensor], dict[str, Tensor]],
+    *,
+    batch_tokens: int,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, np.ndarray]:
+    """`measure(hidden (n, D), targets (n,))` of every token of `split` once, in their order.
+
+    Each of its values (n, ...) comes back as (T, ...); `batch_tokens` inputs at a time, the longest
+    first.
+    """
     device = model.output_weight.device
     training = model.training
     model.eval()
@@ -139,11 +151,13 @@ def score_split(
             hidden = model(torch.from_numpy(inputs).to(device))
         mask = torch.from_numpy(scored).to(device)
         answers = torch.from_numpy(targets).to(device)[mask]
-        for name, values in score(hidden[mask], model.output_weight, answers, link).items():
+        for name, values in measure(hidden[mask], answers).items():
             column = values.cpu().numpy()
-            columns.setdefault(name, np.empty(total, column.dtype))[places[scored]] = column
+            if name not in columns:
+                columns[name] = np.empty((total, *column.shape[1:]), column.dtype)
+            columns[name][places[scored]] = column
     model.train(training)
-    return Scores(**columns, offsets=split.offsets)
+    return columns
 
 
 @torch.inference_mode()

@@ -3,16 +3,19 @@
     squentropy figures results/grammar report/grammar/figures
 
 Each is written as SVG and PNG, the same bytes from the same tables. To add a figure, write a
-function in plots.py, name it below, and show it in notebooks/report.ipynb.
+function of plots/, name it below, and show it in notebooks/report.ipynb.
 """
 
 from pathlib import Path
 
 from squentropy import storage
+from squentropy.errors import SquentropyError
 from squentropy.params import BASELINE, Study
 
-NAMES = ("perplexity", "differences", "accuracy", "learning_curves", "grid")
-"""Every figure; each is a function of plots.py and, with .svg and .png, a file."""
+NAMES = (
+    "perplexity", "differences", "accuracy", "reliability", "profile", "learning_curves", "grid",
+)  # fmt: skip
+"""Every figure; each is a function of plots/ and, with .svg and .png, a file."""
 
 
 def names(study: Study) -> list[str]:
@@ -26,7 +29,7 @@ def names(study: Study) -> list[str]:
 
 
 def draw(results: str | Path, folder: str | Path) -> list[Path]:
-    """Draw the figures of the results in a folder as folder/NAME.svg and folder/NAME.png.
+    """Draw the figures of the results in a folder as folder/NAME.svg and .png, then a manifest.
 
     Returns the paths. Raises SquentropyError where a table is missing or damaged, or a figure
     cannot be written.
@@ -36,7 +39,7 @@ def draw(results: str | Path, folder: str | Path) -> list[Path]:
     from squentropy.results import read
 
     r = read(results)
-    paths = []
+    paths, hashes = [], {}
     with plots.style():
         for name in names(r.study):
             figure = getattr(plots, name)(r)
@@ -45,4 +48,17 @@ def draw(results: str | Path, folder: str | Path) -> list[Path]:
                 with storage.atomic(path) as temporary:
                     figure.savefig(temporary, format=kind, dpi=160, metadata={dated_by: None})
                 paths.append(path)
+                hashes[path.name] = storage.sha256(path)
+    held = {"results_sha256": storage.sha256(Path(results) / "manifest.json"), "sha256": hashes}
+    storage.write_sealed(Path(folder) / "manifest.json", held)
     return paths
+
+
+def check(results: str | Path, folder: str | Path) -> None:
+    """Raises SquentropyError where the figures in a folder are not whole, or of other results."""
+    path = Path(folder) / "manifest.json"
+    held = storage.read_sealed(path)
+    if held["results_sha256"] != storage.sha256(Path(results) / "manifest.json"):
+        raise SquentropyError(f"{folder}: the figures are of other tables; draw them again")
+    for name, expected in held["sha256"].items():
+        storage.verified(path.with_name(name), expected)

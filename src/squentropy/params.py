@@ -32,6 +32,11 @@ from squentropy.errors import ParameterError
 SPLITS = ("train", "validation", "test")
 PHASES = ("sweep", "final", "reported")
 BASELINE = "cross_entropy"  # the loss that the others are compared with
+TABLES = (  # of results/STUDY; the first two are the sweep's
+    "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
+    "history.csv", "stories.csv", "calibration.csv", "profile.csv", "corpus.json",
+    "samples.json", "samples.md",
+)  # fmt: skip
 
 
 @functools.cache
@@ -309,6 +314,14 @@ class Study(Section):
             "train": self.train.model_dump(exclude={"state_interval"}),
             "schedule": self.schedule(phase).model_dump(include=keys),
         }
+
+    def table_keys(self) -> dict:
+        """What the tables depend on beside the code; the tables' manifest records it."""
+        return {
+            "corpus": self.corpus.relevant(),
+            "train": self.train.model_dump(exclude={"state_interval"}),
+            "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
+        } | self.model_dump(include={"tokens", "model", "final", "evaluate", "sample"})
 
     def dump(self) -> str:
         """The parameters as YAML, every key resolved."""

@@ -20,6 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.figures import check
 from squentropy.results import read
 
 HERE = Path(__file__).resolve().parent
@@ -34,6 +35,7 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
     """
     results, figures = Path(results).resolve(), Path(figures).resolve()
     study = read(results).study  # a missing table is said in one line, before a kernel starts
+    check(results, figures)
     if not NOTEBOOK.is_file():
         raise SquentropyError(f"{NOTEBOOK}: does not exist; run from a checkout of the repository")
     with _kernel() as folder:

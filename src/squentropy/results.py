@@ -3,15 +3,17 @@
 Nothing else is read, so a visitor with the small tables alone can redraw and rewrite everything.
 """
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from squentropy import params
+from squentropy import params, storage
 from squentropy.errors import SquentropyError
-from squentropy.storage import read_json
+
+FEWEST = 50  # tokens of a bin that is shown: fewer say little
 
 _LABELS = {
     "cross_entropy": "cross entropy",
@@ -44,6 +46,8 @@ class Results:
     """Indexed by loss, in the order of the parameters."""
     reported: pd.DataFrame
     stories: pd.DataFrame
+    calibration: pd.DataFrame
+    profile: pd.DataFrame
 
     @property
     def losses(self) -> list[str]:
@@ -59,10 +63,29 @@ class Results:
         """The ranked losses that have a test nll: at least one final run did not diverge."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "test_nll"])]
 
+    def readings(self, loss: str) -> list[str]:
+        """The ways in which a loss's final runs were read: none where all of them diverged."""
+        return list(dict.fromkeys(self.calibration["reading"][self.calibration["loss"] == loss]))
+
+    def own_reading(self, loss: str) -> str:
+        """The reading that a loss's cell was selected by: inverse_link where it has one."""
+        return self.selected[loss]["selected_by"]
+
     def by_story(self, loss: str, column: str) -> pd.DataFrame:
         """A column of stories.csv for a loss's final runs, (seeds, stories)."""
         rows = self.stories[(self.stories["phase"] == "final") & (self.stories["loss"] == loss)]
         return rows.pivot(index="seed", columns="story", values=column)
+
+    def by_bin(self, loss: str, reading: str, by: str, fewest: int = FEWEST) -> pd.DataFrame:
+        """nll of a loss's final runs, nats a token: (bins of position or frequency, seeds).
+
+        Indexed by the bins' lower ends, without those of too few tokens in all runs together.
+        """
+        p = self.profile
+        rows = p[(p["loss"] == loss) & (p["reading"] == reading) & (p["by"] == by)]
+        rows = rows[rows.groupby("low")["tokens"].transform("sum") >= fewest]
+        rows = rows.assign(nll=rows["nll"] / rows["tokens"])
+        return rows.pivot(index="low", columns="seed", values="nll")
 
     def by_seed(self, loss: str) -> pd.DataFrame:
         """A loss's final runs on test, indexed by seed: nll (nats a token) and accuracy."""
@@ -73,34 +96,38 @@ class Results:
 
 
 def read(folder: str | Path) -> Results:
-    """The results in a folder. Raises SquentropyError where a file is missing or damaged."""
+    """The results in a folder.
+
+    Raises SquentropyError where a file is missing or damaged, or the tables are of other
+    parameters than params.yaml beside them.
+    """
     folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        raise SquentropyError(f"{folder}: holds no manifest.json of results; run the study first")
     study = params.load([folder / "params.yaml"])
-    metrics = _table(folder / "metrics.csv").set_index("loss")
-    absent = [loss for loss in study.sweep.losses if loss not in metrics.index]
-    if absent:
+    manifest = storage.read_sealed(folder / "manifest.json")
+    changed = params.differences(manifest["params"], study.table_keys())
+    if changed:
         raise SquentropyError(
-            f"{folder / 'metrics.csv'}: has no row for {', '.join(absent)}; run the study again"
+            f"{folder}: the tables were made with other {', '.join(changed)} than params.yaml "
+            "beside them says; run the study again"
         )
+    for name in params.TABLES:
+        storage.verified(folder / name, manifest["sha256"][name])
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(folder / f"{name}.csv")
+
     return Results(
         study=study,
-        corpus=read_json(folder / "corpus.json"),
-        selected=read_json(folder / "selected.json"),
-        samples=read_json(folder / "samples.json"),
-        sweep=_table(folder / "sweep.csv"),
-        history=_table(folder / "history.csv"),
-        metrics=metrics.loc[list(study.sweep.losses)],
-        reported=_table(folder / "reported.csv"),
-        stories=_table(folder / "stories.csv"),
+        corpus=storage.read_sealed(folder / "corpus.json"),
+        selected=storage.read_sealed(folder / "selected.json")["losses"],
+        samples=json.loads(storage.read_bytes(folder / "samples.json")),
+        sweep=table("sweep"),
+        history=table("history"),
+        metrics=table("metrics").set_index("loss"),
+        reported=table("reported"),
+        stories=table("stories"),
+        calibration=table("calibration"),
+        profile=table("profile"),
     )
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except FileNotFoundError:
-        raise SquentropyError(f"{path}: does not exist; make it first") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SquentropyError(
-            f"{path}: is damaged ({error}); delete it and run the study again"
-        ) from None

@@ -5,26 +5,26 @@
     model.safetensors   the weights, where they are kept
     test.json           the scores of a split, story by story (squentropy evaluate)
     samples.json        stories (squentropy sample)
+    provenance.json     where, when and with what it was trained
 
-Every file is a function of parameters, data and code: none holds a time or a path.
+Every file but the last is a function of parameters, data and code: none holds a time or a path.
 """
 
 import csv
 import io
-from dataclasses import asdict
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import safetensors.torch
 import torch
 
-from squentropy import code, evaluation, sampling, storage
+from squentropy import evaluation, measures, provenance, records, sampling, storage
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
-from squentropy.params import Cell, Study, differences
+from squentropy.params import Cell, Study
 from squentropy.state import StateFile, stop_on_signal
 from squentropy.tokens import TokenFolder
 from squentropy.training import Result, train
@@ -33,34 +33,6 @@ if TYPE_CHECKING:
     import tiktoken
 
 HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
-
-
-def _origin(study: Study, cell: Cell, tokens: TokenFolder) -> dict:
-    """What a run is a function of; run.json begins with it."""
-    return {
-        "cell": asdict(cell),
-        "params": study.training_keys(cell.phase),
-        "code": code.digest(*code.TRAINING, loss=cell.loss),
-        "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
-        "vocab_size": tokens.vocab_size,
-    }
-
-
-def _keeps_weights(study: Study, cell: Cell) -> bool:
-    return cell.phase != "sweep" or study.sweep.keep_weights
-
-
-def finished_run(study: Study, cell: Cell, tokens: TokenFolder, folder: Path) -> dict | None:
-    """What run.json holds where the folder is whole and holds this very run, else None."""
-    try:
-        run = read_run(folder)
-        storage.verified(folder / "history.csv", run["history_sha256"])
-        if _keeps_weights(study, cell):
-            storage.verified(folder / "model.safetensors", run["model_sha256"])
-    except (SquentropyError, KeyError, TypeError):
-        return None
-    origin = _origin(study, cell, tokens)
-    return run if {key: run.get(key) for key in origin} == origin else None
 
 
 def train_run(
@@ -72,13 +44,17 @@ def train_run(
     very run is left as it is. An unfinished run's state is kept below the folder `states`, and
     gone on from; nowhere where that is None.
     """
-    finished = finished_run(study, cell, tokens, folder)
-    if finished is not None:
-        return finished, False
-    origin = _origin(study, cell, tokens)
+    origin = records.origin(study, cell, tokens)
+    if not records.why_train(origin, folder, records.keeps_weights(study, cell)):
+        return records.read_run(folder), False
     state = _state(study, cell, origin, states) if states is not None else None
+    if state is not None:
+        storage.make_folder(state.folder)  # better to hear now than at the first save
+    started, resumed = time.time(), state is not None and state.path.exists()
     with stop_on_signal() as stop:
         model, result = train(study, cell, tokens, state, stop)
+        where = provenance.describe(model.output_weight.device, started, resumed)
+        storage.write_json(folder / "provenance.json", where)
         run = _write_run(study, cell, folder, origin, model, result)
         if state is not None:
             state.remove()
@@ -100,7 +76,7 @@ def _state(study: Study, cell: Cell, origin: dict, states: Path) -> StateFile:
 def _write_run(
     study: Study, cell: Cell, folder: Path, origin: dict, model: GPT, result: Result
 ) -> dict:
-    keep_weights = _keeps_weights(study, cell)
+    keep_weights = records.keeps_weights(study, cell)
     weights, history = folder / "model.safetensors", folder / "history.csv"
     if keep_weights:
         with storage.atomic(weights) as path:
@@ -121,7 +97,7 @@ def _write_run(
         "history_sha256": storage.sha256(history),
         "model_sha256": storage.sha256(weights) if keep_weights else None,
     }
-    storage.write_json(folder / "run.json", run)
+    storage.write_sealed(folder / "run.json", run)
     return run
 
 
@@ -134,14 +110,10 @@ def _write_history(path: Path, result: Result) -> None:
     storage.write_text(path, text.getvalue())
 
 
-def read_run(folder: str | Path) -> dict:
-    return storage.read_json(Path(folder) / "run.json")
-
-
 def load_model(folder: str | Path, device: torch.device) -> GPT:
     """The trained model of a run. Raises SquentropyError where the weights are not the run's."""
     folder = Path(folder)
-    run = read_run(folder)
+    run = records.read_run(folder)
     if run["model_sha256"] is None:
         raise SquentropyError(
             f"{folder}: this run kept no weights; set sweep.keep_weights to true and run again"
@@ -159,42 +131,23 @@ def load_model(folder: str | Path, device: torch.device) -> GPT:
     return model.to(device).eval()
 
 
-def _check_study(run: dict, folder: Path, study: Study) -> None:
-    phase = run["cell"]["phase"]
-    changed = differences(run["params"], study.training_keys(phase))
-    if changed:
-        raise SquentropyError(
-            f"{folder}: was trained with other parameters ({', '.join(changed)}) than --params "
-            "gives; name its own, as in --params results/STUDY/params.yaml"
-        )
-
-
-def _check_tokens(run: dict, folder: Path, tokens: TokenFolder) -> None:
-    if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
-        raise SquentropyError(
-            f"{folder}: was trained on other tokens than {tokens.folder} holds; "
-            "name the tokens it was trained on, or train it again"
-        )
-
-
 def evaluate_run(
     study: Study, folder: Path, tokens: TokenFolder, sizes: list[int], split: str
 ) -> dict:
-    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8."""
-    run = read_run(folder)
-    _check_study(run, folder, study)
-    _check_tokens(run, folder, tokens)
-    scores: dict[str, Any] = {"run_sha256": storage.sha256(folder / "run.json")}
-    scores |= {"split": split, "status": run["status"]}
+    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8.
+
+    The file holds what `measures.measure_split` measures, with the temperature fitted on
+    validation, and the seed study's estimate; of a diverged run, its status alone.
+    """
+    run = records.read_run(folder)
+    records.check_study(run, folder, study)
+    records.check_tokens(run, folder, tokens)
+    scores = records.scored_from(study, folder, run) | {"split": split, "status": run["status"]}
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
         cell, params = Cell(**run["cell"]), study.evaluate
         model = load_model(folder, pick_device(study.train.device))
         data = tokens.split(split)
-        link = INVERSE_LINKS.get(cell.loss)
-        result = evaluation.score_split(
-            model, data, tokens.end_of_text, batch_tokens=params.batch_tokens, link=link
-        )
         estimate = evaluation.random_batch_estimate(
             model,
             data,
@@ -204,32 +157,30 @@ def evaluate_run(
             seed=cell.seed,
         )
         scores["seed_estimate"] = {"nll": estimate[0], "loss": estimate[1]}
-        scores["calibration"] = result.calibration()
-        linked = result.link_nll
-        scores["stories"] = {
-            "tokens": result.tokens.tolist(),
-            "bytes": sizes,
-            "nll": _rounded(result.by_story(result.nll)),
-            "correct": result.by_story(result.correct).astype(int).tolist(),
-            "top5": result.by_story(result.top5).astype(int).tolist(),
-            "link_nll": None if linked is None else _rounded(result.by_story(linked)),
-        }
-    storage.write_json(folder / f"{split}.json", scores)
+        scores["temperature"] = measures.fit_on(
+            model, tokens.split("validation"), tokens.end_of_text, batch_tokens=params.batch_tokens
+        )
+        scores |= measures.measure_split(
+            model,
+            data,
+            tokens.end_of_text,
+            measures.per_million(tokens.split("train"), tokens.vocab_size),
+            temperature=scores["temperature"],
+            link=INVERSE_LINKS.get(cell.loss),
+            batch_tokens=params.batch_tokens,
+        )
+        scores["stories"]["bytes"] = sizes
+    storage.write_sealed(folder / f"{split}.json", scores)
     return scores
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    """Six decimals, 1e-6 nats a story: well below float32's own error."""
-    return np.round(values, 6).tolist()
 
 
 def sample_run(
     study: Study, folder: Path, tokens: TokenFolder, encoding: "tiktoken.Encoding"
 ) -> list[dict]:
     """Stories of a run from the study's prompts, written to samples.json."""
-    run = read_run(folder)
-    _check_study(run, folder, study)
-    _check_tokens(run, folder, tokens)
+    run = records.read_run(folder)
+    records.check_study(run, folder, study)
+    records.check_tokens(run, folder, tokens)
     stories: list[dict] = []
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
@@ -247,5 +198,6 @@ def sample_run(
         cell = run["cell"]
         origin = {key: cell[key] for key in ("phase", "loss", "seed")}
         stories = [{**origin, **settings, **story} for story in told]
-    storage.write_json(folder / "samples.json", stories)
+    told = records.told_from(study, folder) | {"stories": stories}
+    storage.write_sealed(folder / "samples.json", told)
     return stories

@@ -6,6 +6,8 @@ import glob
 import hashlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ _HINTS = {
     errno.EISDIR: "a folder stands where the file should be; move it away",
 }
 
+_AGAIN = "delete it and run the study again"
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -36,20 +40,35 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leavings(path)
-        temporary.write_bytes(b"")
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leavings(path)
+            temporary.write_bytes(b"")
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # of the folder, said already
+            temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """A folder that can be written to. Raises SquentropyError where the file system refuses."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What a file system refuses, as a SquentropyError with a fix."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _HINTS:
             raise
         raise SquentropyError(f"{path}: cannot be written: {_HINTS[error.errno]}") from error
-    finally:
-        with contextlib.suppress(OSError):  # of the folder, said already
-            temporary.unlink()
 
 
 def _remove_leavings(path: Path) -> None:
@@ -67,21 +86,45 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Readable JSON. NaN and infinity, which JSON lacks, raise ValueError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _json(value))
 
 
-def read_json(path: str | Path) -> Any:
-    """Raises SquentropyError where the file is missing, unreadable, cut short or not JSON."""
+def write_sealed(path: str | Path, value: dict) -> None:
+    """Readable JSON whose last key, `seal`, is the sha256 of the file's other bytes."""
+    text = _json(value | {"seal": ""})
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    write_text(path, text.removesuffix('"\n}\n') + seal + '"\n}\n')
+
+
+def read_sealed(path: str | Path) -> dict:
+    """What `write_sealed` wrote.
+
+    Raises SquentropyError where the file is missing, unreadable or not byte for byte what it was.
+    """
+    content = read_bytes(path)
+    found = re.search(rb'"seal": "([0-9a-f]{64})"\n}\n\Z', content)
+    if found is None:
+        raise SquentropyError(f"{path}: is damaged (has no seal); {_AGAIN}")
+    rest = content[: found.start(1)] + content[found.end(1) :]
+    if hashlib.sha256(rest).hexdigest() != found[1].decode():
+        raise SquentropyError(f"{path}: is damaged (its seal does not fit); {_AGAIN}")
+    value = json.loads(content)
+    del value["seal"]
+    return value
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Raises SquentropyError where the file is missing or unreadable."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise SquentropyError(f"{path}: does not exist; make it first") from None
     except OSError as error:
         raise SquentropyError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise SquentropyError(
-            f"{path}: is damaged ({error}); delete it and run the study again"
-        ) from None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def sha256(path: str | Path) -> str:
@@ -98,6 +141,6 @@ def verified(path: str | Path, expected: str) -> Path:
     if sha256(path) != expected:
         raise SquentropyError(
             f"{path}: is not what its manifest says (sha256 differs): it was cut short or "
-            "changed; delete it and run the study again"
+            f"changed; {_AGAIN}"
         )
     return path

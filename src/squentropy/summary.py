@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from squentropy.errors import SquentropyError
+from squentropy.results import read
 
 COLUMNS = {
     "loss": "loss",
@@ -22,10 +23,7 @@ COLUMNS = {
 
 def metrics_table(results: Path) -> str:
     """metrics.csv as a Markdown table: nll in nats a token, with its interval."""
-    path = results / "metrics.csv"
-    if not path.is_file():
-        raise SquentropyError(f"{path}: does not exist; run `make study` first")
-    table = pd.read_csv(path)
+    table = read(results).metrics.reset_index()
     for name in ("test_nll", "difference"):
         table[name] = [_interval(row, name) for _, row in table.iterrows()]
     table["inverse_link_nll"] = [_number(v, ".3f") for v in table["inverse_link_nll"]]
@@ -80,6 +78,6 @@ def with_results(readme: str, results: Path, report: Path) -> str:
         "Nats a token on whole test stories, with 95 % intervals over stories and seeds; "
         "p after Holm's correction. The outputs of the pure squared losses are no logits: read by "
         "the inverse link, which recovers the probabilities they estimate, their nll is in the "
-        "last column."
+        "last column; they are tuned by it on validation."
     )
     return f"{before}{start}{first}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"

@@ -1,11 +1,18 @@
-"""The study's tables, from the runs' folders alone.
+"""The tables of the final runs, from the runs' folders alone.
 
-squentropy select   the grid and each loss's best cell: sweep.csv, selected.json
-squentropy metrics  the final runs: metrics.csv, metrics.json, history.csv, stories.csv, ...
+    squentropy metrics data/grammar checkpoints/grammar results/grammar
+
+metrics.csv       a row a loss: means over seeds, intervals over stories and seeds; also as .json
+stories.csv       a row a run and story: sums over its tokens
+calibration.csv   a row a run, reading and bin of confidence: sums over its tokens
+profile.csv       a row a run, reading and bin of position or frequency: sums over its tokens
+history.csv       a row a run and look at it while it trained
+reported.csv      the seed study's table beside ours
+
+nll is in nats; `low` and `high` are a bin's ends, the second outside it.
 """
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +20,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from squentropy import statistics, storage
-from squentropy.errors import SquentropyError
-from squentropy.params import BASELINE, SPLITS, Cell, Study
+from squentropy.outcomes import ppl, read_outcomes, write_csv
+from squentropy.params import BASELINE, SPLITS, TABLES, Cell, Study
+from squentropy.records import check_tokens, made_from, read_run, scored_from, told_from
+from squentropy.selection import selected_hyperparameters
 from squentropy.tokens import TokenFolder
 
 SEED = "squentropy_weighted"  # what the seed study's code computes under the name squentropy
@@ -27,123 +36,29 @@ REPORTED = (  # the seed study's final table
     ("test perplexity", SEED, 5.2),
 )
 
-
-def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
-    """Ten significant digits, as text that does not depend on the machine's locale."""
-    table = pd.DataFrame(list(rows), columns=columns)
-    storage.write_text(path, table.to_csv(index=False, float_format="%.10g"))
-
-
-def ppl(nll: float | None) -> float | None:
-    """Perplexity, exp of nll in nats a token; infinite where it is beyond a float."""
-    if nll is None:
-        return None
-    return math.exp(nll) if nll < 700 else math.inf
-
-
-# --- the grid -----------------------------------------------------------------------------------
-
-SWEEP = [
-    "loss", "lr", "dropout", "n_layer", "seed", "status", "iterations", "diverged_at",
-    "train_loss", "train_nll", "validation_nll", "validation_ppl",
-    "validation_link_nll", "validation_accuracy", "parameters", "selected",
-]  # fmt: skip
-
-
-def select(study: Study, checkpoints: Path, results: Path) -> dict:
-    """Write sweep.csv and selected.json: each loss with the cell of lowest validation nll.
-
-    A loss whose every cell diverged is selected at its smallest learning rate, so that its final
-    runs show the same.
-    """
-    runs = {cell: read_outcome(checkpoints, cell) for cell in study.sweep_cells()}
-    selected = {}
-    for loss in study.sweep.losses:
-        cells = [cell for cell in runs if cell.loss == loss]
-        ok = [cell for cell in cells if runs[cell]["status"] == "ok"]
-        best = (
-            min(ok, key=lambda cell: runs[cell]["validation_nll"])
-            if ok
-            else min(cells, key=lambda cell: (cell.lr, cell.dropout, cell.n_layer))
-        )
-        selected[loss] = {
-            "lr": best.lr,
-            "dropout": best.dropout,
-            "n_layer": best.n_layer,
-            "validation_nll": runs[best]["validation_nll"],
-            "edge": _edges(study, best),
-            "diverged": len(cells) - len(ok),
-        }
-    rows = []
-    for cell, run in runs.items():
-        chosen = selected[cell.loss]
-        rows.append(
-            {key: run[key] for key in SWEEP if key in run}
-            | {key: getattr(cell, key) for key in ("loss", "lr", "dropout", "n_layer", "seed")}
-            | {
-                "validation_ppl": ppl(run["validation_nll"]),
-                "selected": all(
-                    getattr(cell, key) == chosen[key] for key in ("lr", "dropout", "n_layer")
-                ),
-            }
-        )
-    write_csv(results / "sweep.csv", rows, SWEEP)
-    storage.write_json(results / "selected.json", selected)
-    return selected
-
-
-def _edges(study: Study, cell: Cell) -> list[str]:
-    """The hyperparameters whose selected value is the least or greatest of their grid."""
-    grids = {name: getattr(study.sweep, name) for name in ("lr", "dropout", "n_layer")}
-    return [
-        name
-        for name, grid in grids.items()
-        if len(grid) > 1 and getattr(cell, name) in (min(grid), max(grid))
-    ]
-
-
-def read_outcome(checkpoints: Path, cell: Cell) -> dict:
-    """A cell's run.json. Raises SquentropyError where it belongs to another cell."""
-    folder = checkpoints / cell.name
-    run = storage.read_json(folder / "run.json")
-    if Cell(**run["cell"]) != cell:
-        raise SquentropyError(f"{folder}/run.json: is another cell's; delete it and run again")
-    return run
-
-
-def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict]:
-    """{loss: {lr, dropout, n_layer}} from selected.json. Raises SquentropyError if one lacks."""
-    path = results / "selected.json"
-    chosen = storage.read_json(path)
-    for loss in study.sweep.losses:
-        if loss not in chosen:
-            raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
-    return {
-        loss: {key: chosen[loss][key] for key in ("lr", "dropout", "n_layer")}
-        for loss in study.sweep.losses
-    }
-
-
-# --- the final runs -----------------------------------------------------------------------------
-
 METRICS = [
     "loss", "lr", "dropout", "n_layer", "n_seeds", "diverged", "parameters",
     "train_loss", "train_nll", "validation_nll",
     "test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low", "test_ppl_high",
-    "test_bits_per_byte", "test_accuracy", "test_top5_accuracy", "test_ece",
+    "test_bits_per_byte", "test_accuracy", "test_top5_accuracy", "test_ece", "test_brier",
+    "temperature", "tempered_nll", "tempered_difference", "tempered_difference_low",
+    "tempered_difference_high", "tempered_ece", "tempered_brier",
     "difference", "difference_low", "difference_high", "p_value",
     "inverse_link_nll", "inverse_link_difference", "inverse_link_difference_low",
-    "inverse_link_difference_high", "seed_ppl", "excess", "excess_low", "excess_high",
+    "inverse_link_difference_high", "inverse_link_ece", "inverse_link_brier",
+    "seed_ppl", "excess", "excess_low", "excess_high",
 ]  # fmt: skip
 HISTORY = [
     "phase", "loss", "lr", "dropout", "n_layer", "seed",
     "iteration", "train_loss", "train_nll", "validation_nll",
 ]  # fmt: skip
 STORIES = ["phase", "loss", "seed", "story", "tokens", "bytes", "nll", "correct"]
+CALIBRATION = ["loss", "seed", "reading", "low", "high", "tokens", "correct", "confidence"]
+PROFILE = ["loss", "seed", "reading", "by", "low", "high", "tokens", "nll"]
 
 
 def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
-    """Write every table of the final runs to `results`, metrics.csv last.
+    """Write every table of the final runs to `results`, their manifest last.
 
     data         folder with corpus/ and tokens/
     checkpoints  folder of the runs, each with run.json, test.json and samples.json
@@ -151,44 +66,58 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     """
     finals = study.final_cells(selected_hyperparameters(study, results))
     reported = study.reported_cells()
-    runs = {cell: read_outcome(checkpoints, cell) for cell in [*finals, *reported]}
-    scores = {cell: _read_scores(checkpoints / cell.name, runs[cell]) for cell in runs}
+    runs = read_outcomes(study, checkpoints, [*finals, *reported])
+    tokens = TokenFolder.open(data / "tokens")
+    for cell, run in runs.items():
+        check_tokens(run, checkpoints / cell.name, tokens)
+    scores, told = {}, []
+    for cell, run in runs.items():
+        folder = checkpoints / cell.name
+        scores[cell] = made_from(folder / "test.json", scored_from(study, folder, run))
+        told += made_from(folder / "samples.json", told_from(study, folder))["stories"]
+    chosen = storage.read_sealed(results / "selected.json")
+    storage.verified(results / "sweep.csv", chosen["sweep_sha256"])
+    history = _history_rows(checkpoints, [*study.sweep_cells(), *runs])
     entropy = story_entropy(data)
+    corpus = describe_corpus(data, entropy)
 
-    storage.write_json(results / "corpus.json", describe_corpus(data, entropy))
-    _write_history(study, checkpoints, results, [*study.sweep_cells(), *runs])
+    storage.write_sealed(results / "corpus.json", corpus)
+    write_csv(results / "history.csv", history, HISTORY)
     write_csv(results / "stories.csv", _story_rows(scores), STORIES)
-    samples = [s for c in runs for s in storage.read_json(checkpoints / c.name / "samples.json")]
-    storage.write_json(results / "samples.json", samples)
-    storage.write_text(results / "samples.md", _samples_markdown(samples))
+    scored = {cell: scores[cell] for cell in finals if "stories" in scores[cell]}
+    write_csv(results / "calibration.csv", _calibration_rows(scored), CALIBRATION)
+    write_csv(results / "profile.csv", _profile_rows(scored), PROFILE)
+    storage.write_json(results / "samples.json", told)
+    storage.write_text(results / "samples.md", _samples_markdown(told))
     rows = _metric_rows(study, finals, runs, scores, entropy)
     write_csv(results / "reported.csv", _reported_rows(study, rows, runs, scores),
               ["measure", "loss", "reported", "reproduced", "what"])  # fmt: skip
     finite = [{key: value for key, value in row.items() if _is_finite(value)} for row in rows]
     storage.write_json(results / "metrics.json", {row.pop("loss"): row for row in finite})
     write_csv(results / "metrics.csv", rows, METRICS)
-
-
-def _read_scores(folder: Path, run: dict) -> dict:
-    scores = storage.read_json(folder / "test.json")
-    if scores["run_sha256"] != storage.sha256(folder / "run.json"):
-        raise SquentropyError(
-            f"{folder}/test.json: belongs to another run; evaluate this one again"
-        )
-    return scores
+    storage.write_text(results / "params.yaml", study.dump())
+    write_manifest(study, results)
 
 
 def story_entropy(data: Path) -> np.ndarray | None:
     """-log p of each test story under its own source, in nats; None where it is not known."""
-    path = data / "corpus" / "test.parquet"
+    entry = storage.read_sealed(data / "corpus" / "manifest.json")["splits"]["test"]
+    path = storage.verified(data / "corpus" / "test.parquet", entry["sha256"])
     if "log_prob" not in pq.read_schema(path).names:
         return None
     return -pq.read_table(path, columns=["log_prob"])["log_prob"].to_numpy()
 
 
+def write_manifest(study: Study, results: Path) -> None:
+    """manifest.json: what the tables of `results` depend on, and the hash of each."""
+    held = {"params": study.table_keys()}
+    held["sha256"] = {name: storage.sha256(results / name) for name in TABLES}
+    storage.write_sealed(results / "manifest.json", held)
+
+
 def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
     """The corpus in numbers, for the tables and the report."""
-    manifest = storage.read_json(data / "corpus" / "manifest.json")
+    manifest = storage.read_sealed(data / "corpus" / "manifest.json")
     tokens = TokenFolder.open(data / "tokens")
     test = tokens.split("test")
     source, error = None, None
@@ -218,13 +147,15 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
     }
 
 
-def _write_history(study: Study, checkpoints: Path, results: Path, cells: list[Cell]) -> None:
+def _history_rows(checkpoints: Path, cells: list[Cell]) -> list[dict]:
     rows = []
     for cell in cells:
-        history = pd.read_csv(checkpoints / cell.name / "history.csv")
+        folder = checkpoints / cell.name
+        expected = read_run(folder)["history_sha256"]
+        history = pd.read_csv(storage.verified(folder / "history.csv", expected))
         origin = {key: getattr(cell, key) for key in HISTORY[:6]}
         rows += [origin | row for row in history.to_dict("records")]
-    write_csv(results / "history.csv", rows, HISTORY)
+    return rows
 
 
 def _story_rows(scores: dict[Cell, dict]) -> list[dict]:
@@ -233,10 +164,39 @@ def _story_rows(scores: dict[Cell, dict]) -> list[dict]:
         if "stories" not in score:
             continue
         origin = {"phase": cell.phase, "loss": cell.loss, "seed": cell.seed}
-        table = score["stories"]
+        table = score["stories"] | {"nll": score["readings"]["softmax"]["nll"]}
         for story in range(len(table["nll"])):
             values = {key: table[key][story] for key in ("tokens", "bytes", "nll", "correct")}
             rows.append({**origin, "story": story, **values})
+    return rows
+
+
+def _calibration_rows(scores: dict[Cell, dict]) -> list[dict]:
+    rows = []
+    for cell, score in scores.items():
+        for reading, measured in score["readings"].items():
+            counted = measured["calibration"]
+            bins = len(counted["tokens"])
+            for i in range(bins):
+                rows.append(
+                    {"loss": cell.loss, "seed": cell.seed, "reading": reading}
+                    | {"low": i / bins, "high": (i + 1) / bins}
+                    | {key: counted[key][i] for key in ("tokens", "correct", "confidence")}
+                )
+    return rows
+
+
+def _profile_rows(scores: dict[Cell, dict]) -> list[dict]:
+    rows = []
+    for cell, score in scores.items():
+        for reading in score["readings"]:
+            for by, counted in score["profile"].items():
+                for i, nll in enumerate(counted[reading]):
+                    rows.append(
+                        {"loss": cell.loss, "seed": cell.seed, "reading": reading, "by": by}
+                        | {key: counted[key][i] for key in ("low", "high", "tokens")}
+                        | {"nll": nll}
+                    )
     return rows
 
 
@@ -281,9 +241,14 @@ def _metric_rows(
     return rows
 
 
-def _nll(cells: list[Cell], scores: dict[Cell, dict], key: str = "nll") -> np.ndarray:
-    """(seeds, stories), nats."""
+def _stories(cells: list[Cell], scores: dict[Cell, dict], key: str) -> np.ndarray:
+    """(seeds, stories) numbers of tokens."""
     return np.array([scores[cell]["stories"][key] for cell in cells])
+
+
+def _nll(cells: list[Cell], scores: dict[Cell, dict], reading: str = "softmax") -> np.ndarray:
+    """(seeds, stories), nats."""
+    return np.array([scores[cell]["readings"][reading]["nll"] for cell in cells])
 
 
 def _one_loss(
@@ -304,40 +269,47 @@ def _one_loss(
     row |= _interval("test_nll", interval)
     row |= {key.replace("nll", "ppl"): ppl(row[key]) for key in _interval("test_nll", interval)}
     row["test_bits_per_byte"] = nll.sum(1).mean() / math.log(2) / sum(stories["bytes"])
-    row["test_accuracy"] = _nll(cells, scores, "correct").sum(1).mean() / tokens.sum()
-    row["test_top5_accuracy"] = _nll(cells, scores, "top5").sum(1).mean() / tokens.sum()
-    row["test_ece"] = np.mean([_calibration_error(scores[cell]["calibration"]) for cell in cells])
+    row["test_accuracy"] = _stories(cells, scores, "correct").sum(1).mean() / tokens.sum()
+    row["test_top5_accuracy"] = _stories(cells, scores, "top5").sum(1).mean() / tokens.sum()
+    row["temperature"] = np.mean([scores[cell]["temperature"] for cell in cells])
+    for reading in scores[cells[0]]["readings"]:
+        name = "test" if reading == "softmax" else reading
+        row[f"{name}_nll"] = _nll(cells, scores, reading).sum(1).mean() / tokens.sum()
+        for key in ("ece", "brier"):
+            values = [scores[cell]["readings"][reading][key] for cell in cells]
+            row[f"{name}_{key}"] = np.mean(values)
     row["seed_ppl"] = float(np.mean([ppl(scores[cell]["seed_estimate"]["nll"]) for cell in cells]))
-    if stories["link_nll"] is not None:
-        row["inverse_link_nll"] = _nll(cells, scores, "link_nll").sum(1).mean() / tokens.sum()
     if entropy is not None:
         floor = np.broadcast_to(entropy, nll.shape)
         row |= _interval("excess", statistics.difference(nll, floor, tokens, **settings)[0])
     return row
 
 
-def _calibration_error(counted: dict) -> float:
-    """The expected calibration error: the mean over tokens of |accuracy - confidence| of a bin."""
-    gaps = np.abs(np.array(counted["correct"]) - np.array(counted["confidence"]))
-    return float(gaps.sum() / np.sum(counted["tokens"]))
-
-
 def _against_baseline(
     cells: list[Cell], baseline: list[Cell], scores: dict[Cell, dict], settings: dict
 ) -> dict:
-    """The paired difference to cross entropy over the seeds that both losses finished."""
+    """The paired differences to cross entropy over the seeds that both losses finished.
+
+    Softmax is compared with its softmax, tempered with tempered, and the inverse link, which it
+    has none of, with its softmax.
+    """
     by_seed = {cell.seed: cell for cell in baseline}
     pairs = [(cell, by_seed[cell.seed]) for cell in cells if cell.seed in by_seed]
     if not pairs:
         return {}
     tokens = np.array(scores[cells[0]]["stories"]["tokens"])
-    ours, theirs = (_nll(list(side), scores) for side in zip(*pairs, strict=True))
-    interval, p_value = statistics.difference(ours, theirs, tokens, **settings)
+    ours, theirs = (list(side) for side in zip(*pairs, strict=True))
+
+    def difference(reading: str, other: str) -> tuple[statistics.Interval, float]:
+        sides = _nll(ours, scores, reading), _nll(theirs, scores, other)
+        return statistics.difference(*sides, tokens, **settings)
+
+    interval, p_value = difference("softmax", "softmax")
     row = _interval("difference", interval) | {"p_value": p_value}
-    if scores[cells[0]]["stories"]["link_nll"] is not None:
-        linked = _nll([cell for cell, _ in pairs], scores, "link_nll")
-        interval, _ = statistics.difference(linked, theirs, tokens, **settings)
-        row |= _interval("inverse_link_difference", interval)
+    row |= _interval("tempered_difference", difference("tempered", "tempered")[0])
+    if "inverse_link" in scores[cells[0]]["readings"]:
+        linked, _ = difference("inverse_link", "softmax")
+        row |= _interval("inverse_link_difference", linked)
     return row
 
 

@@ -87,7 +87,7 @@ def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict:
 
     Memory does not grow with the corpus, but for eight bytes a story.
     """
-    source = storage.read_json(corpus / "manifest.json")
+    source = storage.read_sealed(corpus / "manifest.json")
     for split in SPLITS:
         storage.verified(corpus / f"{split}.parquet", source["splits"][split]["sha256"])
     if params.encoding == "gpt2":
@@ -107,7 +107,7 @@ def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict:
     }
     for split in SPLITS:
         manifest["splits"][split] = write_split(encoding, corpus, folder, split)
-    storage.write_json(folder / "manifest.json", manifest)
+    storage.write_sealed(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -120,7 +120,7 @@ def read_stories(path: Path) -> Iterator[list[str]]:
 
 def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
     """Bytes of UTF-8 of each story of the split that `tokens` were made of."""
-    manifest = storage.read_json(corpus / "manifest.json")
+    manifest = storage.read_sealed(corpus / "manifest.json")
     if storage.sha256(corpus / "manifest.json") != tokens.manifest["corpus_sha256"]:
         raise SquentropyError(
             f"{tokens.folder}: are not the tokens of {corpus}; run `squentropy tokenize` again"

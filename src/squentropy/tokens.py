@@ -25,7 +25,7 @@ class TokenFolder:
     def open(cls, folder: str | Path) -> "TokenFolder":
         """Raises SquentropyError where the folder does not hold tokens."""
         path = Path(folder) / "manifest.json"
-        manifest = storage.read_json(path)
+        manifest = storage.read_sealed(path)
         if not isinstance(manifest, dict) or "vocab_size" not in manifest:
             raise SquentropyError(
                 f"{path}: is not of tokens; name the folder that `squentropy tokenize` wrote"

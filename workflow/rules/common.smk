@@ -6,23 +6,23 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import code, disk, params
+from squentropy import code, disk, lock, params
 from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
 
-# The commands of this environment, whether it was activated or not; and, for a command that fails,
-# the end of its log.
-shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH"; '
-    'failed() {{ code=$?; tail -n 5 "$1" >&2; exit $code; }}; '
-)
+
+
+def give_up(error):
+    """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
+    print(f"squentropy: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
+
 
 try:
     STUDY = params.parse(config)
 except SquentropyError as error:
-    print(f"squentropy: {error}", file=sys.stderr)
-    os._exit(error.exit_code)  # a plain exit would be shown as Snakemake's own traceback
+    give_up(error)
 
 DATA = f"data/{STUDY.study}"
 CHECKPOINTS = f"checkpoints/{STUDY.study}"
@@ -30,6 +30,14 @@ RESULTS = f"results/{STUDY.study}"
 REPORT = f"report/{STUDY.study}"
 LOGS = f"logs/{STUDY.study}"
 PARAMS = f"{RESULTS}/params.yaml"
+FAILED = Path(LOGS, "failed")
+
+# The commands of this environment, whether it was activated or not; and, for a command that fails,
+# the end of its log, whose name is kept for the end of the study.
+shell.prefix(
+    f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+    f'failed() {{{{ code=$?; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
+)
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
     f"{DATA}/tokens/{split}.{end}"
@@ -47,6 +55,25 @@ def write_parameters():
     path = Path(PARAMS)
     if not path.is_file() or path.read_text(encoding="utf-8") != STUDY.dump():
         write_text(path, STUDY.dump())
+
+
+def start():
+    """Hold the study's lock, and write the parameters down."""
+    try:
+        lock.hold(Path(".snakemake", "squentropy", f"{STUDY.study}.lock"))
+        FAILED.unlink(missing_ok=True)
+        write_parameters()
+    except SquentropyError as error:
+        give_up(error)
+
+
+def what_failed():
+    """The log of each job that failed, with its last lines."""
+    logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.exists() else []
+    return "\n".join(
+        f"\n{log} ends:\n" + "\n".join(Path(log).read_text(errors="replace").splitlines()[-5:])
+        for log in logs
+    )
 
 
 def run_folder(cell):

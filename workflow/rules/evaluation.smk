@@ -6,14 +6,7 @@ FINAL_RUNS = [
     for seed in STUDY.final.seeds
 ] + [run_folder(cell) for cell in STUDY.reported_cells()]
 
-
-TABLES = expand(
-    f"{RESULTS}/{{name}}",
-    name=[
-        "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
-        "history.csv", "stories.csv", "corpus.json", "samples.json", "samples.md",
-    ],
-)  # fmt: skip
+TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 
 
 for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
@@ -88,7 +81,7 @@ rule metrics:
         results=subpath(output[0], parent=True),
         params=PARAMS,
         evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
-        code=code.digest("tables.py", "statistics.py"),
+        code=code.digest(*code.TABLES),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

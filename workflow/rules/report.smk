@@ -5,6 +5,7 @@ by name: they make them from the tables that are there, and nothing else, as in 
 """
 
 FIGURES = expand(f"{REPORT}/figures/{{name}}.{{end}}", name=figure_names(STUDY), end=["svg", "png"])
+FIGURES.append(f"{REPORT}/figures/manifest.json")
 
 
 rule draw:

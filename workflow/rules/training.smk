@@ -50,7 +50,7 @@ rule select:
         checkpoints=lambda wildcards: CHECKPOINTS,
         results=subpath(output[0], parent=True),
         params=PARAMS,
-        code=code.digest("tables.py"),
+        code=code.digest(*code.SELECTION),
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
         " > {log} 2>&1 || failed {log}"

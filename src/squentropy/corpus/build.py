@@ -82,7 +82,7 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict:
         ),
         "splits": {split: entries[split] for split in SPLITS},
     }
-    storage.write_json(folder / "manifest.json", manifest)
+    storage.write_sealed(folder / "manifest.json", manifest)
     return manifest
 
 

@@ -1,0 +1,38 @@
+"""One study, one Snakemake at a time: a lock that ends with the process that holds it.
+
+Snakemake's own outlives a kill, and has then to be removed by hand; the kernel frees this one.
+"""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TextIO
+
+from squentropy.errors import SquentropyError
+
+_held: list[TextIO] = []  # open, and so locked, until this process ends
+
+
+def hold(path: Path) -> None:
+    """Hold the lock of a path until this process ends, however it ends.
+
+    Raises SquentropyError with the holder's name where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read()
+        file.close()
+        raise SquentropyError(
+            f"{path.stem}: this study is being run already, by {holder}; wait for it, or stop it"
+        ) from None
+    file.truncate(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+    file.flush()
+    _held.append(file)

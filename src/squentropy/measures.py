@@ -1,0 +1,209 @@
+"""What a model's outputs are worth on a split, by each way to read them as probabilities.
+
+    softmax        softmax of the outputs
+    tempered       softmax of the outputs over one temperature, fitted on the validation split
+    inverse_link   the inverse link of the losses that have one (losses.INVERSE_LINKS)
+
+Each reading has its nll, its Brier score, and its calibration: how often the likeliest token is
+the true one, by the probability it was given (Guo et al. 2017, arXiv 1706.04599). Logits are held
+for a few hundred positions at a time, as in evaluation.py. Training measures none of this.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from squentropy.evaluation import Link, at, by_rows, by_token
+from squentropy.model import GPT
+from squentropy.tokens import Split
+
+Reading = Callable[[Tensor], Tensor]
+"""Outputs (n, C) to log probabilities (n, C)."""
+
+TEMPERATURES = (1e-4, 1e3)  # a fit ends at one of these where the nll falls beyond it
+FIT_TOKENS = 1 << 16  # of validation: more than one number needs, and few enough to be held
+
+
+def readings(temperature: float, link: Link | None) -> dict[str, Reading]:
+    """Every way to read a model's outputs, by name; the inverse link only where there is one."""
+    ways: dict[str, Reading] = {
+        "softmax": lambda logits: logits.log_softmax(-1),
+        "tempered": lambda logits: (logits / temperature).log_softmax(-1),
+    }
+    return ways if link is None else ways | {"inverse_link": lambda logits: link(logits).log()}
+
+
+@torch.inference_mode()
+def measure(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ways: dict[str, Reading]
+) -> dict[str, Tensor]:
+    """hidden (N, D), weight (C, D), targets (N,) -> columns (N,).
+
+    correct, top5                  whether the true token is the likeliest, among the five likeliest
+    READING/nll                    nats
+    READING/brier                  sum_j (onehot_j - p_j)^2, 0 to 2
+    READING/confidence             the probability of the likeliest token
+    """
+
+    def of_rows(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+        true = at(logits, y).unsqueeze(-1)
+        columns = {"correct": logits.argmax(-1) == y, "top5": (logits > true).sum(-1) < 5}
+        for name, read in ways.items():
+            log_p = read(logits)
+            nll = -at(log_p, y)
+            p = log_p.exp()
+            columns[f"{name}/nll"] = nll
+            columns[f"{name}/brier"] = p.square().sum(-1) - 2 * (-nll).exp() + 1
+            columns[f"{name}/confidence"] = p.amax(-1)
+        return columns
+
+    return by_rows(of_rows, hidden, weight, targets)
+
+
+# --- the temperature ----------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
+    """The temperature T of least nll of softmax(hidden @ weight.T / T), within `TEMPERATURES`.
+
+    hidden (N, D), weight (C, D), targets (N,). The nll is convex in b = 1/T, so it is least where
+    its slope, the mean of E_p[f] - f_y under p = softmax(b f), is zero.
+    """
+
+    def slope(log_b: float) -> float:
+        def of_rows(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+            logits = logits - at(logits, y).unsqueeze(-1)
+            return {"slope": ((math.exp(log_b) * logits).softmax(-1) * logits).sum(-1)}
+
+        return by_rows(of_rows, hidden, weight, targets)["slope"].double().mean().item()
+
+    coldest, hottest = TEMPERATURES
+    if slope(-math.log(hottest)) >= 0:
+        return hottest
+    if slope(-math.log(coldest)) <= 0:
+        return coldest
+    return math.exp(-brentq(slope, -math.log(hottest), -math.log(coldest), xtol=1e-10))
+
+
+def fit_on(model: GPT, split: Split, end_of_text: int, *, batch_tokens: int) -> float:
+    """The temperature of least nll on the first stories of a split, `FIT_TOKENS` tokens or fewer.
+
+    On the first story alone where it is longer than that.
+    """
+    stories = np.searchsorted(split.offsets, FIT_TOKENS, side="right") - 1
+    held = by_token(
+        model,
+        split.head(max(1, int(stories))),
+        end_of_text,
+        lambda hidden, targets: {"hidden": hidden, "targets": targets},
+        batch_tokens=batch_tokens,
+    )
+    weight = model.output_weight
+    hidden, targets = (torch.from_numpy(held[x]).to(weight.device) for x in ("hidden", "targets"))
+    return fit_temperature(hidden, weight, targets)
+
+
+# --- sums over a split's tokens -----------------------------------------------------------------
+
+
+def measure_split(
+    model: GPT,
+    split: Split,
+    end_of_text: int,
+    frequency: np.ndarray,
+    *,
+    temperature: float,
+    link: Link | None,
+    batch_tokens: int,
+) -> dict[str, Any]:
+    """A split's measures as sums over stories and bins, for a JSON file.
+
+    frequency (C,): how often each token occurs, in a million tokens of train.
+
+    stories     tokens, correct, top5: a number a story
+    readings    by name: nll (a sum a story, nats), brier (mean), ece, calibration
+    profile     by position and by frequency: tokens, and each reading's nll, in bins that double
+    """
+    ways = readings(temperature, link)
+    columns = by_token(
+        model,
+        split,
+        end_of_text,
+        lambda hidden, targets: measure(hidden, model.output_weight, targets, ways),
+        batch_tokens=batch_tokens,
+    )
+    sizes = np.diff(split.offsets)
+    measured: dict[str, Any] = {
+        "stories": {
+            "tokens": sizes.tolist(),
+            **{c: by_story(columns[c], split).astype(int).tolist() for c in ("correct", "top5")},
+        },
+        "readings": {},
+    }
+    for name in ways:
+        counted = calibration(columns[f"{name}/confidence"], columns["correct"])
+        measured["readings"][name] = {
+            "nll": _rounded(by_story(columns[f"{name}/nll"], split)),
+            "brier": float(columns[f"{name}/brier"].mean(dtype=np.float64)),
+            "ece": calibration_error(counted),
+            "calibration": counted,
+        }
+    nll = {name: columns[f"{name}/nll"] for name in ways}
+    position = np.arange(len(split.ids)) - np.repeat(split.offsets[:-1], sizes)
+    measured["profile"] = {
+        "position": profile(position, nll),
+        "frequency": profile(frequency[split.ids], nll),
+    }
+    return measured
+
+
+def per_million(split: Split, vocab_size: int) -> np.ndarray:
+    """How often each token occurs in a million of the split's, rounded down: (C,) int64."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for start in range(0, len(split.ids), 1 << 24):  # bincount makes 8 bytes of each token's 2
+        counts += np.bincount(split.ids[start : start + (1 << 24)], minlength=vocab_size)
+    return counts * 1_000_000 // counts.sum()
+
+
+def by_story(values: np.ndarray, split: Split) -> np.ndarray:
+    """Sums over each story's tokens: (T,) -> (stories,) float64."""
+    return np.add.reduceat(values.astype(np.float64), split.offsets[:-1])
+
+
+def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> dict[str, list]:
+    """Tokens by confidence in bins of equal width: their number, and sums of the two columns."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    return {
+        "tokens": np.bincount(place, minlength=bins).tolist(),
+        "correct": np.bincount(place, correct, minlength=bins).astype(int).tolist(),
+        "confidence": _rounded(np.bincount(place, confidence, minlength=bins)),
+    }
+
+
+def calibration_error(counted: dict[str, list]) -> float:
+    """ECE: the mean over tokens of |accuracy - confidence| of their bin (Guo et al. 2017)."""
+    gaps = np.abs(np.array(counted["correct"]) - np.array(counted["confidence"]))
+    return float(gaps.sum() / np.sum(counted["tokens"]))
+
+
+def profile(values: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, list]:
+    """Tokens by a value of 0 or more in the bins [0, 1), [1, 2), [2, 4), [4, 8), ...
+
+    The bins that hold any: their ends, their number of tokens, and sums of the columns.
+    """
+    exponents, place = np.unique(np.frexp(np.floor(values))[1], return_inverse=True)
+    ends = 2 ** exponents.astype(np.int64)
+    counted = {"low": (ends // 2).tolist(), "high": ends.tolist()}
+    counted["tokens"] = np.bincount(place).tolist()
+    return counted | {name: _rounded(np.bincount(place, c)) for name, c in columns.items()}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Six decimals, 1e-6 nats a story: well below float32's own error."""
+    return np.round(values, 6).tolist()

@@ -1,0 +1,56 @@
+"""Limits, and how to make the study again."""
+
+from squentropy.markup import Html, escape, integer, upper
+from squentropy.results import Results
+from squentropy.sections.pieces import about_seeds, names
+
+
+def limits(r: Results) -> Html:
+    """What this study cannot say."""
+    s = r.study
+    points = [
+        f"The models are small and trained briefly: {integer(s.final.max_iters)} iterations. What "
+        "holds here need not hold for a large model trained to convergence.",
+        f"Hyperparameters were chosen after {integer(s.sweep.max_iters)} iterations with one seed "
+        "a cell; a longer sweep may choose otherwise.",
+    ]
+    linked = [x for x in r.scored if r.own_reading(x) == "inverse_link"]
+    if linked:
+        points.append(
+            f"The cells of {names(linked)} were selected by the inverse link, since softmax hardly "
+            "tells them apart. Where they are compared under softmax, another cell may be better."
+        )
+    if r.corpus["source"] == "grammar":
+        points.append(
+            "The stories are synthetic. They have a known entropy, and less variety than any text "
+            "that people wrote."
+        )
+    if r.corpus["vocab_size"] < 20000:
+        points.append(
+            f"The vocabulary has {integer(r.corpus['vocab_size'])} classes. Square terms are "
+            "divided by that number, so with GPT-2’s 50 257 they weigh differently."
+        )
+    if len(s.final.seeds) < 5:
+        points.append(upper(about_seeds(r)))
+    points.append("One corpus, one language, one architecture, one optimiser.")
+    return Html("<ul>" + "".join(f"<li>{point}</li>" for point in points) + "</ul>")
+
+
+def commands(r: Results) -> Html:
+    """The commands that make this study and page again."""
+    name = r.study.study
+    study = "make study" if name == "grammar" else f"make study STUDY=results/{name}/params.yaml"
+    lines = [
+        f"{study}  # from the data to this page",
+        f"squentropy figures results/{name} report/{name}/figures",
+        f"squentropy report results/{name} report/{name}/figures report/{name}/index.html",
+    ]
+    return Html(f"<pre>{escape(chr(10).join(lines))}</pre>")
+
+
+def parameters(r: Results) -> Html:
+    """The resolved parameters, folded."""
+    return Html(
+        "<details><summary>Every parameter of this study</summary>"
+        f"<pre>{escape(r.study.dump())}</pre></details>"
+    )

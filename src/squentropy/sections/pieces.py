@@ -1,0 +1,61 @@
+"""What several sections say alike."""
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from squentropy.markup import count, escape, listed
+from squentropy.results import Results, label
+
+
+def loss_name(loss: str) -> str:
+    return escape(label(loss))
+
+
+def names(losses: Iterable[str]) -> str:
+    return listed(loss_name(loss) for loss in losses)
+
+
+def ppl(nll: float) -> float:
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def percent(r: Results) -> str:
+    return f"{100 * r.study.evaluate.confidence:g} %"
+
+
+def compared(r: Results) -> list[str]:
+    return [loss for loss in r.ranked if pd.notna(r.metrics.at[loss, "difference"])]
+
+
+def by_verdict(r: Results, losses: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """(better, not told apart, worse) than cross entropy, by the corrected p-value."""
+    better, same, worse = [], [], []
+    for loss in losses:
+        gap, p = r.metrics.at[loss, "difference"], r.metrics.at[loss, "p_value"]
+        told_apart = p < 1 - r.study.evaluate.confidence  # False where p is missing
+        (same if not told_apart else better if gap < 0 else worse).append(loss)
+    return better, same, worse
+
+
+def about_seeds(r: Results) -> str:
+    """What the intervals can and cannot speak of."""
+    n = r.metrics["n_seeds"]
+    if len(r.study.final.seeds) == 1:
+        return (
+            "One seed was trained. The intervals speak about the choice of test stories alone; "
+            "how much another seed would change is not known."
+        )
+    text = f"{count(len(r.study.final.seeds), 'seed')} were trained a loss."
+    if len(r.study.final.seeds) < 10:
+        text += (
+            " That is few for judging how results vary from seed to seed, and the intervals are "
+            "as wide as that asks."
+        )
+    if (n == 1).any():
+        text += (
+            f" Only one seed of {names(n.index[n == 1])} finished, so there the interval speaks "
+            "about stories alone."
+        )
+    return text

@@ -1,0 +1,99 @@
+"""Stories are data: whatever they hold goes through corpus, tokens, samples and tables unchanged.
+
+pytest tests/test_hostile.py       tests/test_page.py shows them in a browser
+"""
+
+import csv
+import json
+import re
+
+import pyarrow.parquet as pq
+import pytest
+
+from squentropy import tables
+from squentropy.corpus import build
+from squentropy.params import Tokens
+from squentropy.tokenizer import read_encoding, tokenize
+from squentropy.tokens import TokenFolder
+
+HOSTILE = {
+    "script": "<script>window.pwned = 1</script>",
+    "end of script": "</script><script>window.pwned = 1</script>",
+    "image": "<img src=x onerror='window.pwned = 1'>",
+    "style": "</style><style>body { display: none }</style>",
+    "comment": "<!-- and no end",
+    "entity": "&lt;b&gt; &amp; &#0; &quot;",
+    "markdown": "# A heading\n\n![x](https://example.org/x.png) [y](javascript:pwned=1)\n\n---\n",
+    "fence": "```\n````text\n~~~\n```",
+    "template": "{{ 7 * 7 }} {% raw %} ${window.pwned = 1} `window.pwned = 1`",
+    "formula": '=HYPERLINK("https://example.org") $x^2$ \\(x\\)',
+    "csv": 'a,"b",\n"c""d";\te\r\nf',
+    "json": '{"a": "b\\u0000", "c": [1e999]}\n{"text": "x"}',
+    "null": "before\0after",
+    "control": "".join(map(chr, [*range(1, 9), 11, 12, *range(14, 32), 127, *range(128, 160)])),
+    "escape": "\x1b[2J\x1b[31mred\x1b]0;title\x07",
+    "end of text": "<|endoftext|>",
+    "end of text inside": "a<|endoftext|><|endoftext|>b",
+    "right to left": "abc \u202eevil\u202c \u2066x\u2069 שלום עולם مرحبا",
+    "line separators": "a\u2028b\u2029c\u0085d\x0be\x0cf",
+    "emoji": "👩‍👩‍👧 🏳️‍🌈 👍🏽 " * 9,
+    "combining": "e" + "\u0301" * 500,
+    "noncharacters": "\ufffe \uffff \U0010ffff \ue000 \ufeff",
+    "byte order mark": "\ufeffOnce",
+    "one long line": "lo" + "o" * 1_000_000 + "ng",
+    "only symbols": "%s %d %n {0} $(rm -rf x) ; ' \" \\ --",
+    "path": "../../../etc/passwd",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_study):
+    """corpus/ and tokens/ of the hostile stories, which train and test both hold variants of."""
+    folder = tmp_path_factory.mktemp("hostile")
+    paths = {}
+    for split in ("train", "validation", "test"):
+        paths[split] = folder / f"{split}.jsonl"
+        lines = (json.dumps({"text": f"{text}{split}"}) for text in HOSTILE.values())
+        paths[split].write_text("\n".join(lines), encoding="utf-8")
+    files = {split: [str(path)] for split, path in paths.items()}
+    corpus = {"source": "files", "files": files, "max_bytes": 2_000_000}
+    build(tiny_study(corpus=corpus).corpus, folder / "corpus")
+    tokenize(Tokens(encoding="bpe", vocab_size=300), folder / "corpus", folder / "tokens")
+    return folder
+
+
+def test_the_corpus_holds_them_as_they_were(folder):
+    held = pq.read_table(folder / "corpus" / "test.parquet")["text"].to_pylist()
+    assert held == [f"{text}test" for text in HOSTILE.values()]
+
+
+def test_tokens_give_them_back_and_none_is_an_end_of_text(folder):
+    tokens = TokenFolder.open(folder / "tokens")
+    encoding, split = read_encoding(tokens), tokens.split("train")
+    assert len(split) == len(HOSTILE)
+    for story, text in enumerate(HOSTILE.values()):
+        *ids, end = split.story(story).tolist()
+        assert end == tokens.end_of_text
+        assert tokens.end_of_text not in ids
+        assert encoding.decode_bytes(ids) == f"{text}train".encode()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_sample_of_it_stays_inside_its_fence(name):
+    sample = {
+        "phase": "final", "loss": "mse", "seed": 1, "prompt": "Once", "text": HOSTILE[name],
+        "tokens": 3, "ended": True, "temperature": 0.8, "number": 0, "reading": "softmax",
+    }  # fmt: skip
+    text = tables._samples_markdown([sample])
+    fence = re.search(r"^(`{3,})text$", text, re.MULTILINE)[1]
+    before, inside, after = text.split(fence)
+    assert inside == f"text\n{HOSTILE[name]}\n"
+    assert "HOSTILE" not in before + after
+
+
+def test_a_table_gives_it_back(tmp_path):
+    rows = [{"name": name, "text": text} for name, text in HOSTILE.items()]
+    tables.write_csv(tmp_path / "a.csv", rows, ["name", "text"])
+    csv.field_size_limit(2_000_000)
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == rows
