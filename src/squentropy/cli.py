@@ -354,7 +354,7 @@ def live(
 ) -> None:
     """Write the losses of the runs under way as .tsv, up to the last state that each has saved.
 
-    Example: watch squentropy live --tensorboard
+    Example: squentropy live --tensorboard
     """
     from squentropy.live import export
 
