@@ -12,7 +12,6 @@ from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
 
 
-
 def give_up(error):
     """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
     print(f"squentropy: {error}", file=sys.stderr, flush=True)
