@@ -54,6 +54,9 @@ onerror:
 
 
 onsuccess:
-    if Path(f"{RESULTS}/metrics.csv").exists():  # not after the first targets alone
-        shell("squentropy show {RESULTS}")
-        print(f"\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md")
+    # Quiet after a target alone, when the tables are missing or older than the parameters.
+    shell(
+        "squentropy show {RESULTS} 2> /dev/null"
+        " && printf '\\nThe report: %s\\nThe stories: %s\\n' {REPORT}/index.html {RESULTS}/samples.md"
+        " || true"
+    )

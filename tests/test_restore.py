@@ -69,11 +69,12 @@ def squentropy(project: Path, *words: str, **options) -> str:
 
 
 def hashes(project: Path) -> dict[str, str]:
+    """Of every file that a study makes; provenance.json, which names the machine, is not kept."""
     return {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in HELD
         for path in (project / folder).rglob("*")
-        if path.is_file() and path.name != ".gitignore"
+        if path.is_file() and path.name not in (".gitignore", "provenance.json")
     }
 
 
