@@ -1,8 +1,11 @@
 # make study                            set up, then the whole default study
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
+# make record                           put a finished study under DVC; STUDY as above
+# make restore                          bring a recorded study from the remote storage; STUDY as above
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes, damage files, fill disks
+# make test-restore                     those of them that restore a study from remote storage
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
@@ -26,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test test-slow test-faults lint pdf readme lock clean
+.PHONY: study record restore test test-slow test-faults test-restore lint pdf readme lock clean
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -34,6 +37,9 @@ $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAK
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
 	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
+
+record restore: $(VENV)/.installed
+	@squentropy $@ $(STUDY)
 
 test: $(VENV)/.installed-test
 	pytest
@@ -46,6 +52,9 @@ test-faults: $(VENV)/.installed-test
 
 pdf: $(VENV)/.installed
 	squentropy pdf report/grammar/index.html report/grammar/report.pdf
+
+test-restore: $(VENV)/.installed-test
+	pytest -m slow tests/test_restore.py
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

@@ -43,6 +43,9 @@ rule all:
 
 onstart:
     start()
+    print(disk.summary(STUDY))
+    # A folder that dvc.yaml names, empty where final.reported is null.
+    Path(CHECKPOINTS, "reported").mkdir(parents=True, exist_ok=True)
 
 
 onerror:
@@ -51,5 +54,9 @@ onerror:
 
 
 onsuccess:
-    shell("squentropy show {RESULTS}")
-    print(f"\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md")
+    # Quiet after a target alone, when the tables are missing or older than the parameters.
+    shell(
+        "squentropy show {RESULTS} 2> /dev/null"
+        " && printf '\\nThe report: %s\\nThe stories: %s\\n' {REPORT}/index.html {RESULTS}/samples.md"
+        " || true"
+    )

@@ -377,6 +377,54 @@ def show(results: Path) -> None:
 
 
 @app.command()
+def live(
+    states: States = DEFAULT_STATES,
+    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+        "live"
+    ),
+    tensorboard: Annotated[bool, typer.Option(help="Also as events for TensorBoard.")] = False,
+) -> None:
+    """Write the losses of the runs under way as .tsv, up to the last state that each has saved.
+
+    Example: squentropy live --tensorboard
+    """
+    from squentropy.live import export
+
+    for folder in export(states, out, tensorboard):
+        print(folder)
+
+
+Overlays = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Study files laid over params.yaml; none: the default study."),
+]
+
+
+@app.command()
+def record(overlays: Overlays = None) -> None:
+    """Put what a finished study has made under DVC, to be committed and pushed.
+
+    Example: squentropy record studies/smoke.yaml
+    """
+    from squentropy import versions
+
+    versions.record(overlays or [])
+    print("recorded; to share it: `git add --all`, `git commit`, `dvc push`")
+
+
+@app.command()
+def restore(overlays: Overlays = None) -> None:
+    """Bring a recorded study from the remote storage, so that nothing of it is left to run.
+
+    Example: squentropy restore studies/smoke.yaml
+    """
+    from squentropy import versions
+
+    versions.restore(overlays or [])
+    print("restored: nothing is left to run")
+
+
+@app.command()
 def readme(file: Path, results: Path, report: Path) -> None:
     """Put the main figure and the final table of RESULTS into FILE, between its marks.
 

@@ -6,11 +6,10 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import code, lock, params
+from squentropy import code, disk, lock, params
 from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
-
 
 
 def give_up(error):

@@ -1,0 +1,82 @@
+"""The losses of runs under way, as files that other programs draw.
+
+    squentropy live
+    dvc plots show live/grammar/final/mse/seed1/loss.tsv -x iteration
+    tensorboard --logdir live
+
+They are read from the states that runs save by themselves every train.state_interval iterations,
+so training writes nothing more for it and is no slower. A finished run has its history.csv instead.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import safetensors
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+
+COLUMNS = {"loss.tsv": ("loss",), "nll.tsv": ("train_nll", "validation_nll")}
+
+
+def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
+    """Write the losses of every unfinished run below `states` into a folder of its name in `out`.
+
+    With `tensorboard` the iterations that are new since the last call are also added as events
+    for it. Returns the runs' folders.
+    """
+    folders = []
+    for path in sorted(states.rglob("*.safetensors")):
+        folder = out / path.parent.relative_to(states)
+        try:
+            progress = _progress(path)
+        except (FileNotFoundError, safetensors.SafetensorError):
+            continue  # its run has ended just now, or will say that it is damaged
+        for name, rows in _tables(progress).items():
+            known = _known(folder / name)
+            if rows[: len(known)] != known:  # another run of this name
+                shutil.rmtree(folder)
+                known = []
+            if tensorboard:
+                _add_events(folder, COLUMNS[name], rows[len(known) :])
+            head = "\t".join(("iteration", *COLUMNS[name]))
+            storage.write_text(folder / name, "\n".join([head, *map("\t".join, rows)]) + "\n")
+        folders.append(folder)
+    return folders
+
+
+def _progress(path: Path) -> dict:
+    with safetensors.safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["state"])
+
+
+def _tables(progress: dict) -> dict[str, list[list[str]]]:
+    losses = enumerate(progress["losses"], start=1)
+    return {
+        "loss.tsv": [[str(iteration), f"{loss:.6g}"] for iteration, loss in losses],
+        "nll.tsv": [
+            [str(entry["iteration"]), *(f"{entry[key]:.6g}" for key in COLUMNS["nll.tsv"])]
+            for entry in progress["history"]
+        ],
+    }
+
+
+def _known(path: Path) -> list[list[str]]:
+    """The rows that the last call has written."""
+    if not path.is_file():
+        return []
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+
+
+def _add_events(folder: Path, columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SquentropyError(
+            "--tensorboard: it is not installed; `pip install tensorboard`"
+        ) from None
+    with SummaryWriter(folder) as writer:
+        for iteration, *values in rows:
+            for column, value in zip(columns, values):
+                writer.add_scalar(column, float(value), int(iteration))

@@ -1,0 +1,77 @@
+"""DVC's own commands on the committed results: metrics and plots.
+
+pytest tests/test_dvc.py
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def dvc(*words: str) -> dict:
+    command = [sys.executable, "-m", "dvc", *words, "--json"]
+    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def plots() -> dict[str, dict]:
+    """The specification that DVC hands to the browser, by the plot's name."""
+    shown = dvc("plots", "show")
+    assert "errors" not in shown
+    return {name: plot["content"] for name, (plot,) in shown["data"].items()}
+
+
+def test_dvc_shows_the_curves_the_grid_and_the_perplexities(plots):
+    assert plots.keys() == {"learning curves", "grid", "perplexity"}
+    losses = set(yaml.safe_load((ROOT / "params.yaml").read_text())["sweep"]["losses"])
+    for plot in plots.values():
+        assert {row["loss"] for row in plot["data"]["values"]} == losses
+        assert plot["title"]
+
+
+def encodings(value) -> list[dict]:
+    """Every encoding of a specification, whatever it is nested in."""
+    if isinstance(value, list):
+        return [found for item in value for found in encodings(item)]
+    if not isinstance(value, dict):
+        return []
+    here = [value["encoding"]] if "encoding" in value else []
+    return here + encodings(list(value.values()))
+
+
+def test_every_axis_has_a_title_and_every_field_a_column(plots):
+    for plot in plots.values():
+        channels = [item for encoding in encodings(plot) for item in encoding.items()]
+        columns = plot["data"]["values"][0].keys()
+        assert {channel["field"] for _, channel in channels} <= columns
+        titled = {axis for axis, channel in channels if channel.get("title")}
+        assert {"x", "y"} <= titled
+
+
+def test_no_placeholder_is_left_in_a_plot(plots):
+    assert "<DVC_METRIC" not in json.dumps(plots)
+
+
+def test_dvc_shows_the_metrics_of_every_loss():
+    shown = dvc("metrics", "show")
+    values = shown[""]["data"]["results/grammar/metrics.json"]["data"]
+    committed = json.loads((ROOT / "results/grammar/metrics.json").read_text())
+    assert values == committed
+
+
+def test_the_committed_tables_are_those_that_dvc_lock_records():
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    tables = {
+        str(path.relative_to(ROOT)): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (ROOT / "results/grammar").iterdir()
+        if path.name != "params.yaml"
+    }
+    assert tables.items() <= recorded.items()

@@ -1,0 +1,308 @@
+"""A study restored from remote storage is the study, and nothing of it is trained again.
+
+pytest -m slow tests/test_restore.py      # some minutes
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from squentropy.params import load
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALLEST = {
+    "corpus": {"grammar": {"train": 100, "validation": 5, "test": 6}},
+    "tokens": {"vocab_size": 300},
+    "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
+    "sweep": {
+        "losses": ["cross_entropy", "mse"],
+        "lr": [0.003, 0.03],
+        "dropout": [0.1],
+        "n_layer": [1],
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 6,
+        "keep_weights": True,
+    },
+    "final": {
+        "seeds": [1],
+        "max_iters": 8,
+        "warmup_iters": 2,
+        "eval_interval": 4,
+        "reported": None,
+    },
+    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "sample": {"prompts": ["Once upon a time"], "max_tokens": 20},
+}
+OVERLAY = {"study": "mine", "sweep": {"losses": ["mse"], "lr": [0.003]}}
+HELD = ("data", "checkpoints", "results", "report")
+
+
+def run(project: Path, *command: str, fails: bool = False, **environment: str) -> str:
+    """What a command of this Python's environment says in a project, with its package."""
+    variables = os.environ | {
+        "PYTHONPATH": str(project / "src"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": str(project.parent / "gitconfig"),
+        "GIT_CONFIG_SYSTEM": os.devnull,
+    }
+    if command[0] != "git":
+        command = (sys.executable, "-m", *command)
+    done = subprocess.run(
+        command, cwd=project, env=variables | environment, capture_output=True, text=True
+    )
+    assert bool(done.returncode) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def squentropy(project: Path, *words: str, **options) -> str:
+    return run(project, "squentropy.cli", *words, **options)
+
+
+def hashes(project: Path) -> dict[str, str]:
+    """Of every file that a study makes; provenance.json, which names the machine, is not kept."""
+    return {
+        str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in HELD
+        for path in (project / folder).rglob("*")
+        if path.is_file() and path.name not in (".gitignore", "provenance.json")
+    }
+
+
+def commit(project: Path) -> None:
+    run(project, "git", "add", "--all")
+    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-mt")
+
+
+def clone(project: Path, folder: Path, remote: str) -> Path:
+    run(project, "git", "clone", "--quiet", str(project), str(folder))
+    run(folder, "dvc", "remote", "add", "--local", "--default", "storage", remote)
+    return folder
+
+
+def object_of(file: Path, store: Path) -> Path:
+    """Where DVC keeps a file's content in a store."""
+    md5 = hashlib.md5(file.read_bytes()).hexdigest()
+    return store / "files/md5" / md5[:2] / md5[2:]
+
+
+def damage(file: Path) -> None:
+    """Other bytes, as many."""
+    file.chmod(0o644)
+    file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory, copy_project) -> Path:
+    """A repository whose default study, a tiny one, and another were run, recorded and pushed."""
+    project = copy_project(tmp_path_factory.mktemp("origin"))
+    shutil.copytree(
+        ROOT / ".dvc",
+        project / ".dvc",
+        ignore=shutil.ignore_patterns("tmp", "cache", "config.local"),
+    )
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, project / name)
+    (project / "smallest.yaml").write_text(yaml.safe_dump(SMALLEST))
+    study = load([project / "params.yaml", project / "smallest.yaml"])
+    (project / "params.yaml").write_text(study.dump())
+    (project / "studies/mine.yaml").write_text(yaml.safe_dump(OVERLAY))
+    run(project, "git", "init", "--quiet")
+    commit(project)
+    run(project, "snakemake", "--cores", "2")
+    squentropy(project, "record")
+    commit(project)
+    run(project, "snakemake", "--cores", "2", "--configfile", "studies/mine.yaml")
+    squentropy(project, "record", "studies/mine.yaml")
+    commit(project)
+    remote = project.parent / f"{project.name}-remote"
+    run(project, "dvc", "remote", "add", "--local", "--default", "storage", str(remote))
+    run(project, "dvc", "push")
+    return project
+
+
+@pytest.fixture(scope="module")
+def remote(origin) -> Path:
+    return origin.parent / f"{origin.name}-remote"
+
+
+@pytest.fixture(scope="module")
+def restored(origin, remote, tmp_path_factory) -> Path:
+    """A fresh clone of it, its default study restored."""
+    folder = clone(origin, tmp_path_factory.mktemp("clone") / "project", str(remote))
+    squentropy(folder, "restore")
+    return folder
+
+
+def test_nothing_is_left_to_run_and_every_file_is_the_same(origin, restored):
+    assert "Nothing to be done" in run(restored, "snakemake", "--dry-run")
+    assert "up to date" in run(restored, "dvc", "status", "dvc.yaml")
+    assert not run(restored, "git", "status", "--short")
+    expected = {name: h for name, h in hashes(origin).items() if "/mine" not in name}
+    assert hashes(restored) == expected
+
+
+def test_a_change_of_the_corpus_is_noticed(restored, tmp_path):
+    """Snakemake's own notes on what it made are not in the clone; restoring writes them."""
+    project = shutil.copytree(restored, tmp_path / "project")
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("    seed: 0\n", "    seed: 7\n", 1))
+    said = run(project, "snakemake", "--dry-run", "--quiet", "host")
+    assert {"corpus", "tokens", "sweep", "final"} <= set(re.findall(r"^rule (\w+):", said, re.M))
+
+
+def test_dvc_repro_runs_nothing(restored):
+    said = run(restored, "dvc", "repro")
+    assert len(re.findall("didn't change, skipping", said)) == 4
+    assert "Running" not in said
+
+
+def test_stories_and_figures_are_made_from_what_was_restored(restored):
+    before = hashes(restored)
+    run(restored, "snakemake", "--cores", "1", "report")
+    squentropy(
+        restored, "sample", "checkpoints/grammar/final/mse/seed1", "--tokens", "data/grammar/tokens"
+    )
+    assert hashes(restored) == before
+
+
+def test_a_changed_learning_rate_trains_its_cells_alone(restored, tmp_path):
+    project = shutil.copytree(restored, tmp_path / "project")
+    shutil.rmtree(project / "logs")
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("- 0.03\n", "- 0.06\n"))
+    run(project, "dvc", "repro", "sweep")
+    logs = {
+        str(path.relative_to(project / "logs/grammar")) for path in project.rglob("logs/**/*.log")
+    }
+    assert logs == {"select.log", "sweep/cross_entropy/lr0.06.log", "sweep/mse/lr0.06.log"}
+
+
+def test_another_study_is_restored_without_the_default_one(origin, remote, tmp_path):
+    project = clone(origin, tmp_path / "project", str(remote))
+    squentropy(project, "restore", "studies/mine.yaml")
+    mine = ("--configfile", "studies/mine.yaml")
+    assert "Nothing to be done" in run(project, "snakemake", "--dry-run", *mine)
+    assert "up to date" in run(project, "dvc", "status", "studies/dvc.yaml:mine")
+    expected = {name: h for name, h in hashes(origin).items() if "/mine" in name}
+    assert {name: h for name, h in hashes(project).items() if "/mine" in name} == expected
+    assert not (project / "data/grammar").exists()
+
+
+def test_recording_another_study_touches_no_other(origin):
+    changed = run(origin, "git", "diff", "--name-only", "HEAD~1").split()
+    folders = ("results/.gitignore", "report/.gitignore")
+    assert sorted(changed) == sorted([*folders, "studies/dvc.yaml", "studies/dvc.lock"])
+
+
+def test_an_absent_remote_is_one_line(restored, tmp_path):
+    project = shutil.copytree(restored, tmp_path / "project")
+    before = hashes(project)
+    (project / ".dvc/config.local").unlink()
+    said = squentropy(project, "restore", fails=True)
+    assert said.startswith("squentropy: dvc: no remote storage is set")
+    shutil.rmtree(project / ".dvc/cache")
+    run(project, "dvc", "remote", "add", "--local", "--default", "storage", str(tmp_path / "no"))
+    said = squentropy(project, "restore", fails=True)
+    assert re.fullmatch(
+        r"squentropy: remote storage .*/no: .* missing or damaged there, .*\n", said
+    )
+    assert hashes(project) == before
+
+
+def test_a_damaged_object_is_refused_before_the_workspace_changes(restored, remote, tmp_path):
+    """DVC's own pull would delete the folder that holds the file."""
+    project = shutil.copytree(restored, tmp_path / "project")
+    store = shutil.copytree(remote, tmp_path / "remote")
+    run(project, "dvc", "remote", "modify", "--local", "storage", "url", str(store))
+    file = project / "data/grammar/corpus/manifest.json"
+    kept = object_of(file, project / ".dvc/cache")
+    damage(object_of(file, store))
+    kept.chmod(0o644)
+    kept.unlink()
+    file.write_text("{}")
+    run(project, "dvc", "commit", "--force", "data")
+    run(project, "git", "checkout", "--quiet", "dvc.lock")
+    before = hashes(project)
+    said = squentropy(project, "restore", fails=True)
+    assert f"remote storage {store}: data/grammar/corpus/manifest.json missing or damaged" in said
+    assert said.count("\n") == 1
+    assert hashes(project) == before
+
+
+def test_what_was_never_saved_is_not_overwritten(restored, tmp_path):
+    project = shutil.copytree(restored, tmp_path / "project")
+    file = project / "data/grammar/tokens/test.bin"
+    file.write_bytes(b"mine")
+    said = squentropy(project, "restore", fails=True)
+    assert re.fullmatch(r"squentropy: dvc checkout: Can't remove .*\n", said)
+    assert file.read_bytes() == b"mine"
+
+
+def test_other_code_than_was_recorded_is_not_called_done(restored, tmp_path):
+    project = shutil.copytree(restored, tmp_path / "project")
+    with (project / "src/squentropy/training.py").open("a") as file:
+        file.write("MORE = 1\n")
+    said = squentropy(project, "restore", fails=True)
+    assert "src/squentropy/training.py; `make study` makes what depends on it" in said
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """The address of an S3-speaking server with a bucket `studies`, and what logs in there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address, keys = (
+        f"http://{host}:{port}",
+        {"aws_access_key_id": "a", "aws_secret_access_key": "b"},
+    )
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(
+        Bucket="studies"
+    )
+    yield address, {name.upper(): value for name, value in keys.items()}
+    server.stop()
+
+
+@pytest.fixture
+def no_credentials(monkeypatch, tmp_path):
+    nothing = tmp_path / "nothing"
+    nothing.touch()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nothing))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nothing))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def test_s3_restores_the_same_files(origin, tmp_path, s3, no_credentials):
+    address, credentials = s3
+    pushing = shutil.copytree(origin, tmp_path / "pushing")
+    pulling = clone(origin, tmp_path / "pulling", "s3://studies/a")
+    for project in (pushing, pulling):
+        run(project, "dvc", "remote", "modify", "--local", "storage", "url", "s3://studies/a")
+        run(project, "dvc", "remote", "modify", "--local", "storage", "endpointurl", address)
+    run(pushing, "dvc", "push", **credentials)
+    said = squentropy(pulling, "restore", fails=True)
+    assert "Unable to locate credentials" in said
+    assert said.count("\n") == 1
+    squentropy(pulling, "restore", **credentials)
+    expected = {name: h for name, h in hashes(origin).items() if "/mine" not in name}
+    assert hashes(pulling) == expected
+    shutil.rmtree(pulling / ".dvc/cache")
+    run(pulling, "dvc", "remote", "modify", "--local", "storage", "url", "s3://elsewhere/a")
+    said = squentropy(pulling, "restore", fails=True, **credentials)
+    assert "The specified bucket does not exist" in said
+    assert hashes(pulling) == expected
