@@ -149,7 +149,7 @@ def log_axis(ax, also: Sequence[float] = ()) -> None:
     low, high = min([low, *also]) / 1.15, max([high, *also]) * 1.15
     ax.set_xlim(low, high)
     near = high / low < 5
-    subs = (1, 2, 5) if high / low < 300 else (1,)  # more labels would touch
+    subs = (1, 2, 5) if high / low < 1000 else (1,)  # more labels would touch
     ax.xaxis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}".replace(",", "\u202f")))
     ax.xaxis.set_minor_formatter(NullFormatter())
