@@ -207,6 +207,7 @@ def with_differences(tmp_path, gaps, **how):
         columns = ["test_nll", "difference", "difference_low", "difference_high", "p_value"]
         r.metrics.loc[loss, columns] = values
     r.metrics.loc["cross_entropy", "test_nll"] = 2.0
+    r.metrics.loc[list(gaps), "tempered_difference_high"] = 0.5
     return r
 
 
@@ -229,7 +230,12 @@ def test_a_squared_loss_that_wins_by_its_inverse_link_is_named_in_the_verdict(tm
     columns = [f"inverse_link_difference{end}" for end in ("", "_low", "_high")]
     r.metrics.loc["mse", columns] = (-0.3, -0.4, -0.2)
     assert "Read by the inverse link, MSE did better" in sections.answer(r)
+    assert "one temperature" not in sections.answer(r)
+    r.metrics.loc["squentropy", "tempered_difference_high"] = -0.01
+    said = "With one temperature fitted to each loss, cross entropy too, squentropy did better."
+    assert said in sections.answer(r)
     assert "Against cross entropy that is MSE −0.300" in sections.link_sentence(r)
+    r.metrics.loc["squentropy", "tempered_difference_high"] = 0.5
     r.metrics.loc["mse", columns] = (-0.3, -0.7, 0.1)
     assert "Not here: every loss" in sections.answer(r)
 

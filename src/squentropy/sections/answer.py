@@ -37,10 +37,11 @@ def verdict(r: Results) -> str:
     better, same, worse = by_verdict(r, squared)
     if better:
         return f"Yes, here: {names(better)} did better than cross entropy."
-    if not same and _better_by_link(r):
+    otherwise = _otherwise(r, squared)
+    if not same and otherwise:
         return (
-            "Not under softmax: every loss with a squared term did worse than cross entropy, "
-            f"beyond chance. Read by the inverse link, {names(_better_by_link(r))} did better."
+            "Not under softmax as it is: every loss with a squared term did worse than cross "
+            f"entropy, beyond chance. {otherwise}"
         )
     if not same:
         return (
@@ -54,9 +55,17 @@ def verdict(r: Results) -> str:
     return "Not shown either way: none can be told from cross entropy."
 
 
-def _better_by_link(r: Results) -> list[str]:
-    """The squared losses that beat cross entropy where the inverse link reads their outputs."""
-    return [x for x in compared(r) if r.metrics.at[x, "inverse_link_difference_high"] < 0]
+def _otherwise(r: Results, losses: list[str]) -> str:
+    """Which of these losses beat cross entropy where their outputs are read in another way."""
+    said = []
+    for column, how in (
+        ("inverse_link_difference_high", "Read by the inverse link, {} did better."),
+        ("tempered_difference_high", "With one temperature fitted to each loss, cross entropy "
+         "too, {} did better."),
+    ):  # fmt: skip
+        better = [loss for loss in losses if r.metrics.at[loss, column] < 0]
+        said += [how.format(names(better))] if better else []
+    return " ".join(said)
 
 
 def _unlearned(r: Results) -> str:
