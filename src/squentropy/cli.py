@@ -394,6 +394,20 @@ def live(
         print(folder)
 
 
+@app.command()
+def wandb(
+    runs: list[Path],
+    project: Annotated[str, typer.Option(help="Of Weights & Biases.")] = "squentropy",
+) -> None:
+    """Log each of RUNS for Weights & Biases: offline, unless WANDB_MODE=online.
+
+    Example: squentropy wandb checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.hosted import log
+
+    log(runs, project)
+
+
 Overlays = Annotated[
     list[Path] | None,
     typer.Argument(help="Study files laid over params.yaml; none: the default study."),
