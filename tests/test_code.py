@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from squentropy import code
+from squentropy.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,3 +107,12 @@ def test_dvc_judges_by_the_modules_that_the_workflow_judges_by():
     for stage, expected in modules.items():
         named = {d for d in stages[stage]["deps"] if d.startswith("src/")}
         assert named == {f"src/squentropy/{module}" for module in expected}
+
+
+def test_dvc_judges_by_every_parameter_that_a_table_depends_on():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    study = load([ROOT / "params.yaml"])
+    assert {"study", *stages["final"]["params"]} == set(study.table_keys())
+    assert {*study.training_keys("sweep")} - {"schedule"} | {"sweep"} == {
+        *stages["sweep"]["params"]
+    }

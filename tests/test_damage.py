@@ -141,10 +141,10 @@ def test_a_damaged_input_is_refused_in_one_line_that_names_it(name, project, cal
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MB."""
+    """A file system of 4 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not permitted here")
     yield disk
@@ -161,7 +161,7 @@ def test_on_a_full_disk_a_command_says_so_in_one_line_and_works_once_there_is_sp
     assert call(name) == (0, "") or name == "report"
     expected = {path.relative_to(project / folder) for path in files(project / folder)}
     refused = 0
-    for pages in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
+    for pages in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233):
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(project / folder, out) if folder != "out" else out.mkdir()
         before = contents(out)

@@ -7,12 +7,14 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import fake_results
 import pandas as pd
 import pytest
 
-from squentropy import cli, judge
+from squentropy import cli, judge, params
 from squentropy.errors import SquentropyError
 from squentropy.storage import write_json
+from squentropy.tables import write_manifest
 
 GRADES = {"grammar": 8, "creativity": 5, "consistency": 7, "plot": 6}
 
@@ -76,13 +78,18 @@ def serve(monkeypatch):
 
 @pytest.fixture
 def results(tmp_path):
+    losses = ["mse", "squentropy"]
+    folder = fake_results.write(tmp_path / "results", stories=5, sweep={"losses": losses})
     told = [
-        {"phase": phase, "loss": loss, "temperature": 0.8, "prompt": "Once", "text": f"Once {i}."}
-        for loss in ("mse", "squentropy")
-        for i, phase in enumerate(["final", "final", "final", "reported"])
-    ]
-    write_json(tmp_path / "samples.json", told)
-    return tmp_path
+        {"phase": phase, "loss": loss, "temperature": 0.8, "prompt": "Once", "number": number,
+         "text": f"Once {seed}{number}."}
+        for loss in losses
+        for phase, seed in (("final", 1), ("final", 2), ("reported", 1))
+        for number in (0, 1)
+    ]  # fmt: skip
+    write_json(folder / "samples.json", told)
+    write_manifest(params.load([folder / "params.yaml"]), folder)
+    return folder
 
 
 def test_grades_are_means_over_the_first_stories_of_the_final_runs(serve, results):
@@ -99,8 +106,8 @@ def test_grades_are_means_over_the_first_stories_of_the_final_runs(serve, result
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == "Bearer secret"
     assert (body["model"], body["temperature"]) == ("some-model", 0)
-    assert body["messages"][1]["content"] == "Once ***  1."
-    assert len(server.asked) == 4
+    asked = [body["messages"][1]["content"] for _, _, body in server.asked]
+    assert asked == ["Once ***  10.", "Once ***  20."] * 2  # the first of each seed
 
 
 def test_a_busy_endpoint_is_asked_again_when_it_says(serve, results):

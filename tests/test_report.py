@@ -218,7 +218,7 @@ def with_differences(tmp_path, gaps, **how):
         ({"mse": (1.0, 0.001), "squentropy": (-0.1, 0.01)}, "Yes, here: squentropy did better"),
         ({"mse": (1.0, 0.001), "squentropy": (-0.1, 0.2)}, "squentropy cannot be told from it"),
         ({"mse": (0.01, 0.5), "squentropy": (-0.1, 0.2)}, "Not shown either way"),
-        ({"z_loss": (-0.1, 0.001)}, "None of the losses compared here has a squared term"),
+        ({"z_loss": (-0.1, 0.001)}, "None of the squared losses that come with"),
     ],
 )
 def test_the_verdict_follows_differences_and_p_values(tmp_path, gaps, verdict):
@@ -441,7 +441,7 @@ def test_the_checkers_verdict_follows_the_counts(tmp_path):
     told = r.quality["temperature"].notna()
     best = r.quality[told]["valid"].idxmax()
     text = sections.quality_sentence(r)
-    assert f"accepts most stories of {results.label(r.quality.at[best, 'loss'])}" in text
+    assert f"accepts is that of {results.label(r.quality.at[best, 'loss'])}" in text
     assert f"{100 * r.quality.at[best, 'valid']:.1f} %" in text
     r.quality.loc[told, ["valid", "valid_low"]] = 0
     assert "accepts none of the" in sections.quality_sentence(r)

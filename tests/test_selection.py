@@ -109,7 +109,7 @@ def test_a_run_of_another_cell_is_refused(copy, tiny_study):
         copy / "checkpoints" / c.name / "run.json" for c in tiny_study().sweep_cells()[:2]
     )
     shutil.copy(one, other)
-    with pytest.raises(SquentropyError, match=f"{other}: is another cell's"):
+    with pytest.raises(SquentropyError, match=f"{other}: cell.lr was"):
         select(tiny_study(), copy / "checkpoints", copy / "results")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.special import stdtrit
 
-from squentropy import storage, tables
+from squentropy import code, storage, tables
 from squentropy.errors import SquentropyError
 from squentropy.outcomes import ppl
 from squentropy.selection import select, selected_hyperparameters
@@ -230,6 +230,7 @@ def test_a_selection_that_lacks_a_loss_is_refused(copy, data, tiny_study):
 @pytest.mark.parametrize("losses", [["mse", "brier"], ["cross_entropy"], ["brier"]])
 def test_tables_do_without_the_baseline_or_any_finished_loss(copy, data, tiny_study, losses):
     study = tiny_study(sweep={"losses": losses}, final={"reported": None})
+    select(study, copy / "checkpoints", copy / "results")
     metrics(study, data, copy / "checkpoints", copy / "results")
     table = pd.read_csv(copy / "results" / "metrics.csv")
     assert table.loss.tolist() == losses
@@ -253,3 +254,48 @@ def test_no_model_of_the_committed_study_is_below_the_sources_entropy():
     assert len(table) > 1
     np.testing.assert_allclose(gap.test_nll, table.excess, rtol=1e-6)
     assert (gap.min(axis=1) >= -3 * error).all()
+
+
+def test_a_selection_from_other_cells_is_refused(copy, data, tiny_study):
+    path = copy / "checkpoints" / tiny_study().sweep_cells()[0].name / "run.json"
+    storage.write_sealed(path, storage.read_sealed(path) | {"train_loss": 1.0})
+    with pytest.raises(SquentropyError, match=r"selected\.json: is not of the cells in .*; select"):
+        metrics(tiny_study(), data, copy / "checkpoints", copy / "results")
+
+
+def test_runs_of_other_parameters_or_code_are_refused(copy, data, tiny_study, monkeypatch):
+    with pytest.raises(
+        SquentropyError, match=r"run\.json: params\.train\.beta1 was 0\.9, is 0\.8;"
+    ):
+        metrics(tiny_study(train={"beta1": 0.8}), data, copy / "checkpoints", copy / "results")
+    digests = code.digests
+    monkeypatch.setattr(
+        code, "digests", lambda *m, loss=None: digests(*m, loss=loss) | {"model.py": "other"}
+    )
+    with pytest.raises(SquentropyError, match=r"run\.json: the code has changed: model\.py; run"):
+        metrics(tiny_study(), data, copy / "checkpoints", copy / "results")
+
+
+def test_another_corpus_than_that_of_the_tokens_is_refused(copy, data, tiny_study, tmp_path):
+    other = Path(shutil.copytree(data, tmp_path / "data"))
+    path = other / "corpus" / "manifest.json"
+    storage.write_sealed(path, storage.read_sealed(path) | {"licence": "another"})
+    with pytest.raises(SquentropyError, match=r"are not the tokens of .*corpus; run `squent"):
+        metrics(tiny_study(), other, copy / "checkpoints", copy / "results")
+
+
+def test_a_single_test_story_gives_numbers_without_intervals(copy, data, tiny_study):
+    """Perplexities without an interval are missing, not infinite."""
+    for cell in copy.glob("checkpoints/*/*/seed*/test.json"):
+        scores = storage.read_sealed(cell)
+        if "stories" in scores:
+            for values in scores["stories"], *scores["readings"].values():
+                values |= {k: v[:1] for k, v in values.items() if isinstance(v, list)}
+            storage.write_sealed(cell, scores)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "story_entropy", lambda data: None)
+        patch.setattr(tables, "describe_corpus", lambda data, entropy: {"source": "files"})
+        metrics(tiny_study(), data, copy / "checkpoints", copy / "results")
+    row = pd.read_csv(copy / "results" / "metrics.csv").set_index("loss").loc["mse"]
+    assert math.isfinite(row.test_ppl)
+    assert row[["test_nll_low", "test_ppl_low", "test_ppl_high"]].isna().all()

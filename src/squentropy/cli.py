@@ -226,9 +226,12 @@ def why(
     """
     from squentropy.status import stale_runs
 
-    for folder, reasons in stale_runs(load(params), runs or None, states):
+    stale = list(stale_runs(load(params), runs or None, states))
+    for folder, reasons in stale:
         for reason in reasons or ["is up to date"]:
             print(f"{folder}: {reason}")
+    if not stale:
+        print("every run is up to date")
 
 
 @app.command()

@@ -20,12 +20,20 @@ TRAINING = (
     "training.py",
     "evaluation.py",
 )
-EVALUATION = ("losses.py", "matmul.py", "model.py", "evaluation.py", "measures.py")
+EVALUATION = (
+    "losses.py",
+    "matmul.py",
+    "model.py",
+    "evaluation.py",
+    "measures.py",
+    "runs.py",
+    "tokens.py",
+)
 SELECTION = ("selection.py", "outcomes.py", "records.py")
-SAMPLING = ("losses.py", "matmul.py", "model.py", "sampling.py")
+SAMPLING = ("losses.py", "matmul.py", "model.py", "sampling.py", "runs.py", "tokenizer.py")
 QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
 THEORY = ("floors.py", "theory.py", "corpus/prediction.py", "corpus/grammar.py")
-TABLES = ("tables.py", "statistics.py", *SELECTION)
+TABLES = ("tables.py", "statistics.py", "tokens.py", *SELECTION)
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
 REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from squentropy import statistics
 from squentropy.errors import SquentropyError
-from squentropy.storage import read_bytes
+from squentropy.results import read
 from squentropy.tables import write_csv
 
 GRADES = ("grammar", "creativity", "consistency", "plot")
@@ -40,14 +40,14 @@ CONFIDENCE = 0.95
 
 
 def judge(results: Path, model: str, stories: int) -> list[dict]:
-    """Grade `stories` stories a loss and temperature, the first that its final runs told.
+    """Grade `stories` stories a loss and temperature, those of the lowest numbers first.
 
     Returns the rows of judge.csv: mean grades with Student's interval over stories. Reads
     OPENAI_API_KEY, and OPENAI_BASE_URL for another endpoint than OpenAI's. Raises SquentropyError
     where the endpoint refuses, or answers with anything but grades.
     """
     groups: dict[tuple, list[dict]] = {}
-    for sample in json.loads(read_bytes(results / "samples.json")):
+    for sample in sorted(read(results).samples, key=lambda sample: sample["number"]):
         if sample["phase"] == "final":
             key = sample["loss"], sample["temperature"]
             groups.setdefault(key, []).append(sample)

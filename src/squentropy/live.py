@@ -9,7 +9,6 @@ so training writes nothing more for it and is no slower. A finished run has its 
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import safetensors
@@ -33,13 +32,14 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
             progress = _progress(path)
         except (FileNotFoundError, safetensors.SafetensorError):
             continue  # its run has ended just now, or will say that it is damaged
-        for name, rows in _tables(progress).items():
-            known = _known(folder / name)
-            if rows[: len(known)] != known:  # another run of this name
-                shutil.rmtree(folder)
-                known = []
+        tables = _tables(progress)
+        known = {name: _known(folder / name) for name in tables}
+        if any(tables[name][: len(rows)] != rows for name, rows in known.items()):
+            _forget(folder)  # another run of this name
+            known = {name: [] for name in tables}
+        for name, rows in tables.items():
             if tensorboard:
-                _add_events(folder, COLUMNS[name], rows[len(known) :])
+                _add_events(folder, COLUMNS[name], rows[len(known[name]) :])
             head = "\t".join(("iteration", *COLUMNS[name]))
             storage.write_text(folder / name, "\n".join([head, *map("\t".join, rows)]) + "\n")
         folders.append(folder)
@@ -60,6 +60,12 @@ def _tables(progress: dict) -> dict[str, list[list[str]]]:
             for entry in progress["history"]
         ],
     }
+
+
+def _forget(folder: Path) -> None:
+    """Remove what was written here of another run, and nothing else."""
+    for path in [*folder.glob("events.out.tfevents.*"), *(folder / name for name in COLUMNS)]:
+        path.unlink(missing_ok=True)
 
 
 def _known(path: Path) -> list[list[str]]:

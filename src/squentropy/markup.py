@@ -95,7 +95,7 @@ def number(value: float | None) -> str:
         return "∞"
     if abs(value) >= 1e6:
         return f"{value:.1e}"
-    return integer(value) if abs(value) >= 100 else f"{value:#.3g}"
+    return integer(value) if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def nats(value: float | None) -> str:

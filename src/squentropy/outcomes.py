@@ -1,38 +1,49 @@
 """What the tables are made from and how they are written: runs' outcomes in, rows of text out."""
 
+import functools
+import hashlib
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from squentropy import storage
+from squentropy import code, storage
 from squentropy.errors import SquentropyError
 from squentropy.params import Cell, Study
-from squentropy.records import check_study, read_run
+from squentropy.records import made_from
 
 
 def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, dict]:
     """Each cell's run.json, in order.
 
     Raises SquentropyError where one belongs to another cell, or was trained with other parameters
-    than the study's or on other tokens than the rest.
+    or code than the study's, or on other tokens than the rest.
     """
+    code_of = functools.cache(lambda loss: code.digests(*code.TRAINING, loss=loss))
     runs, tokens = {}, {}
     for cell in cells:
-        folder = checkpoints / cell.name
-        run = read_run(folder)
-        if Cell(**run["cell"]) != cell:
-            raise SquentropyError(f"{folder}/run.json: is another cell's; delete it and run again")
-        check_study(run, folder, study)
-        tokens[run["tokens_sha256"]] = folder
-        runs[cell] = run
+        path = checkpoints / cell.name / "run.json"
+        expected = {
+            "cell": asdict(cell),
+            "params": study.training_keys(cell.phase),
+            "code": code_of(cell.loss),
+        }
+        runs[cell] = made_from(path, expected)
+        tokens[runs[cell]["tokens_sha256"]] = path
     if len(tokens) > 1:
         raise SquentropyError(
             f"{' and '.join(map(str, tokens.values()))}: were trained on different tokens; run the "
             "study again"
         )
     return runs
+
+
+def runs_sha256(checkpoints: Path, cells: Iterable[Cell]) -> str:
+    """One hash of the cells' run.json files, in order."""
+    each = (storage.sha256(checkpoints / cell.name / "run.json") for cell in cells)
+    return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
@@ -45,4 +56,4 @@ def ppl(nll: float | None) -> float | None:
     """Perplexity, exp of nll in nats a token; infinite where it is beyond a float."""
     if nll is None:
         return None
-    return math.exp(nll) if nll < 700 else math.inf
+    return math.inf if nll >= 700 else math.exp(nll)

@@ -244,7 +244,7 @@ class Sample(Section):
 
 
 class Theory(Section):
-    contexts: PositiveInt
+    contexts: Annotated[int, Field(ge=2, lt=2**31)]
     weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
     seed: Seed
 
@@ -276,7 +276,7 @@ class Cell:
 class Study(Section):
     """All parameters of a study."""
 
-    study: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    study: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     corpus: Corpus
     tokens: Tokens
     model: Model
@@ -335,7 +335,9 @@ class Study(Section):
             "corpus": self.corpus.relevant(),
             "train": self.train.model_dump(exclude={"state_interval"}),
             "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
-        } | self.model_dump(include={"tokens", "model", "final", "evaluate", "sample", "theory"})
+        } | self.model_dump(
+            include={"study", "tokens", "model", "final", "evaluate", "sample", "theory"}
+        )
 
     def dump(self) -> str:
         """The parameters as YAML, every key resolved."""
@@ -421,7 +423,7 @@ _FIXES = {
     "list_type": "is not a list; write its values in brackets, as [a, b]",
     "string_type": "is not text; write it in quotes",
     "bool_type": "is neither true nor false",
-    "string_pattern_mismatch": "holds more than letters, digits, '.', '_' and '-'",
+    "string_pattern_mismatch": "holds more than letters, digits, '_' and '-'",
 }
 
 

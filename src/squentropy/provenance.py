@@ -41,7 +41,9 @@ def _commit() -> dict:
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=SOURCE, capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *words], cwd=SOURCE, capture_output=True, text=True
+            )
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None

@@ -12,6 +12,7 @@ Every file but the last is a function of parameters, data and code: none holds a
 
 import csv
 import io
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,13 +93,17 @@ def _write_run(
         "train_loss": result.train_loss,
         "train_nll": result.train_nll,
         "validation_nll": validation.mean_nll() if validation else None,
-        "validation_link_nll": validation.mean_link_nll() if validation else None,
+        "validation_link_nll": _finite(validation.mean_link_nll()) if validation else None,
         "validation_accuracy": float(validation.correct.mean()) if validation else None,
         "history_sha256": storage.sha256(history),
         "model_sha256": storage.sha256(weights) if keep_weights else None,
     }
     storage.write_sealed(folder / "run.json", run)
     return run
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _write_history(path: Path, result: Result) -> None:

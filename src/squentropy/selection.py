@@ -6,10 +6,11 @@ A loss that has an inverse link is selected by the validation nll that its outpu
 by it: their softmax is nearly flat and hardly tells the cells apart.
 """
 
+import math
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.outcomes import ppl, read_outcomes, write_csv
+from squentropy.outcomes import ppl, read_outcomes, runs_sha256, write_csv
 from squentropy.params import Cell, Study
 from squentropy.records import chosen_for
 
@@ -34,7 +35,7 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict:
         linked = any(runs[cell]["validation_link_nll"] is not None for cell in ok)
         nll = "validation_link_nll" if linked else "validation_nll"
         best = (
-            min(ok, key=lambda cell: runs[cell][nll])
+            min(ok, key=lambda cell: math.inf if runs[cell][nll] is None else runs[cell][nll])
             if ok
             else min(cells, key=lambda cell: (cell.lr, cell.dropout, cell.n_layer))
         )
@@ -62,7 +63,11 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict:
             }
         )
     write_csv(results / "sweep.csv", rows, SWEEP)
-    held = {"sweep_sha256": storage.sha256(results / "sweep.csv"), "losses": selected}
+    held = {
+        "sweep_sha256": storage.sha256(results / "sweep.csv"),
+        "runs_sha256": runs_sha256(checkpoints, runs),
+        "losses": selected,
+    }
     storage.write_sealed(results / "selected.json", held)
     return selected
 

@@ -20,9 +20,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from squentropy import floors, quality, statistics, storage
-from squentropy.outcomes import ppl, read_outcomes, write_csv
+from squentropy.errors import SquentropyError
+from squentropy.outcomes import ppl, read_outcomes, runs_sha256, write_csv
 from squentropy.params import BASELINE, SPLITS, TABLES, Cell, Study
-from squentropy.records import check_tokens, made_from, read_run, scored_from, told_from
+from squentropy.records import check_tokens, made_from, scored_from, told_from
 from squentropy.selection import selected_hyperparameters
 from squentropy.tokens import TokenFolder
 
@@ -66,8 +67,10 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     """
     finals = study.final_cells(selected_hyperparameters(study, results))
     reported = study.reported_cells()
-    runs = read_outcomes(study, checkpoints, [*finals, *reported])
+    every = read_outcomes(study, checkpoints, [*study.sweep_cells(), *finals, *reported])
+    runs = {cell: every[cell] for cell in [*finals, *reported]}
     tokens = TokenFolder.open(data / "tokens")
+    tokens.check_corpus(data / "corpus")
     for cell, run in runs.items():
         check_tokens(run, checkpoints / cell.name, tokens)
     scores, told = {}, []
@@ -77,7 +80,11 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
         told += made_from(folder / "samples.json", told_from(study, folder, run))["stories"]
     chosen = storage.read_sealed(results / "selected.json")
     storage.verified(results / "sweep.csv", chosen["sweep_sha256"])
-    history = _history_rows(checkpoints, [*study.sweep_cells(), *runs])
+    if chosen["runs_sha256"] != runs_sha256(checkpoints, study.sweep_cells()):
+        raise SquentropyError(
+            f"{results / 'selected.json'}: is not of the cells in {checkpoints}; select again"
+        )
+    history = _history_rows(checkpoints, every)
     entropy = story_entropy(data)
     corpus = describe_corpus(data, entropy)
     graded, lost = quality.quality_rows(study, data, told), floors.theory_rows(study, data)
@@ -150,12 +157,12 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
     }
 
 
-def _history_rows(checkpoints: Path, cells: list[Cell]) -> list[dict]:
+def _history_rows(checkpoints: Path, runs: dict[Cell, dict]) -> list[dict]:
     rows = []
-    for cell in cells:
+    for cell, run in runs.items():
         folder = checkpoints / cell.name
-        expected = read_run(folder)["history_sha256"]
-        history = pd.read_csv(storage.verified(folder / "history.csv", expected))
+        path = storage.verified(folder / "history.csv", run["history_sha256"])
+        history = pd.read_csv(path)
         origin = {key: getattr(cell, key) for key in HISTORY[:6]}
         rows += [origin | row for row in history.to_dict("records")]
     return rows

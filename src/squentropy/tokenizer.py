@@ -121,10 +121,7 @@ def read_stories(path: Path) -> Iterator[list[str]]:
 def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
     """Bytes of UTF-8 of each story of the split that `tokens` were made of."""
     manifest = storage.read_sealed(corpus / "manifest.json")
-    if storage.sha256(corpus / "manifest.json") != tokens.manifest["corpus_sha256"]:
-        raise SquentropyError(
-            f"{tokens.folder}: are not the tokens of {corpus}; run `squentropy tokenize` again"
-        )
+    tokens.check_corpus(corpus)
     path = storage.verified(corpus / f"{split}.parquet", manifest["splits"][split]["sha256"])
     return [len(story.encode()) for stories in read_stories(path) for story in stories]
 

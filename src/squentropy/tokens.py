@@ -40,6 +40,13 @@ class TokenFolder:
     def end_of_text(self) -> int:
         return self.manifest["end_of_text"]
 
+    def check_corpus(self, corpus: Path) -> None:
+        """Raises SquentropyError where these are not the tokens of a corpus."""
+        if storage.sha256(corpus / "manifest.json") != self.manifest["corpus_sha256"]:
+            raise SquentropyError(
+                f"{self.folder}: are not the tokens of {corpus}; run `squentropy tokenize` again"
+            )
+
     def split(self, name: str) -> "Split":
         """Raises SquentropyError where a file is not what the manifest says."""
         entry = self.manifest["splits"][name]

@@ -80,8 +80,7 @@ rule metrics:
         checkpoints=lambda wildcards: CHECKPOINTS,
         results=subpath(output[0], parent=True),
         params=PARAMS,
-        evaluate=STUDY.evaluate.model_dump(include={"bootstrap", "confidence"}),
-        theory=STUDY.theory.model_dump(),
+        tables=STUDY.table_keys(),
         code=code.digest(*code.TABLES, *code.QUALITY, *code.THEORY),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"

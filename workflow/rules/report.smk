@@ -55,7 +55,8 @@ rule page:
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: f"{REPORT}/figures",
-        code=code.digest(*code.REPORT),
+        shown=STUDY.dump(),
+        code=code.digest(*code.REPORT, "losses.py"),
     shell:
         "squentropy report {params.results} {params.figures} {output} > {log} 2>&1 || failed {log}"
 

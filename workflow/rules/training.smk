@@ -50,6 +50,7 @@ rule select:
         checkpoints=lambda wildcards: CHECKPOINTS,
         results=subpath(output[0], parent=True),
         params=PARAMS,
+        sweep=STUDY.sweep.model_dump(exclude={"keep_weights"}),
         code=code.digest(*code.SELECTION),
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"

@@ -167,7 +167,7 @@ def number(value: float) -> str:
         return "∞"
     if value >= 100:
         return f"{value:,.0f}".replace(",", " ") if value < 1e6 else f"{value:.1e}"
-    return f"{value:#.3g}"
+    return f"{value:#.3g}".rstrip(".")
 
 
 def plain(value: float) -> str:

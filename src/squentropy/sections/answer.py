@@ -33,7 +33,7 @@ def verdict(r: Results) -> str:
     """Whether a squared loss belongs in a language model, as far as this study can tell."""
     squared = [loss for loss in compared(r) if loss in SQUARED]
     if not squared:
-        return "None of the losses compared here has a squared term."
+        return "None of the squared losses that come with this project is compared here."
     better, same, worse = by_verdict(r, squared)
     if better:
         return f"Yes, here: {names(better)} did better than cross entropy."
@@ -65,7 +65,7 @@ def _otherwise(r: Results, losses: list[str]) -> str:
     ):  # fmt: skip
         better = [loss for loss in losses if r.metrics.at[loss, column] < 0]
         said += [how.format(names(better))] if better else []
-    return " ".join(said)
+    return " ".join([*said, "That is not corrected for the number of comparisons."] if said else [])
 
 
 def _unlearned(r: Results) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from squentropy import storage
 from squentropy.markup import Html, escape, integer, table, upper
+from squentropy.params import TABLES
 from squentropy.results import Results
 from squentropy.sections.pieces import about_seeds, names
 
@@ -53,7 +54,7 @@ def commands(r: Results) -> Html:
 
 def provenance(folder: str | Path) -> Html:
     """The files that the page is made of; neither hour nor machine, which change nothing."""
-    files = sorted(x for x in Path(folder).iterdir() if x.suffix in (".csv", ".json", ".yaml"))
+    files = [Path(folder) / name for name in (*sorted(TABLES), "manifest.json", "params.yaml")]
     rows = [
         [escape(x.name), integer(x.stat().st_size), f"<code>{storage.sha256(x)[:16]}</code>"]
         for x in files

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from squentropy.markup import DASH, Html, integer, interval, listed, paragraphs, table
+from squentropy.markup import DASH, Html, count, integer, interval, listed, paragraphs, table
 from squentropy.results import Results
 from squentropy.sections.figure import figure
 from squentropy.sections.pieces import loss_name, percent
@@ -36,8 +36,10 @@ def quality_sentence(r: Results) -> Html:
     heats = listed([f"{t:g}" for t in s.temperatures])
     links = rows["loss"][rows["reading"] == "inverse_link"]
     told = (
-        f"Every final run told {integer(rows['stories'].iloc[0] / rows['runs'].iloc[0])} stories "
-        f"at each temperature ({heats}), up to {integer(s.max_tokens)} tokens."
+        f"Every final run told stories of up to {integer(s.max_tokens)} tokens at the temperatures "
+        f"{heats}: {count(s.stories, 'story', 'stories')} from each of "
+        f"{count(len(s.prompts), 'prompt')} at each of them"
+        + (", and one at temperature 0." if 0 in s.temperatures else ".")
     )
     if len(links):
         told += (
@@ -59,9 +61,9 @@ def _accepted(r: Results) -> str:
             f"up to {_share(best['valid_high'])}."
         )
     return (
-        f"The grammar’s checker accepts most stories of {loss_name(best['loss'])} at temperature "
-        f"{best['temperature']:g}: {interval(best, 'valid', _share)}. Of the test stories it "
-        f"accepts {true}."
+        f"The largest share that the grammar’s checker accepts is that of "
+        f"{loss_name(best['loss'])} at temperature {best['temperature']:g}: "
+        f"{interval(best, 'valid', _share)}. Of the test stories it accepts {true}."
     )
 
 

@@ -18,10 +18,11 @@ from squentropy.markup import (
     signed,
     table,
 )
+from squentropy.outcomes import ppl
 from squentropy.params import BASELINE
 from squentropy.results import Results
 from squentropy.sections.figure import figure
-from squentropy.sections.pieces import loss_name, names, ppl
+from squentropy.sections.pieces import loss_name, names
 
 
 def selected_table(r: Results) -> Html:

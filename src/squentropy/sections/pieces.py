@@ -1,6 +1,5 @@
 """What several sections say alike."""
 
-import math
 from collections.abc import Iterable
 
 import pandas as pd
@@ -15,10 +14,6 @@ def loss_name(loss: str) -> str:
 
 def names(losses: Iterable[str]) -> str:
     return listed(loss_name(loss) for loss in losses)
-
-
-def ppl(nll: float) -> float:
-    return math.exp(nll) if nll < 700 else math.inf
 
 
 def percent(r: Results) -> str:
