@@ -10,6 +10,7 @@
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
 # make lint                             formatting and lint checks
+# make clean                            remove the environment
 #
 # PYTHON   the interpreter that .venv is made of
 # SYSTEM   1: use torch as it is installed already, as GPU images have it

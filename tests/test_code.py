@@ -102,7 +102,10 @@ def test_dvc_judges_by_the_modules_that_the_workflow_judges_by():
             *(*code.TRAINING, *code.EVALUATION, *code.SAMPLING, *code.TABLES),
             *(*code.QUALITY, *code.THEORY),
         ),
-        "report": (*code.FIGURES, *code.REPORT, "report.html.j2", "report.css", "report.js"),
+        "report": (
+            *(*code.FIGURES, *code.REPORT, "losses.py"),
+            *("report.html.j2", "report.css", "report.js"),
+        ),
     }
     for stage, expected in modules.items():
         named = {d for d in stages[stage]["deps"] if d.startswith("src/")}

@@ -35,7 +35,7 @@ QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
 THEORY = ("floors.py", "theory.py", "corpus/prediction.py", "corpus/grammar.py")
 TABLES = ("tables.py", "statistics.py", "tokens.py", *SELECTION)
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
-REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py")
+REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py", "outcomes.py")
 
 
 def corpus(source: str) -> tuple[str, ...]:

@@ -73,14 +73,16 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     _, end, after = rest.partition(END)
     if not start or not end:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
+    r = read(results)
     table = metrics_table(results)
     figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
     note = (
-        "nll is the negative log likelihood of whole test stories in nats a token, with 95 % "
-        "intervals over stories and seeds, and perplexity exp of it; less is better. p is after "
-        "Holm's correction. The outputs of the pure squared losses are no logits: read by "
-        "the inverse link, which recovers the probabilities they estimate, their nll is in the "
-        "last column; they are tuned by it on validation."
+        "nll is the negative log likelihood of whole test stories in nats a token, with "
+        f"{100 * r.study.evaluate.confidence:g} % intervals over stories and seeds, and "
+        "perplexity exp of it; less is better. p is after Holm's correction. The outputs of the "
+        "pure squared losses are no logits: read by the inverse link, which recovers the "
+        "probabilities they estimate, their nll is in the last column; they are tuned by it on "
+        "validation."
     )
-    answer = f"**{verdict(read(results))}** That is what the default study says."
+    answer = f"**{verdict(r)}** That is what the default study says."
     return f"{before}{start}{first}\n\n{answer}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"

@@ -40,6 +40,7 @@ rule page:
         TABLES,
         FIGURES,
         "notebooks/report.ipynb",
+        "src/squentropy/losses.py",  # a loss of the user's is shown by its docstring
         "src/squentropy/report.html.j2",
         "src/squentropy/report.css",
         "src/squentropy/report.js",
@@ -56,7 +57,7 @@ rule page:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: f"{REPORT}/figures",
         shown=STUDY.dump(),
-        code=code.digest(*code.REPORT, "losses.py"),
+        code=code.digest(*code.REPORT),
     shell:
         "squentropy report {params.results} {params.figures} {output} > {log} 2>&1 || failed {log}"
 
