@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from squentropy import pdf, report
 
-PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 
 
