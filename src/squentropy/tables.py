@@ -69,7 +69,7 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     reported = study.reported_cells()
     every = read_outcomes(study, checkpoints, [*study.sweep_cells(), *finals, *reported])
     runs = {cell: every[cell] for cell in [*finals, *reported]}
-    tokens = TokenFolder.open(data / "tokens")
+    tokens, entropy = TokenFolder.open(data / "tokens"), story_entropy(data)
     tokens.check_corpus(data / "corpus")
     for cell, run in runs.items():
         check_tokens(run, checkpoints / cell.name, tokens)
@@ -85,7 +85,6 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
             f"{results / 'selected.json'}: is not of the cells in {checkpoints}; select again"
         )
     history = _history_rows(checkpoints, every)
-    entropy = story_entropy(data)
     corpus = describe_corpus(data, entropy)
     graded, lost = quality.quality_rows(study, data, told), floors.theory_rows(study, data)
 
