@@ -146,6 +146,29 @@ def finished(data, tokens, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of the finished study to change."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
+def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """mounted(size): an empty file system in memory, as "64k"; skips where none may be mounted."""
+    disk = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        disk.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("mounting is not permitted here")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Every test on one thread, whatever the one before has set."""

@@ -5,7 +5,6 @@ make test-faults      # some minutes
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,15 +139,9 @@ def test_a_damaged_input_is_refused_in_one_line_that_names_it(name, project, cal
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mounted):
     """A file system of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    return mounted("4m")
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "show"])

@@ -4,7 +4,6 @@ pytest tests/test_selection.py
 """
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +14,6 @@ from squentropy.errors import SquentropyError
 from squentropy.selection import SWEEP, select, selected_hyperparameters
 
 CELL = ["lr", "dropout", "n_layer"]
-
-
-@pytest.fixture
-def copy(finished, tmp_path) -> Path:
-    """A copy of the finished study to change."""
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")

@@ -91,15 +91,9 @@ def test_a_folder_without_permission_is_named(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mounted):
     """A file system of sixteen pages of 4 KB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    return mounted("64k")
 
 
 @pytest.mark.parametrize("what", ["text", "tokens", "run"])

@@ -23,12 +23,6 @@ LOSSES = ["cross_entropy", "mse", "brier"]  # the last one always diverges
 CELL = ["lr", "dropout", "n_layer"]
 
 
-@pytest.fixture
-def copy(finished, tmp_path) -> Path:
-    """A copy of the finished study to change."""
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
-
-
 @pytest.fixture(scope="module")
 def rows(finished) -> pd.DataFrame:
     return pd.read_csv(finished / "results" / "metrics.csv").set_index("loss")
