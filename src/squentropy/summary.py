@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from squentropy.errors import SquentropyError
-from squentropy.results import read
+from squentropy.results import Results, read
 from squentropy.sections.answer import verdict
 
 COLUMNS = {
@@ -24,7 +24,11 @@ COLUMNS = {
 
 def metrics_table(results: Path) -> str:
     """metrics.csv as a Markdown table: nll in nats a token, with its interval."""
-    table = read(results).metrics.reset_index()
+    return _table(read(results))
+
+
+def _table(r: Results) -> str:
+    table = r.metrics.reset_index()
     for name in ("test_nll", "difference"):
         table[name] = [_interval(row, name) for _, row in table.iterrows()]
     table["inverse_link_nll"] = [_number(v, ".3f") for v in table["inverse_link_nll"]]
@@ -74,7 +78,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     if not start or not end:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
     r = read(results)
-    table = metrics_table(results)
+    table = _table(r)
     figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
     note = (
         "nll is the negative log likelihood of whole test stories in nats a token, with "
