@@ -5,6 +5,7 @@
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes, damage files, fill disks
+# make test-processes                   those of them that train one run in several processes
 # make test-restore                     those of them that restore a study from remote storage
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
@@ -30,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study record restore test test-slow test-faults test-restore lint pdf readme lock clean
+.PHONY: study record restore test test-slow test-faults test-processes test-restore lint pdf readme lock clean
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -50,6 +51,9 @@ test-slow: $(VENV)/.installed-test
 
 test-faults: $(VENV)/.installed-test
 	pytest -m slow tests/test_faults.py tests/test_damage.py
+
+test-processes: $(VENV)/.installed-test
+	pytest -m slow tests/test_processes.py
 
 pdf: $(VENV)/.installed
 	squentropy pdf report/grammar/index.html report/grammar/report.pdf

@@ -124,6 +124,8 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "model: {n_head: 5}": "model: n_embd 64 is not divisible by n_head 5; n_head 4 would do",
     "model: {n_head: 2000000000}": "model: n_embd 64 is not divisible by n_head 2000000000; n_head "
     "64 would do",
+    "train: {processes: 2, accumulation: 3}": "train: accumulation 3 cannot be shared by 2 ",
+    "train: {processes: 2, accumulation: 2, runs_per_gpu: 2}": "train: processes and runs_per_gpu ",
     "sweep: {warmup_iters: 50}": "sweep: warmup_iters 50 is not below max_iters 50; ",
     "corpus: {source: files}": "corpus: source is 'files' but corpus.files.train is empty; name ",
     "sweep: [1, 2]": "sweep = [1, 2]: is not a section; give max_iters, warmup_iters, ",

@@ -133,7 +133,8 @@ def train(
     """Train one cell into the run folder OUT, unless this very run lies there already.
 
     Killed at any moment, the same command goes on from the last state that was saved, to the same
-    bits; on SIGTERM and Ctrl-C it saves one first.
+    bits; on SIGTERM and Ctrl-C it saves one first. Where train.processes is more than one it starts
+    them; for several machines, start it there by torchrun --no-python.
 
     Example: squentropy train runs/mine --tokens data/grammar/tokens --phase final
     --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
@@ -143,7 +144,9 @@ def train(
 
     from squentropy.tokens import TokenFolder
 
-    _train(study, cell, TokenFolder.open(tokens), out, states if resume else None)
+    folder = TokenFolder.open(tokens)
+    if not _launched(study):
+        _train(study, cell, folder, out, states if resume else None)
 
 
 @app.command()
@@ -171,14 +174,31 @@ def sweep(
     from squentropy.tokens import TokenFolder
 
     folder = TokenFolder.open(tokens)
+    if _launched(study):
+        return
     for cell in cells:
         _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
+
+
+def _launched(study: Study) -> bool:
+    """Whether this command has been run to its end in the processes that the study asks for."""
+    if study.train.processes == 1:
+        return False
+
+    from squentropy import processes
+
+    if processes.started():
+        return False
+    processes.launch(study.train.processes)
+    return True
 
 
 def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path, states: Path | None) -> None:
     from squentropy.runs import train_run
 
     run, trained = train_run(study, cell, tokens, out, states)
+    if run is None:  # the first process of the run tells
+        return
     if not trained:
         print(f"{cell.name}: already there")
         return

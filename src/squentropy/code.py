@@ -17,6 +17,7 @@ TRAINING = (
     "cpu.py",
     "devices.py",
     "optimizer.py",
+    "processes.py",
     "training.py",
     "evaluation.py",
 )

@@ -28,10 +28,10 @@ NORM_EPS = 1e-5
 
 
 class Noise:
-    """Dropout masks that are a function of a seed and an iteration."""
+    """Dropout masks that are a function of a seed and a micro-batch's number in the run."""
 
-    def __init__(self, seed: int, iteration: int):
-        self.bits = np.random.SFC64([seed, iteration])
+    def __init__(self, seed: int, number: int):
+        self.bits = np.random.SFC64([seed, number])
 
     def mask(self, shape: tuple[int, ...], dropout: float) -> Tensor:
         """float32: 0 with probability `dropout`, to within 2^-17, else 1 / (1 - dropout)."""

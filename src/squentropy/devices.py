@@ -1,5 +1,6 @@
 """Which processor a run uses."""
 
+import contextlib
 import fcntl
 import tempfile
 from pathlib import Path
@@ -12,10 +13,10 @@ from squentropy.errors import SquentropyError
 _claims: dict[str, TextIO] = {}  # by id; held until the process ends, however it ends
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, runs_per_gpu: int = 1) -> torch.device:
     """The device of a name as in params.yaml. Raises SquentropyError where it is absent.
 
-    Of several GPUs, one that no other run of this machine has claimed.
+    Of several GPUs, one that fewer than `runs_per_gpu` other runs of this machine have claimed.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -29,34 +30,46 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda":
         count = torch.cuda.device_count()
         ids = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
-        device = torch.device("cuda", claim(ids, Path(tempfile.gettempdir())))
+        index = claim(ids, Path(tempfile.gettempdir()), runs_per_gpu)
+        device = torch.device("cuda", index)
         torch.cuda.set_device(device)
         return device
     return torch.device(name)
 
 
-def claim(ids: list[str], folder: Path) -> int:
-    """The index of the first id that no other process holds, claimed until this process ends.
+def claim(ids: list[str], folder: Path, runs_per_gpu: int = 1) -> int:
+    """The index of an id that fewer than `runs_per_gpu` processes hold, claimed until this ends.
 
-    A process that has one already keeps it. Where all are held the first is shared: Snakemake's
-    resource `gpu` is what limits the runs.
+    The one that the fewest hold; a process that has one already keeps it. Raises SquentropyError
+    where all are held by as many as may.
     """
     for index, name in enumerate(ids):
         if name in _claims:
             return index
-    for index, name in enumerate(ids):
-        try:
-            file = (folder / f"squentropy-{name}.lock").open("a")
-        except PermissionError:  # another user's
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            continue
-        _claims[name] = file
-        return index
-    return 0
+    for place in range(runs_per_gpu):
+        for index, name in enumerate(ids):
+            file = _lock(folder / f"squentropy-{name}-{place}.lock")
+            if file is not None:
+                _claims[name] = file
+                return index
+    raise SquentropyError(
+        f"train.device = cuda: each of this machine's {len(ids)} GPUs is in use by "
+        f"{runs_per_gpu} of these runs; wait for one, raise train.runs_per_gpu, or write cpu"
+    )
+
+
+def _lock(path: Path) -> TextIO | None:
+    """The file of a path, locked until it is closed; None where another process has locked it."""
+    with contextlib.suppress(FileExistsError):
+        path.touch(exist_ok=False)
+        path.chmod(0o644)  # for other users, who may lock what they can read
+    file = path.open()
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

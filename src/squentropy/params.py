@@ -171,6 +171,8 @@ class Train(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     dtype: Literal["auto", "float32", "bfloat16"]
     compile: Literal["auto", "always", "never"]
+    processes: PositiveInt
+    runs_per_gpu: PositiveInt
     threads: PositiveInt
     batch_size: PositiveInt
     accumulation: PositiveInt
@@ -181,6 +183,24 @@ class Train(Section):
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
     divergence: Annotated[float, Field(gt=1, allow_inf_nan=False)]
     state_interval: PositiveInt
+
+    @model_validator(mode="after")
+    def _processes_share(self) -> "Train":
+        if self.accumulation % self.processes:
+            raise ValueError(
+                f"accumulation {self.accumulation} cannot be shared by {self.processes} processes; "
+                f"write a multiple of {self.processes}, which every iteration then takes"
+            )
+        if self.processes > 1 and self.runs_per_gpu > 1:
+            raise ValueError(
+                "processes and runs_per_gpu are both more than 1; a run has either GPUs of its own "
+                "or a share of one, so write 1 for one of them"
+            )
+        return self
+
+    def keys(self) -> dict:
+        """All that weights depend on."""
+        return self.model_dump(exclude={"runs_per_gpu", "state_interval"})
 
 
 class Schedule(Section):
@@ -325,7 +345,7 @@ class Study(Section):
         keys = Schedule.model_fields.keys()
         return {
             "model": self.model.model_dump(),
-            "train": self.train.model_dump(exclude={"state_interval"}),
+            "train": self.train.keys(),
             "schedule": self.schedule(phase).model_dump(include=keys),
         }
 
@@ -333,7 +353,7 @@ class Study(Section):
         """What the tables depend on beside the code; the tables' manifest records it."""
         return {
             "corpus": self.corpus.relevant(),
-            "train": self.train.model_dump(exclude={"state_interval"}),
+            "train": self.train.keys(),
             "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
         } | self.model_dump(
             include={"study", "tokens", "model", "final", "evaluate", "sample", "theory"}

@@ -19,7 +19,7 @@ from squentropy.code import SOURCE
 PACKAGES = ("squentropy", "torch", "numpy", "safetensors", "tiktoken", "rustbpe", "snakemake")
 
 
-def describe(device: torch.device, started: float, resumed: bool) -> dict:
+def describe(device: torch.device, processes: int, started: float, resumed: bool) -> dict:
     """A run that began at `started` (seconds since the epoch) and has just ended."""
     return {
         **_commit(),
@@ -29,6 +29,7 @@ def describe(device: torch.device, started: float, resumed: bool) -> dict:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": processes,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
         "resumed": resumed,

@@ -26,6 +26,7 @@ from squentropy.errors import SquentropyError
 from squentropy.losses import INVERSE_LINKS, LOSSES
 from squentropy.model import GPT, Config
 from squentropy.params import Cell, Study
+from squentropy.processes import join
 from squentropy.state import StateFile, stop_on_signal
 from squentropy.tokens import TokenFolder
 from squentropy.training import Result, train
@@ -38,23 +39,29 @@ HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
 
 def train_run(
     study: Study, cell: Cell, tokens: TokenFolder, folder: Path, states: Path | None = None
-) -> tuple[dict, bool]:
+) -> tuple[dict | None, bool]:
     """Train a cell and write its folder, run.json last.
 
     Returns what run.json holds, and whether it was trained now: a folder that already holds this
     very run is left as it is. An unfinished run's state is kept below the folder `states`, and
     gone on from; nowhere where that is None.
+
+    Where the study gives a run several processes, all call it; it is None in all but the first
+    one, which writes.
     """
+    group = join(study.train.processes)
     origin = records.origin(study, cell, tokens)
-    if not records.why_train(origin, folder, records.keeps_weights(study, cell)):
-        return records.read_run(folder), False
+    if not group.agree(records.why_train(origin, folder, records.keeps_weights(study, cell))):
+        return records.read_run(folder) if group.first else None, False
     state = _state(study, cell, origin, states) if states is not None else None
     if state is not None:
         storage.make_folder(state.folder)  # better to hear now than at the first save
     started, resumed = time.time(), state is not None and state.path.exists()
-    with stop_on_signal() as stop:
-        model, result = train(study, cell, tokens, state, stop)
-        where = provenance.describe(model.output_weight.device, started, resumed)
+    with stop_on_signal() as stop, group.noticing_lost_ones():
+        model, result = train(study, cell, tokens, state, stop, group)
+        if not group.first:
+            return None, True
+        where = provenance.describe(model.output_weight.device, group.size, started, resumed)
         storage.write_json(folder / "provenance.json", where)
         run = _write_run(study, cell, folder, origin, model, result)
         if state is not None:
@@ -64,7 +71,7 @@ def train_run(
 
 def _state(study: Study, cell: Cell, origin: dict, states: Path) -> StateFile:
     """The run's state, which goes on to the same bits only where all of this is the same."""
-    device = pick_device(study.train.device)
+    device = pick_device(study.train.device, study.train.runs_per_gpu)
     more = {
         "device": device.type,
         "dtype": str(pick_dtype(study.train.dtype, device)),
@@ -151,7 +158,7 @@ def evaluate_run(
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
         cell, params = Cell(**run["cell"]), study.evaluate
-        model = load_model(folder, pick_device(study.train.device))
+        model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))
         data = tokens.split(split)
         estimate = evaluation.random_batch_estimate(
             model,
@@ -189,7 +196,7 @@ def sample_run(
     stories: list[dict] = []
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
-        model = load_model(folder, pick_device(study.train.device))
+        model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))
         cell = run["cell"]
         link = INVERSE_LINKS.get(cell["loss"])
         told = sampling.tell(model, encoding, **study.sample.model_dump(), link=link)

@@ -2,8 +2,9 @@
 
     squentropy train --params params.yaml --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
 
-Every draw is a function of the seed and the iteration alone: the same seed gives the same initial
-weights and the same batches for every loss, and nothing of it depends on what ran before.
+Every draw is a function of the seed and the micro-batch's number alone: the same seed gives the
+same initial weights and the same batches for every loss, and nothing of it depends on what ran
+before, or on how many processes share the micro-batches.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from squentropy.losses import INVERSE_LINKS, LOSSES, fuse_chunks
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
+from squentropy.processes import Group
 from squentropy.state import Progress, StateFile, Stop
 from squentropy.tokens import Split, TokenFolder
 
@@ -63,12 +65,15 @@ def learning_rate(iteration: int, schedule: Schedule, lr: float, min_ratio: floa
 
 
 def batches(
-    split: Split, params: Train, block: int, seed: int, iteration: int
+    split: Split, params: Train, block: int, seed: int, iteration: int, numbers: range | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The micro-batches of an iteration: inputs and targets, each (batch, block) int64."""
+    """The micro-batches of an iteration: inputs and targets, each (batch, block) int64.
+
+    All of them, or those of these numbers.
+    """
     draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, iteration]))
     starts = draw.integers(0, len(split.ids) - block, size=(params.accumulation, params.batch_size))
-    for row in starts:
+    for row in starts if numbers is None else starts[numbers]:
         blocks = np.stack([split.ids[s : s + block + 1] for s in row]).astype(np.int64)
         yield blocks[:, :-1], blocks[:, 1:]
 
@@ -79,15 +84,17 @@ def train(
     tokens: TokenFolder,
     state: StateFile | None = None,
     stop: Stop | None = None,
+    group: Group = Group(),
 ) -> tuple[GPT, Result]:
     """Train one cell; returns the model and what it came to.
 
     From its initial weights or, where `state` holds an earlier try of the same run, from there on,
     on a CPU to the same bits. Once `stop` holds a signal, the state is saved and SystemExit raised.
+    Every process of a `group` calls it alike and gets the same; the first one saves.
     """
     params, schedule, block = study.train, study.schedule(cell.phase), study.model.block_size
     torch.set_num_threads(params.threads)
-    device = pick_device(params.device)
+    device = pick_device(params.device, params.runs_per_gpu)
     dtype = pick_dtype(params.dtype, device)
     split, validation = tokens.split("train"), tokens.split("validation")
     if len(split.ids) <= block:
@@ -99,7 +106,7 @@ def train(
     compile_it = params.compile == "always" or (params.compile == "auto" and device.type == "cuda")
     if compile_it:
         torch.compiler.reset()  # or, after several cells in one process, it would not compile
-    forward = torch.compile(model) if compile_it else model
+    forward = group.wrap(torch.compile(model) if compile_it else model)
     loss_function = LOSSES[cell.loss]
     optimizer = AdamW(
         model.parameters(),
@@ -129,21 +136,27 @@ def train(
         return model, Result("diverged", at, at, last_loss, None, None, history)
 
     tensors = model.state_dict() | optimizer.state()
-    progress = state.load(tensors) if state is not None else Progress()
+    progress = state.load(tensors) if state is not None and group.first else Progress()
+    progress = group.agree(progress)
+    group.copy_from_first(tensors)
+    own = group.share(params.accumulation)
     losses, history = progress.losses, progress.history
     pending: list[Tensor] = []
     iterations = range(len(losses), schedule.max_iters)
-    bar = tqdm(iterations, desc=cell.name, unit="it", disable=None)
+    bar = tqdm(iterations, desc=cell.name, unit="it", disable=None if group.first else True)
     for iteration in bar:
-        noise = Noise(cell.seed, iteration) if by_hand else None
-        torch.manual_seed(cell.seed * 2**32 + iteration)  # of dropout, without noise
         total = torch.zeros((), device=device)
-        for inputs, targets in batches(split, params, block, cell.seed, iteration):
+        drawn = batches(split, params, block, cell.seed, iteration, own)
+        for number, (inputs, targets) in zip(own, drawn):
+            since_start = iteration * params.accumulation + number
+            noise = Noise(cell.seed, since_start) if by_hand else None
+            torch.manual_seed(cell.seed * 2**32 + since_start)  # of dropout, without noise
             x, y = _to_device(inputs, device), _to_device(targets, device)
-            with _autocast(device, dtype):
-                hidden = forward(x, noise=noise).flatten(0, 1)
-                loss = loss_function(hidden, model.output_weight, y.flatten())
-            (loss / params.accumulation).backward()
+            with group.gathers(forward, last=number == own[-1]):
+                with _autocast(device, dtype):
+                    hidden = forward(x, noise=noise).flatten(0, 1)
+                    loss = loss_function(hidden, model.output_weight, y.flatten())
+                (loss / len(own)).backward()
             total += loss.detach() / params.accumulation
         if params.grad_clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), params.grad_clip)
@@ -152,11 +165,11 @@ def train(
 
         last = iteration + 1 == schedule.max_iters
         evaluate_now = last or (iteration + 1) % schedule.eval_interval == 0
-        stopping = stop is not None and stop.signal is not None
+        stopping = stop is not None and group.any(stop.signal is not None or group.orphaned)
         save_now = stopping or (iteration + 1) % params.state_interval == 0
         if evaluate_now or save_now or len(pending) >= check_every:
             known = len(losses)
-            losses += torch.stack(pending).tolist()
+            losses += group.add_up(torch.stack(pending)).tolist()
             pending.clear()
             bad = first_divergence(losses, params.divergence, known)
             if bad is not None:
@@ -176,15 +189,18 @@ def train(
             if not all(map(math.isfinite, entry.values())):
                 return diverged(iteration + 1)
             history.append(entry)
-        if save_now and state is not None:
+        if save_now and state is not None and group.first:
             state.save(progress, tensors)
         if stopping:
             bar.close()
-            name = signal.Signals(stop.signal).name
-            print(
-                f"squentropy: {cell.name}: {name} after iteration {iteration + 1}", file=sys.stderr
-            )
-            raise SystemExit(128 + stop.signal)
+            number = stop.signal or signal.SIGTERM  # another process was asked to end
+            if group.first:
+                name = signal.Signals(number).name
+                print(
+                    f"squentropy: {cell.name}: {name} after iteration {iteration + 1}",
+                    file=sys.stderr,
+                )
+            raise SystemExit(128 + number)
     scores = look(validation, INVERSE_LINKS.get(cell.loss))
     if not math.isfinite(scores.mean_nll()):
         return diverged(schedule.max_iters)

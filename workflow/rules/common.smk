@@ -79,9 +79,9 @@ def run_folder(cell):
     return f"{CHECKPOINTS}/{cell.name}"
 
 
-def gpus_a_run():
-    """One where there is any and the study may use it; the same rules serve without."""
-    return int(STUDY.train.device in ("auto", "cuda") and which("nvidia-smi") is not None)
+def gpus_a_run(processes=1):
+    """One a process where there is any and the study may use it; the same rules serve without."""
+    return processes * (STUDY.train.device in ("auto", "cuda") and which("nvidia-smi") is not None)
 
 
 def story_files():

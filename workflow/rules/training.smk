@@ -23,9 +23,9 @@ rule sweep:
         ],
     log:
         f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
-    threads: STUDY.train.threads
+    threads: STUDY.train.threads * STUDY.train.processes
     resources:
-        gpu=gpus_a_run(),
+        gpu=gpus_a_run(STUDY.train.processes),
     params:
         checkpoints=lambda wildcards: CHECKPOINTS,
         tokens=subpath(input[0], parent=True),
@@ -68,9 +68,9 @@ rule final:
         ],
     log:
         f"{LOGS}/final/{{loss}}/seed{{seed}}.log",
-    threads: STUDY.train.threads
+    threads: STUDY.train.threads * STUDY.train.processes
     resources:
-        gpu=gpus_a_run(),
+        gpu=gpus_a_run(STUDY.train.processes),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
@@ -94,9 +94,9 @@ rule reported:
         ],
     log:
         f"{LOGS}/reported/{{loss}}/seed{{seed}}.log",
-    threads: STUDY.train.threads
+    threads: STUDY.train.threads * STUDY.train.processes
     resources:
-        gpu=gpus_a_run(),
+        gpu=gpus_a_run(STUDY.train.processes),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
