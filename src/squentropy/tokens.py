@@ -13,6 +13,8 @@ import numpy as np
 from squentropy import storage
 from squentropy.errors import SquentropyError
 
+CHUNK = 1 << 22  # tokens counted at once, of which numpy makes 8 bytes each
+
 
 @dataclass(frozen=True)
 class TokenFolder:
@@ -52,12 +54,12 @@ class TokenFolder:
         entry = self.manifest["splits"][name]
         ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
         offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])
-        return Split(np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets))
+        return Split(np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets, mmap_mode="r"))
 
 
 @dataclass(frozen=True)
 class Split:
-    """The tokens of a split: ids (T,) uint16 and offsets (stories + 1,) int64."""
+    """The tokens of a split, mapped from disk: ids (T,) uint16, offsets (stories + 1,) int64."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -74,8 +76,15 @@ class Split:
         offsets = self.offsets[: stories + 1]
         return Split(self.ids[: offsets[-1]], offsets)
 
+    def counts(self, vocab_size: int) -> np.ndarray:
+        """How often each token occurs: (vocab_size,) int64."""
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for start in range(0, len(self.ids), CHUNK):
+            counts += np.bincount(self.ids[start : start + CHUNK], minlength=vocab_size)
+        return counts
+
     def unigram_nll(self) -> float:
         """Entropy of the token frequencies, nats a token: what a model without context reaches."""
-        counts = np.bincount(self.ids).astype(np.float64)
+        counts = self.counts(1 << 16).astype(np.float64)
         frequencies = counts[counts > 0] / counts.sum()
         return float(-(frequencies * np.log(frequencies)).sum())
