@@ -5,7 +5,7 @@ end-of-text token) and `SPLIT.offsets.npy` (int64, story i is ids[offsets[i]:off
 `encoding.tiktoken`, the vocabulary; and `manifest.json`, with counts and hashes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,14 @@ CHUNK = 1 << 22  # tokens counted at once, of which numpy makes 8 bytes each
 
 @dataclass(frozen=True)
 class TokenFolder:
-    """A folder that `tokenize` wrote, each file verified against the manifest when opened."""
+    """A folder that `tokenize` wrote, each file verified against the manifest when opened.
+
+    Once: a large split takes seconds to verify, and every cell of a row of the grid asks for it.
+    """
 
     folder: Path
     manifest: dict
+    opened: dict[str, "Split"] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> "TokenFolder":
@@ -51,10 +55,13 @@ class TokenFolder:
 
     def split(self, name: str) -> "Split":
         """Raises SquentropyError where a file is not what the manifest says."""
-        entry = self.manifest["splits"][name]
-        ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
-        offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])
-        return Split(np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets, mmap_mode="r"))
+        if name not in self.opened:
+            entry = self.manifest["splits"][name]
+            ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
+            offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])
+            mapped = np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets, mmap_mode="r")
+            self.opened[name] = Split(*mapped)
+        return self.opened[name]
 
 
 @dataclass(frozen=True)
