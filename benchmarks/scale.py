@@ -1,92 +1,159 @@
-"""Corpus and tokens at scale: time and peak memory of `squentropy corpus` and of `tokenize`.
+"""The study at scale: time, memory and disk of every stage, as the number of stories grows.
 
-    python benchmarks/scale.py --stories 1000000
-    python benchmarks/scale.py --stories 1000000 --folder /big    # where there is room for it
+    python benchmarks/scale.py --stories 210000 2100000
+    python benchmarks/scale.py --stories 21000000 --folder /big    # where there are 20 GB for it
 
 Stories of the grammar as the train split, with params.yaml's validation and test splits beside;
-then the tokens of a bpe of 3,072 (the grammar's words yield about 3,160, never 4,096) and of gpt2.
-Each stage is a process of its own. Peak memory is the largest sum over that process and all below
-it, looked at ten times a second: of PSS where there is one (Linux), so that memory which processes
-share counts once, else of RSS. Prints a Markdown table.
+the tokens of a bpe of 3,072 (the grammar's words yield about 3,160, never 4,096) and of gpt2; then
+a study of two losses and a few iterations on the former, so that what a stage takes here beyond
+its start is what the number of stories costs it. Each stage is the command that the workflow runs,
+in a process of its own. Processor seconds are those of that process and all below it, so they do
+not depend on what else the machine does.
+
+Peak memory is the largest sum over these processes, looked at ten times a second: of their PSS, so
+that memory which processes share counts once, without the pages of mapped files, which are the page
+cache's and go where memory is short. The last column counts these too. (Linux's; elsewhere both
+are RSS.) Prints a Markdown table for each number, and writes benchmarks/results/scale.csv.
 """
 
 import argparse
-import json
+import csv
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import psutil
 import shared
 
 ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("results") / "scale.csv"
 INTERVAL = 0.1  # seconds
+HEAD = ("seconds", "processor", "memory, MB", "memory with mapped files, MB", "disk, MB")
+LOSSES = ("cross_entropy", "squentropy")
 OVERLAY = """\
 study: scale
-corpus:
-  source: grammar
-  grammar:
-    train: {stories}
-tokens:
-  encoding: {encoding}
-  vocab_size: 3072
+corpus: {{source: grammar, grammar: {{train: {stories}}}}}
+tokens: {{encoding: {encoding}, vocab_size: 3072}}
+sweep: {{losses: [{losses}], lr: [0.0006], dropout: [0.0], n_layer: [8], max_iters: 20,
+  warmup_iters: 2, eval_interval: 20}}
+final: {{seeds: [1], max_iters: 20, warmup_iters: 2, eval_interval: 20, reported: null}}
+sample: {{stories: 1, max_tokens: 40}}
 """
 
 
-def memory(process: psutil.Process) -> int:
-    """Bytes that a process holds now; 0 where it has just ended."""
+@dataclass
+class Stage:
+    """What a stage took, its commands one after the other."""
+
+    stories: int
+    stage: str
+    seconds: float = 0.0
+    processor: float = 0.0  # seconds, user's and system's
+    memory_mb: float = 0.0
+    mapped_mb: float = 0.0  # the same with the pages of mapped files
+    disk_mb: float = 0.0  # of what it wrote
+
+
+def memory(process: psutil.Process) -> tuple[int, int]:
+    """Bytes that a process holds now, without mapped files and with; 0 where it has just ended."""
     try:
-        held = process.memory_full_info()
-    except psutil.Error:
-        return 0
-    return getattr(held, "pss", held.rss)
+        if not sys.platform.startswith("linux"):
+            return (process.memory_info().rss,) * 2
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (psutil.Error, OSError):
+        return 0, 0
+    held = {name: 1024 * int(value) for name, value, *_ in map(str.split, lines)}
+    return held["Pss_Anon:"] + held["Pss_Shmem:"], held["Pss:"]
 
 
-def measure(command: list[str | Path]) -> tuple[float, float]:
-    """Seconds that a command takes, and the peak memory of its processes in MB."""
-    peak, start = 0, time.perf_counter()
+def measure(stage: Stage, command: list[str | Path]) -> None:
+    """Run a command and add what it takes."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         root = psutil.Process(child.pid)
         while child.poll() is None:
             try:
-                tree = [root, *root.children(recursive=True)]
+                held = [memory(process) for process in (root, *root.children(recursive=True))]
             except psutil.Error:
                 break  # ended just now
-            peak = max(peak, sum(map(memory, tree)))
+            own, mapped = (sum(column) / 1e6 for column in zip(*held, strict=True))
+            stage.memory_mb = max(stage.memory_mb, own)
+            stage.mapped_mb = max(stage.mapped_mb, mapped)
             time.sleep(INTERVAL)
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command)
-    return time.perf_counter() - start, peak / 1e6
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    stage.seconds += time.perf_counter() - start
+    stage.processor += after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def size(path: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def stages(stories: int, folder: Path) -> Iterator[Stage]:
+    """Every stage of a study of so many stories, measured, in order."""
+    program = Path(sys.executable).with_name("squentropy")
+    data, runs, results = folder / "data", folder / "checkpoints", folder / "results"
+    corpus, tokens, figures = data / "corpus", data / "tokens", folder / "report/figures"
+    finals = [runs / "final" / loss / "seed1" for loss in LOSSES]
+    reading = ["--tokens", tokens]
+    training = [*reading, "--states", folder / "state"]
+    final = [*training, "--phase", "final", "--seed", "1", "--selected", results / "selected.json"]
+    grid = [["sweep", runs, *training, "--lr", "0.0006", "--loss", loss] for loss in LOSSES]
+    train = [["train", run, *final, "--loss", loss] for run, loss in zip(finals, LOSSES)]
+    steps = [
+        ("corpus", "bpe", [["corpus", corpus]]),
+        ("tokenize, bpe", "bpe", [["tokenize", corpus, tokens]]),
+        ("sweep, two cells", "bpe", grid),
+        ("select", "bpe", [["select", runs, results]]),
+        ("train, two runs", "bpe", train),
+        ("evaluate, two runs", "bpe", [["evaluate", *finals, "--data", data]]),
+        ("sample, two runs", "bpe", [["sample", *finals, *reading]]),
+        ("metrics", "bpe", [["metrics", data, runs, results]]),
+        ("figures", None, [["figures", results, figures]]),
+        ("report", None, [["report", results, figures, folder / "report/index.html"]]),
+        ("tokenize, gpt2", "gpt2", [["tokenize", corpus, folder / "gpt2"]]),
+    ]
+    for name, encoding, commands in steps:
+        params = []
+        if encoding is not None:
+            overlay = folder / f"{encoding}.yaml"
+            words = {"stories": stories, "encoding": encoding, "losses": ", ".join(LOSSES)}
+            overlay.write_text(OVERLAY.format(**words))
+            params = ["--params", ROOT / "params.yaml", "--params", overlay]
+        stage, before = Stage(stories, name), size(folder)
+        for command in commands:
+            measure(stage, [program, *command, *params])
+        stage.disk_mb = (size(folder) - before) / 1e6
+        yield stage
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stories", type=int, default=1_000_000)
+    parser.add_argument("--stories", type=int, nargs="+", default=[210_000])
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    program = Path(sys.executable).with_name("squentropy")
     print(shared.machine("all"), flush=True)
-    rows = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-        folder = Path(temporary)
-        corpus = folder / "corpus"
-        stages = [
-            ("`squentropy corpus`", "bpe", ["corpus", corpus]),
-            ("`squentropy tokenize`, bpe of 3,072", "bpe", ["tokenize", corpus, folder / "bpe"]),
-            ("`squentropy tokenize`, gpt2", "gpt2", ["tokenize", corpus, folder / "gpt2"]),
-        ]
-        for name, encoding, command in stages:
-            overlay = folder / "scale.yaml"
-            overlay.write_text(OVERLAY.format(stories=options.stories, encoding=encoding))
-            params = ["--params", ROOT / "params.yaml", "--params", overlay]
-            seconds, peak = measure([program, *command, *params])
-            rate = options.stories / seconds
-            rows.append([name, f"{seconds:.1f}", f"{rate:,.0f}", f"{peak:,.0f}"])
-        train = json.loads((corpus / "manifest.json").read_text())["splits"]["train"]
-    size = f"{train['stories']:,} stories, {train['bytes'] / 1e6:,.0f} MB"
-    shared.table([size, "seconds", "stories a second", "peak memory, MB"], rows)
+    with options.out.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Stage))
+        for stories in options.stories:
+            rows = []
+            with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+                for stage in stages(stories, Path(temporary)):
+                    measured = [f"{value:.1f}" for value in astuple(stage)[2:]]
+                    rows.append([stage.stage, *measured])
+                    writer.writerow([stories, stage.stage, *measured])
+                    file.flush()  # the next stage may take an hour
+            shared.table([f"{stories:,} stories", *HEAD], rows)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy import storage
+from squentropy import storage, tokenizer
+from squentropy import tokens as token_files
 from squentropy.errors import SquentropyError
 from squentropy.params import SPLITS
 from squentropy.tokenizer import (
@@ -136,6 +139,42 @@ def test_a_vocabulary_too_large_for_the_corpus_is_one_line_with_the_most_it_yiel
         train_encoding(["aa aa"], 400)
     most = int(str(e.value).split("only ")[1].split()[0])
     assert train_encoding(["aa aa"], most).n_vocab == most
+
+
+def test_memory_does_not_grow_with_the_stories(tmp_path, monkeypatch, tiny_study, peak_memory):
+    monkeypatch.setattr(tokenizer, "BATCH", 100)
+
+    def needed(n: int) -> int:
+        entries = {}
+        for split in SPLITS:
+            path = tmp_path / f"{split}.parquet"
+            table = pa.table({"text": [f"The story of kite {i}." for i in range(n)]})
+            pq.write_table(table, path, row_group_size=100)
+            entries[split] = {"sha256": storage.sha256(path)}
+        storage.write_sealed(tmp_path / "manifest.json", {"splits": entries})
+        params = tiny_study(tokens={"vocab_size": 270}).tokens
+        return peak_memory(lambda: tokenize(params, tmp_path, tmp_path / "tokens"))
+
+    few, many = 1_000, 10_000
+    assert needed(many) - needed(few) < 3 * (many - few)
+
+
+def test_what_was_read_of_a_corpus_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "BATCH", 10)
+    draw = np.random.default_rng(0)  # so that it does not compress
+    stories = [draw.bytes(5_000).hex() for _ in range(400)]
+    pq.write_table(pa.table({"text": stories}), tmp_path / "a.parquet", row_group_size=10)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_stories(tmp_path / "a.parquet")]
+    assert len(held) == 40
+    assert max(held) < (tmp_path / "a.parquet").stat().st_size / 8
+
+
+def test_counting_tokens_in_chunks_changes_nothing(tokens, monkeypatch):
+    split = tokens.split("train")
+    monkeypatch.setattr(token_files, "CHUNK", 7)
+    counts = split.counts(tokens.vocab_size)
+    assert counts.tolist() == np.bincount(split.ids, minlength=tokens.vocab_size).tolist()
 
 
 def test_the_head_of_a_split_is_its_first_stories(tokens):

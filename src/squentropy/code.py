@@ -41,7 +41,8 @@ REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py", "outc
 
 def corpus(source: str) -> tuple[str, ...]:
     """The modules that make a corpus of a source."""
-    return ("corpus/build.py", "corpus/source.py", "corpus/text.py", f"corpus/{source}.py")
+    shared = ("build.py", "repeats.py", "source.py", "text.py")
+    return tuple(f"corpus/{module}" for module in (*shared, f"{source}.py"))
 
 
 def grammar() -> str:

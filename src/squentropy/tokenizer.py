@@ -7,7 +7,6 @@ tokens.py says what the files hold, and reads them.
 
 import base64
 import importlib.util
-import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -85,7 +84,7 @@ def train_encoding(stories: Iterable[str], vocab_size: int) -> tiktoken.Encoding
 def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict:
     """Encode the parquet splits of `corpus` into `folder`; returns the manifest.
 
-    Memory does not grow with the corpus, but for eight bytes a story.
+    Memory does not grow with the corpus.
     """
     source = storage.read_sealed(corpus / "manifest.json")
     for split in SPLITS:
@@ -113,7 +112,7 @@ def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict:
 
 def read_stories(path: Path) -> Iterator[list[str]]:
     """The stories of a parquet split, `BATCH` at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # or it would keep what it has read
         for batch in file.iter_batches(BATCH, columns=["text"]):
             yield batch.column("text").to_pylist()
 
@@ -131,24 +130,26 @@ def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: 
     # To numpy in threads: tiktoken's own batch call makes a Python integer of every token.
     encode = partial(encoding.encode_to_numpy, disallowed_special=())
     end = np.array([encoding.eot_token], dtype=np.uint16)
-    lengths = [np.zeros(1, dtype=np.int64)]
+    number, total = pq.read_metadata(corpus / f"{split}.parquet").num_rows, 0
     with (
-        storage.atomic(folder / f"{split}.bin") as path,
-        path.open("wb") as file,
+        storage.atomic(folder / f"{split}.bin") as ids_path,
+        storage.atomic(folder / f"{split}.offsets.npy") as offsets_path,
+        ids_path.open("wb") as ids_file,
+        offsets_path.open("wb") as offsets_file,
         ThreadPoolExecutor() as threads,
     ):
+        header = {"descr": "<i8", "fortran_order": False, "shape": (number + 1,)}
+        np.lib.format.write_array_header_1_0(offsets_file, header)
+        offsets_file.write(np.array(0, "<i8").tobytes())
         for stories in read_stories(corpus / f"{split}.parquet"):
             encoded = [ids.astype(np.uint16) for ids in threads.map(encode, stories)]
-            lengths.append(np.fromiter((len(ids) + 1 for ids in encoded), np.int64, len(encoded)))
-            file.write(np.concatenate([part for ids in encoded for part in (ids, end)]).tobytes())
-    offsets = np.cumsum(np.concatenate(lengths))
-    held = io.BytesIO()
-    np.save(held, offsets)
-    with storage.atomic(folder / f"{split}.offsets.npy") as path:
-        path.write_bytes(held.getbuffer())
+            ids_file.write(np.concatenate([x for ids in encoded for x in (ids, end)]).tobytes())
+            offsets = total + np.cumsum([len(ids) + 1 for ids in encoded], dtype="<i8")
+            offsets_file.write(offsets.tobytes())
+            total = int(offsets[-1])
     return {
-        "stories": len(offsets) - 1,
-        "tokens": int(offsets[-1]),
+        "stories": number,
+        "tokens": total,
         "sha256": storage.sha256(folder / f"{split}.bin"),
         "offsets_sha256": storage.sha256(folder / f"{split}.offsets.npy"),
     }

@@ -5,7 +5,7 @@ end-of-text token) and `SPLIT.offsets.npy` (int64, story i is ids[offsets[i]:off
 `encoding.tiktoken`, the vocabulary; and `manifest.json`, with counts and hashes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,19 @@ import numpy as np
 from squentropy import storage
 from squentropy.errors import SquentropyError
 
+CHUNK = 1 << 22  # tokens counted at once, of which numpy makes 8 bytes each
+
 
 @dataclass(frozen=True)
 class TokenFolder:
-    """A folder that `tokenize` wrote, each file verified against the manifest when opened."""
+    """A folder that `tokenize` wrote, each file verified against the manifest when opened.
+
+    Once: a large split takes seconds to verify, and every cell of a row of the grid asks for it.
+    """
 
     folder: Path
     manifest: dict
+    opened: dict[str, "Split"] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> "TokenFolder":
@@ -49,15 +55,18 @@ class TokenFolder:
 
     def split(self, name: str) -> "Split":
         """Raises SquentropyError where a file is not what the manifest says."""
-        entry = self.manifest["splits"][name]
-        ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
-        offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])
-        return Split(np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets))
+        if name not in self.opened:
+            entry = self.manifest["splits"][name]
+            ids = storage.verified(self.folder / f"{name}.bin", entry["sha256"])
+            offsets = storage.verified(self.folder / f"{name}.offsets.npy", entry["offsets_sha256"])
+            mapped = np.memmap(ids, dtype=np.uint16, mode="r"), np.load(offsets, mmap_mode="r")
+            self.opened[name] = Split(*mapped)
+        return self.opened[name]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The tokens of a split: ids (T,) uint16 and offsets (stories + 1,) int64."""
+    """The tokens of a split, mapped from disk: ids (T,) uint16, offsets (stories + 1,) int64."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -74,8 +83,15 @@ class Split:
         offsets = self.offsets[: stories + 1]
         return Split(self.ids[: offsets[-1]], offsets)
 
+    def counts(self, vocab_size: int) -> np.ndarray:
+        """How often each token occurs: (vocab_size,) int64."""
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for start in range(0, len(self.ids), CHUNK):
+            counts += np.bincount(self.ids[start : start + CHUNK], minlength=vocab_size)
+        return counts
+
     def unigram_nll(self) -> float:
         """Entropy of the token frequencies, nats a token: what a model without context reaches."""
-        counts = np.bincount(self.ids).astype(np.float64)
+        counts = self.counts(1 << 16).astype(np.float64)
         frequencies = counts[counts > 0] / counts.sum()
         return float(-(frequencies * np.log(frequencies)).sum())

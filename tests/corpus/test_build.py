@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from squentropy import params, storage
 from squentropy.corpus import build, text
+from squentropy.corpus.repeats import digests_in
 from squentropy.errors import SquentropyError
 from squentropy.params import SPLITS
 
@@ -231,6 +232,37 @@ def test_row_groups_stay_small(tmp_path, monkeypatch):
     build(corpus(**three(tmp_path, [f"story {i}" for i in range(95)])), tmp_path / "out")
     parquet = pq.ParquetFile(tmp_path / "out/train.parquet")
     assert [parquet.metadata.row_group(i).num_rows for i in range(10)] == [10] * 9 + [5]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_memory_does_not_grow_with_train(tmp_path, monkeypatch, peak_memory, given):
+    module = sys.modules["squentropy.corpus.build"]
+    monkeypatch.setattr(module, "ROW_GROUP_STORIES", 100)
+    monkeypatch.setattr(module, "DRAWN_AT_ONCE", 100)
+
+    def needed(n: int) -> int:
+        train = [f"Story {i % (n - 50)}." for i in range(n)]
+        splits = (
+            three(tmp_path, train) if given else {"train": [jsonl(tmp_path / "pool.jsonl", train)]}
+        )
+        return peak_memory(lambda: build(corpus(**splits), tmp_path / "out"))
+
+    needed(100)  # what is made once, such as tables of characters
+    few, many = 1_000, 10_000
+    assert needed(many) - needed(few) < 2 * (many - few)
+
+
+@settings(max_examples=50, deadline=None)
+@given(starts=st.lists(st.binary(min_size=1, max_size=1), min_size=1))
+def test_a_repeated_digest_is_told_from_the_first(starts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repeats")
+    every = [start + bytes(15) for start in starts]  # ends in zeros, which numpy's strings drop
+    with digests_in(folder) as digests:
+        for digest in every:
+            digests.add(digest)
+        repeated = digests.repeated(folder)
+    assert repeated.tolist() == [digest in every[:i] for i, digest in enumerate(every)]
+    assert list(folder.iterdir()) == []
 
 
 @dataclass

@@ -16,7 +16,9 @@ A split that a source lacks is cut from its train: the stories whose normalised 
 smallest keyed hash. That is a random draw which depends on the seed and on the stories, but not on
 the order of files; equal stories count once in it, and no story of one cut nearly repeats another.
 
-Memory: about 130 bytes a story, for 16-byte digests in a set; texts are streamed.
+Texts are streamed, and a split's own repeats are found on disk (repeats.py), so that memory does
+not grow with train. Of validation and test, which are small, 16-byte digests are held, and the
+texts of stories that are cut from train.
 """
 
 import contextlib
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -37,12 +40,14 @@ from tqdm import tqdm
 
 from squentropy import params, storage
 from squentropy.corpus import files, hub
+from squentropy.corpus.repeats import Digests, digests_in
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
 from squentropy.errors import SquentropyError
 from squentropy.params import SPLITS
 
 GRAMMAR_BLOCK = 5_000  # stories that a process writes at once
+DRAWN_AT_ONCE = 100_000  # stories of which a cut keeps the smallest hashes
 ROW_GROUP_STORIES = 10_000
 ROW_GROUP_BYTES = 32 << 20
 DROPPED = (
@@ -70,7 +75,7 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict:
         splits = cut(source, corpus)
         for split in reversed(SPLITS):
             bar = tqdm(splits[split](), split, unit=" stories", disable=None)  # on a terminal only
-            entry = write(judge.choose(split, bar), written[split], source.exact)
+            entry = write_distinct(judge, split, bar, written[split], source.exact)
             entries[split] = entry | {"counts": judge.counts(split)}
     manifest = {
         "source": corpus.source,
@@ -149,14 +154,18 @@ class Judge:
     corpus: params.Corpus
     earlier: set[bytes] = field(default_factory=set)  # digests of stories kept in earlier splits
     earlier_near: set[bytes] = field(default_factory=set)  # the same of their normalised text
+    own: set[bytes] = field(default_factory=set)  # of the latest split; not of train, the last
+    own_near: set[bytes] = field(default_factory=set)
     dropped: Counter = field(default_factory=Counter)  # by (split, reason)
     kept: Counter = field(default_factory=Counter)  # by split; by (split, what they are kept with)
 
-    def choose(self, split: str, stories: Iterable[Story]) -> Iterator[Story]:
-        """The stories that a split keeps, in order. Raises SquentropyError where it keeps none."""
-        own: set[bytes] = set()
-        own_near: set[bytes] = set()
-        later = split != SPLITS[0]  # whether there is a later split to compare with this one
+    def choose(self, split: str, stories: Iterable[Story], digests: Digests) -> Iterator[Story]:
+        """The stories that a split may keep, in order, its own repeats still among them.
+
+        Their digests go into `digests`. Raises SquentropyError where there are none.
+        """
+        self.earlier |= self.own
+        self.earlier_near |= self.own_near
         for story in stories:
             reason = unusable(story, self.corpus)
             if reason is None:
@@ -164,29 +173,40 @@ class Judge:
                 repeats_nearly = near in self.earlier_near
                 if exact in self.earlier:
                     reason = "duplicate_across_splits"
-                elif exact in own:
-                    reason = "duplicate_within_split"
                 elif repeats_nearly and self.corpus.near_duplicates == "drop":
                     reason = "near_duplicate"
             if reason is not None:
                 self.dropped[split, reason] += 1
                 continue
-            own.add(exact)
-            if later:
-                own_near.add(near)
-            self.kept[split] += 1
-            self.kept[split, "mojibake"] += has_mojibake(story.text)
-            self.kept[split, "near_duplicate"] += repeats_nearly
+            digests.add(exact)
+            if split != SPLITS[0]:  # there is a later split to compare with this one
+                self.own.add(exact)
+                self.own_near.add(near)
+            self._keep(split, story, repeats_nearly, 1)
             yield story
-        if not own:
+        if not self.kept[split]:
             dropped = self.counts(split)["dropped"]
             why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none read"
             raise SquentropyError(
                 f"corpus.{self.corpus.source}: no story is left for {split} ({why}); give it others"
             )
-        if later:
-            self.earlier |= own
-            self.earlier_near |= own_near
+
+    def choose_first(
+        self, split: str, chosen: Iterable[Story], repeated: np.ndarray
+    ) -> Iterator[Story]:
+        """Of the stories that `choose` chose, those that are not `repeated`: what a split keeps."""
+        for story, again in zip(chosen, repeated, strict=True):
+            if again:
+                repeats_nearly = digest(normalised(story.text)) in self.earlier_near
+                self._keep(split, story, repeats_nearly, -1)
+                self.dropped[split, "duplicate_within_split"] += 1
+            else:
+                yield story
+
+    def _keep(self, split: str, story: Story, repeats_nearly: bool, times: int) -> None:
+        self.kept[split] += times
+        self.kept[split, "mojibake"] += times * has_mojibake(story.text)
+        self.kept[split, "near_duplicate"] += times * repeats_nearly
 
     def counts(self, split: str) -> dict:
         """What became of the stories of a split, for the manifest."""
@@ -206,8 +226,9 @@ def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterabl
     train = source.splits["train"]
     # A cut story must not be dropped later on, so it is none that a given test split holds.
     given = source.splits["test"]() if "test" in source.splits else ()
-    drawn = draw(train(), {digest(normalised(story.text)) for story in given}, source, corpus)
+    taken = {digest(normalised(story.text)) for story in given}
     wanted = sum(source.cut.values())
+    drawn = draw(train(), taken, source, corpus, wanted + 1)
     if len(drawn) <= wanted:
         asked = " + ".join(f"{split}_stories {count}" for split, count in source.cut.items())
         raise SquentropyError(
@@ -225,23 +246,56 @@ def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterabl
 
 
 def draw(
-    stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus
-) -> np.ndarray:
-    """Indices of the different, usable stories that are not `taken`, in random order."""
+    stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus, most: int
+) -> array:
+    """Indices of the different, usable stories that are not `taken`, in random order.
+
+    The first `most` in that order: those of the smallest hashes.
+    """
     key = source.seed.to_bytes(8, "little")
-    hashes, indices = array("Q"), array("Q")  # 64 bits: 2 million stories rarely share a hash
+    hashes, indices = array("Q"), array("Q")  # 64 bits: millions of stories rarely share a hash
     for index, story in enumerate(tqdm(stories, "draw", unit=" stories", disable=None)):
         if unusable(story, corpus) is None:
             text = normalised(story.text)
             if not taken or digest(text) not in taken:
                 hashes.append(int.from_bytes(digest(text, key)[:8], "little"))
                 indices.append(index)
-    _, first = np.unique(np.asarray(hashes), return_index=True)  # sorted; of equal ones the first
-    return np.asarray(indices)[first]
+        if len(hashes) == most + DRAWN_AT_ONCE:
+            hashes, indices = _smallest(hashes, indices, most)
+    return _smallest(hashes, indices, most)[1]
+
+
+def _smallest(hashes: array, indices: array, most: int) -> tuple[array, array]:
+    """The smallest different hashes, sorted, and the first index of each."""
+    different, first = np.unique(np.asarray(hashes), return_index=True)
+    indices = np.asarray(indices)[first[:most]]
+    return array("Q", different[:most].tobytes()), array("Q", indices.tobytes())
 
 
 def _all_but(stories: Callable[[], Iterator[Story]], indices: Container[int]) -> Iterator[Story]:
     return (story for index, story in enumerate(stories()) if index not in indices)
+
+
+def write_distinct(
+    judge: Judge, split: str, stories: Iterable[Story], path: Path, exact: bool
+) -> dict:
+    """`write` the stories that a split keeps; once more without its own repeats, if it has any."""
+    with digests_in(path.parent) as digests:
+        entry = write(judge.choose(split, stories, digests), path, exact)
+        repeated = digests.repeated(path.parent)
+    if not repeated.any():
+        return entry
+    with path.open("rb") as chosen:
+        path.unlink()  # so that the name is free, while what bore it is read
+        return write(judge.choose_first(split, _read(chosen), repeated), path, exact)
+
+
+def _read(file: BinaryIO) -> Iterator[Story]:
+    """The stories that `write` wrote, a row group at a time."""
+    parquet = pq.ParquetFile(file, pre_buffer=False)
+    for group in range(parquet.num_row_groups):
+        for row in parquet.read_row_group(group).to_pylist():
+            yield Story(**row, where="")
 
 
 def write(stories: Iterable[Story], path: Path, exact: bool) -> dict:

@@ -217,7 +217,7 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
             shutil.copyfileobj(file, whole, CHUNK)
             file = whole
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False)  # or it would keep what it has read
             names = parquet.schema_arrow.names
             if column not in names:
                 raise _no_such("column", column, str(path), names)

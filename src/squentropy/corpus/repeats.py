@@ -1,0 +1,50 @@
+"""Which stories repeat an earlier one, found on disk: memory hardly grows with their number.
+
+Digests are parted by their first byte, so that equal ones meet in one part; a part is sorted in
+memory, one after the other. At 24 bytes a story, 21 million stories take 0.5 GB of disk.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+PARTS = 64  # files, open at once; of 21 million stories, one holds 8 MB
+RECORD = np.dtype([("digest", "S16"), ("number", "<u8")])
+
+
+@dataclass
+class Digests:
+    """The digests of stories, in the order in which these come."""
+
+    parts: list[BinaryIO]
+    count: int = 0
+
+    def add(self, digest: bytes) -> None:
+        """A story's digest, of 16 bytes."""
+        self.parts[digest[0] % PARTS].write(digest + self.count.to_bytes(8, "little"))
+        self.count += 1
+
+    def repeated(self, folder: Path) -> np.ndarray:
+        """Whether each digest was there before: (count,) bool, mapped from a file in `folder`."""
+        with tempfile.TemporaryFile(dir=folder) as file:
+            repeated = np.memmap(file, dtype=bool, mode="w+", shape=self.count)
+        for part in self.parts:
+            part.seek(0)
+            records = np.frombuffer(part.read(), RECORD)
+            _, first = np.unique(records["digest"], return_index=True)
+            repeated[np.delete(records["number"], first)] = True
+        return repeated
+
+
+@contextlib.contextmanager
+def digests_in(folder: Path) -> Iterator[Digests]:
+    """Digests in files of `folder` that have no name, so that a kill leaves nothing behind."""
+    with contextlib.ExitStack() as stack:
+        yield Digests(
+            [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(PARTS)]
+        )
