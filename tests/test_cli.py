@@ -148,6 +148,10 @@ def test_a_run_is_exported_and_scored_by_hand(run, places):
     assert (status, out) == (0, "exported\n")
     assert err.count("\n") == 1
     assert "nearly flat" in err
+    status, out, _ = run("score", "exported", "--data", "data/tiny", "--results", "results")
+    assert status == 0
+    assert out.startswith("exported: test nll ")
+    assert pd.read_csv("results/baselines.csv").name[0] == "exported"
 
 
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
@@ -182,6 +186,7 @@ MISTAKES = [  # words, what the one line says
     (("sample", "{tmp}", "--prompt", "a", "--max-tokens", "0"), "max_tokens = 0: should be"),
     (("sample", "{tmp}", "--top-k", "3"), "these options go with --prompt"),
     (("export", "{tmp}", "{tmp}/out"), "run.json: does not exist"),
+    (("score", "{tmp}", "--data", "{data}"), "holds no config.json of a Hugging Face model"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
     (("show", "{tmp}"), "holds no manifest.json of results"),

@@ -372,6 +372,36 @@ def export(
 
 
 @app.command()
+def score(
+    model: Path,
+    data: Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Where baselines.csv is; else the study's results.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the row; else the folder's.")] = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Score MODEL, a folder of Hugging Face's, on the test stories, into RESULTS/baselines.csv.
+
+    It stands as a baseline beside the losses in `show` and in the report, which has to be made
+    anew: snakemake --cores all report. Needs transformers: pip install 'squentropy[hf]'.
+
+    Example: squentropy score exported --data data/grammar
+    """
+    study = load(params)
+
+    from squentropy.baseline import score
+
+    results = results or Path("results", study.study)
+    row = score(study, model, data, results, name or model.resolve().name)
+    print(
+        f"{row['name']}: test nll {row['nll']:.4f} nats a token of "
+        f"{'the study' if row['same_tokens'] else 'its own'}, {row['bits_per_byte']:.4f} bits a "
+        f"byte, {row['nats_per_story']:.2f} nats a story"
+    )
+
+
+@app.command()
 def metrics(data: Path, checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) -> None:
     """Gather the final runs of CHECKPOINTS into the tables of RESULTS.
 
