@@ -4,6 +4,8 @@ pytest tests/test_cli.py
 """
 
 import re
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -96,6 +98,62 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
     assert len({len(line) for line in out.splitlines()}) == 1  # columns are aligned
 
 
+@pytest.fixture
+def places(finished, data, tmp_path, monkeypatch):
+    """A working directory with checkpoints/tiny and data/tiny, and params.yaml."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "data").mkdir()
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints/tiny")
+    (tmp_path / "data/tiny").symlink_to(data)
+    shutil.copy(Path(__file__).resolve().parents[1] / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_story_is_told_from_a_prompt_and_nothing_is_written(run, places):
+    folder = places / "checkpoints/tiny/final/cross_entropy/seed1"
+    before = {p: p.stat().st_mtime_ns for p in places.rglob("*")}
+    words = ("sample", folder, "--max-tokens", "9", "--seed", "5")
+    status, out, err = run(*words, "--prompt", "Tim", "--prompt", "")
+    assert (status, err) == (0, "")
+    assert out.startswith("Tim")
+    assert out.endswith("\n\n")
+    assert run(*words, "--prompt", "Tim", "--prompt", "")[1] == out
+    assert run(*words, "--prompt", "Tim", "--stories", "2")[1].count("Tim") >= 2
+    assert {p: p.stat().st_mtime_ns for p in places.rglob("*")} == before
+
+
+def test_a_run_elsewhere_is_of_the_studys_tokens_or_says_what_to_name(run, places):
+    mine = Path(shutil.copytree(places / "checkpoints/tiny/final/mse/seed1", places / "mine"))
+    status, _, err = run("sample", mine, "--prompt", "Tim")
+    assert status == 1
+    assert "data/grammar/tokens/manifest.json: does not exist" in err
+    (places / "data/grammar").symlink_to(places / "data/tiny")
+    assert run("sample", mine, "--prompt", "Tim", "--max-tokens", "3")[0] == 0
+
+
+def test_a_story_is_broken_off_quietly(run, places, monkeypatch):
+    def interrupted(*_, **__):
+        yield iter(["Tim"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("squentropy.telling.tell", interrupted)
+    folder = "checkpoints/tiny/final/mse/seed1"
+    assert run("sample", folder, "--prompt", "Tim") == (130, "Tim\n\n", "")
+
+
+def test_a_run_is_exported_and_scored_by_hand(run, places):
+    folder = places / "checkpoints/tiny/final/mse/seed1"
+    status, out, err = run("export", folder, "exported")
+    assert (status, out) == (0, "exported\n")
+    assert err.count("\n") == 1
+    assert "nearly flat" in err
+    status, out, _ = run("score", "exported", "--data", "data/tiny", "--results", "results")
+    assert status == 0
+    assert out.startswith("exported: test nll ")
+    assert pd.read_csv("results/baselines.csv").name[0] == "exported"
+
+
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
 GRID = ("--lr", "0.1", "--dropout", "0.1", "--n-layer", "1")
 MISTAKES = [  # words, what the one line says
@@ -123,6 +181,12 @@ MISTAKES = [  # words, what the one line says
     (("evaluate", "{tmp}", "--data", "{data}", "--split", "dev"), "--split dev: no such split"),
     (("evaluate", "{params}", "--data", "{data}"), "cannot be read: Not a directory"),
     (("sample", "{tmp}", "--tokens", "{data}/tokens"), "run.json: does not exist"),
+    (("sample", "{tmp}", "--prompt", "a"), "run.json: does not exist"),
+    (("sample", "{tmp}", "--prompt", "a", "--temperature", "nan"), "temperatures[0] = NaN: should"),
+    (("sample", "{tmp}", "--prompt", "a", "--max-tokens", "0"), "max_tokens = 0: should be"),
+    (("sample", "{tmp}", "--top-k", "3"), "these options go with --prompt"),
+    (("export", "{tmp}", "{tmp}/out"), "run.json: does not exist"),
+    (("score", "{tmp}", "--data", "{data}"), "holds no config.json of a Hugging Face model"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
     (("show", "{tmp}"), "holds no manifest.json of results"),

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from squentropy import telling
+from squentropy.losses import INVERSE_LINKS
 from squentropy.model import GPT, Config
-from squentropy.sampling import _choose, generate, tell
-from squentropy.tokenizer import read_encoding
+from squentropy.runs import load_model
+from squentropy.sampling import _choose, generate, stream, tell
+from squentropy.tokenizer import gpt2_encoding, read_encoding
 
 END, BLOCK = 29, 8
 PROMPTS = [[1, 2], [3], [4, 5], list(range(7)), list(range(8)), list(range(20))]
@@ -212,3 +215,56 @@ def test_a_record_says_that_the_link_was_read(teller):
     told = teller(link=lambda logits: logits.softmax(-1))
     assert {s["reading"] for s in told} == {"inverse_link"}
     assert [s["text"] for s in told] == [s["text"] for s in teller()]
+
+
+def test_a_stream_is_the_batch_as_it_is_drawn(model):
+    whole = run(model, max_tokens=12, seed=3)
+    for first, prompt in enumerate(PROMPTS):
+        drawn = [
+            token
+            for _, token in stream(
+                model, [prompt], end_of_text=END, max_tokens=12,
+                temperature=1.0, top_k=0, seed=3, first=first,
+            )
+        ]  # fmt: skip
+        ended = drawn[-1] == END
+        assert (drawn[:-1] if ended else drawn) == whole[first]
+        assert ended == (len(whole[first]) < 12)
+
+
+def test_a_stream_gives_a_token_before_it_draws_the_next(model, monkeypatch):
+    passes, forward = [], GPT.forward
+    monkeypatch.setattr(GPT, "forward", lambda self, *a: passes.append(1) or forward(self, *a))
+    drawn = stream(
+        model, [[1]], end_of_text=END, max_tokens=5, temperature=0, top_k=0, seed=0
+    )  # fmt: skip
+    for number, _ in enumerate(drawn, 1):
+        assert len(passes) == number
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_told_in_the_terminal_a_story_is_that_of_a_batch(finished, tokens, loss):
+    folder = finished / f"checkpoints/final/{loss}/seed1"
+    how = {"stories": 2, "top_k": 5, "max_tokens": 20, "seed": 4}
+    prompts = ["Tim", "The red kite"]
+    streamed = [
+        "".join(story) for story in telling.tell(folder, tokens, prompts, temperature=0.7, **how)
+    ]
+    batch = tell(
+        load_model(folder, torch.device("cpu")), read_encoding(tokens), prompts,
+        temperatures=[0.7], link=INVERSE_LINKS.get(loss), **how,
+    )  # fmt: skip
+    assert streamed == [story["text"] for story in batch]
+    assert len(set(streamed)) == 4
+
+
+def test_the_bytes_of_a_character_wait_for_its_last_one():
+    encoding = gpt2_encoding()
+    text = " a 🌳, “é” and 日本"
+    ids = encoding.encode_ordinary(text)
+    said = list(telling.pieces("Tim", [*ids, encoding.eot_token], encoding))
+    assert "".join(said) == "Tim" + text
+    assert "" in said  # a token that ends no character
+    assert len(said) == len(ids) + 2
+    broken = list(telling.pieces("", encoding.encode_ordinary("🌳")[:1], encoding))
+    assert "".join(broken) == encoding.decode(encoding.encode_ordinary("🌳")[:1]) == "�"

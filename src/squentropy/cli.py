@@ -10,7 +10,7 @@ import typer
 
 import squentropy
 from squentropy.errors import SquentropyError
-from squentropy.params import PHASES, SPLITS, Cell, Study, load, make_cell
+from squentropy.params import PHASES, SPLITS, Cell, Study, load, make_cell, with_sample
 
 if TYPE_CHECKING:
     from squentropy.tokens import TokenFolder
@@ -301,24 +301,124 @@ def evaluate(
 @app.command()
 def sample(
     runs: list[Path],
-    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    tokens: Annotated[
+        Path | None, typer.Option(help="Folder of token files; else that of the run's study.")
+    ] = None,
     params: Params = DEFAULT_PARAMS,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Beginning of a story; may be given again.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: greedy. Else the middle one of --params.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="0: all tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens a story.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws.")] = None,
+    stories: Annotated[int | None, typer.Option(help="Stories a prompt; else one.")] = None,
 ) -> None:
     """Let each of RUNS tell a story from each prompt of the study, into RUN/samples.json.
 
-    Example: squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
+    With --prompt it is told here, word by word, and nothing is written. The other options go with
+    --prompt; what they leave open is as in --params.
+
+    Example: squentropy sample checkpoints/grammar/final/mse/seed1 --prompt "Once upon a time"
     """
     study = load(params)
+    temperatures = None if temperature is None else [temperature]
+    options = {
+        "temperatures": temperatures, "top_k": top_k, "max_tokens": max_tokens,
+        "seed": seed, "stories": stories,
+    }  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    if prompt:
+        _tell(with_sample(study, {"stories": 1} | given), runs, tokens, prompt)
+        return
+    if given:
+        raise SquentropyError("sample: these options go with --prompt; the study's own stories "
+                              "are told as --params says")  # fmt: skip
 
     from squentropy.runs import sample_run
     from squentropy.tokenizer import read_encoding
+
+    for run in runs:
+        folder = _tokens(run, tokens, study)
+        for story in sample_run(study, run, folder, read_encoding(folder)):
+            print(story["text"], end="\n\n")
+
+
+def _tell(study: Study, runs: list[Path], tokens: Path | None, prompts: list[str]) -> None:
+    from squentropy.markup import visible
+    from squentropy.telling import tell
+
+    how = study.sample.model_dump(exclude={"prompts", "temperatures"})
+    terminal = sys.stdout.isatty()  # which a control character of a model's could confuse
+    for run in runs:
+        folder = _tokens(run, tokens, study)
+        for story in tell(run, folder, prompts, temperature=study.sample.middle, **how):
+            for piece in story:
+                print(visible(piece) if terminal else piece, end="", flush=True)
+            print("\n")
+
+
+def _tokens(run: Path, given: Path | None, study: Study) -> "TokenFolder":
+    """The token files given, or those of the run's study."""
+    from squentropy.places import data_of
+    from squentropy.records import read_run
     from squentropy.tokens import TokenFolder
 
-    folder = TokenFolder.open(tokens)
-    encoding = read_encoding(folder)
-    for run in runs:
-        for story in sample_run(study, run, folder, encoding):
-            print(story["text"], end="\n\n")
+    return TokenFolder.open(given or data_of(run, read_run(run), study) / "tokens")
+
+
+@app.command()
+def export(
+    run: Path,
+    out: Path,
+    tokens: Annotated[
+        Path | None, typer.Option(help="Folder of token files; else that of the run's study.")
+    ] = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Write RUN to the folder OUT as a GPT-2 with tokenizer, for Hugging Face's transformers.
+
+    Example: squentropy export checkpoints/grammar/final/cross_entropy/seed1 exported
+    """
+    study = load(params)
+
+    from squentropy.export import export
+
+    for warning in export(study, run, _tokens(run, tokens, study), out):
+        print(f"squentropy: {run}: {warning}", file=sys.stderr)
+    print(out)
+
+
+@app.command()
+def score(
+    model: Path,
+    data: Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Where baselines.csv is; else the study's results.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the row; else the folder's.")] = None,
+    params: Params = DEFAULT_PARAMS,
+) -> None:
+    """Score MODEL, a folder of Hugging Face's, on the test stories, into RESULTS/baselines.csv.
+
+    It stands as a baseline beside the losses in `show` and in the report, which has to be made
+    anew: snakemake --cores all report. Needs transformers: pip install 'squentropy[hf]'.
+
+    Example: squentropy score exported --data data/grammar
+    """
+    study = load(params)
+
+    from squentropy.baseline import score
+
+    results = results or Path("results", study.study)
+    row = score(study, model, data, results, name or model.resolve().name)
+    print(
+        f"{row['name']}: test nll {row['nll']:.4f} nats a token of "
+        f"{'the study' if row['same_tokens'] else 'its own'}, {row['bits_per_byte']:.4f} bits a "
+        f"byte, {row['nats_per_story']:.2f} nats a story"
+    )
 
 
 @app.command()

@@ -400,6 +400,11 @@ def make_cell(phase: str, where: str, **values) -> Cell:
     return Cell(phase, **_checked(_CellValues, values, where).model_dump())
 
 
+def with_sample(study: Study, values: dict) -> Study:
+    """A study with sampling settings given by hand. Raises ParameterError with one line."""
+    return parse(_overlay(study.model_dump(), {"sample": values}), where="sample")
+
+
 def differences(old: dict, new: dict, where: str = "") -> list[str]:
     """The keys, with dots, whose values differ."""
     found = []

@@ -15,6 +15,11 @@ from squentropy.errors import SquentropyError
 
 FEWEST = 50  # tokens of a bin that is shown: fewer say little
 
+BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
+    "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
+    "tokens", "nll", "ppl", "bits_per_byte", "nats_per_story",
+]  # fmt: skip
+
 _LABELS = {
     "cross_entropy": "cross entropy",
     "mse": "MSE",
@@ -57,6 +62,8 @@ class Results:
     profile: pd.DataFrame
     quality: pd.DataFrame
     theory: pd.DataFrame
+    baselines: pd.DataFrame
+    """Other people's models on the same test stories; empty where none was scored."""
 
     @property
     def losses(self) -> list[str]:
@@ -79,6 +86,27 @@ class Results:
     def own_reading(self, loss: str) -> str:
         """The reading that a loss's cell was selected by: inverse_link where it has one."""
         return self.selected[loss]["selected_by"]
+
+    @property
+    def side_by_side(self) -> pd.DataFrame:
+        """Baselines and losses, the fewest bits a byte first: columns as in baselines.csv.
+
+        Empty where there are no baselines.
+        """
+        if self.baselines.empty:
+            return self.baselines
+        m = self.metrics.loc[self.scored]
+        test = self.corpus["splits"]["test"]
+        losses = pd.DataFrame({
+            "name": [label(loss) for loss in m.index],
+            "parameters": m["parameters"],
+            "same_tokens": True,
+            "nll": m["test_nll"],
+            "ppl": m["test_ppl"],
+            "bits_per_byte": m["test_bits_per_byte"],
+            "nats_per_story": m["test_nll"] * test["tokens"] / test["stories"],
+        })  # fmt: skip
+        return pd.concat([self.baselines, losses]).sort_values("bits_per_byte", kind="stable")
 
     @property
     def test_stories(self) -> pd.Series:
@@ -151,9 +179,10 @@ def read(folder: str | Path) -> Results:
     def table(name: str) -> pd.DataFrame:
         return pd.read_csv(folder / f"{name}.csv")
 
+    corpus = storage.read_sealed(folder / "corpus.json")
     return Results(
         study=study,
-        corpus=storage.read_sealed(folder / "corpus.json"),
+        corpus=corpus,
         selected=storage.read_sealed(folder / "selected.json")["losses"],
         samples=json.loads(storage.read_bytes(folder / "samples.json")),
         sweep=table("sweep"),
@@ -165,4 +194,36 @@ def read(folder: str | Path) -> Results:
         profile=table("profile"),
         quality=table("quality"),
         theory=table("theory"),
+        baselines=_baselines(folder, corpus["splits"]["test"]),
     )
+
+
+def _baselines(folder: Path, test: dict) -> pd.DataFrame:
+    """Raises SquentropyError where a row is of other test stories than these."""
+    rows = read_baselines(folder)
+    for row in rows.itertuples():
+        if (row.stories, row.bytes) != (test["stories"], test["bytes"]):
+            raise SquentropyError(
+                f"{folder / 'baselines.csv'}: {row.name} was scored on other stories than these "
+                "results; run `squentropy score` again, or delete its row"
+            )
+    return rows
+
+
+def read_baselines(folder: Path) -> pd.DataFrame:
+    """baselines.csv of a folder; without rows where there is none.
+
+    Raises SquentropyError where the file is not of that kind.
+    """
+    path = folder / "baselines.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=BASELINES)
+    try:
+        rows = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    except ValueError:  # pandas' own errors are
+        rows = pd.DataFrame()
+    if list(rows.columns) != BASELINES:
+        raise SquentropyError(
+            f"{path}: is not as `squentropy score` writes it; delete it and score again"
+        )
+    return rows

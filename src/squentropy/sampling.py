@@ -3,8 +3,8 @@
 squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,19 @@ if TYPE_CHECKING:  # only for the signature: a training run need not load it
 Link = Callable[[torch.Tensor], torch.Tensor]
 
 
-@torch.inference_mode()
 def generate(
+    model: GPT, prompts: list[list[int]], *, end_of_text: int, **how: Any
+) -> list[list[int]]:
+    """The new tokens of each prompt, as `stream` draws them, without the end-of-text token."""
+    new: list[list[int]] = [[] for _ in prompts]
+    for i, token in stream(model, prompts, end_of_text=end_of_text, **how):
+        if token != end_of_text:
+            new[i].append(token)
+    return new
+
+
+@torch.inference_mode()
+def stream(
     model: GPT,
     prompts: list[list[int]],
     *,
@@ -28,8 +39,12 @@ def generate(
     top_k: int,
     seed: int,
     link: Link | None = None,
-) -> list[list[int]]:
+    first: int = 0,
+) -> Iterator[tuple[int, int]]:
     """Continue each prompt, all in a batch, until its end of text or `max_tokens` new tokens.
+
+    Yields (prompt, token) as each token is drawn, the end-of-text token too. The first prompt has
+    the draws of prompt `first` of a larger batch, and so on.
 
     Each prompt starts after an end-of-text token, as stories do in training. Its draws come from
     its own generator, so a story does not depend on its neighbours. Temperature 0 takes the
@@ -39,14 +54,14 @@ def generate(
     The probabilities p of temperature 1 are the softmax of the model's outputs, or what `link`
     makes of them, (n, C) -> (n, C); temperature T draws from p^(1/T), renormalised. The outputs
     of a pure squared loss need its link (losses.INVERSE_LINKS): their softmax is nearly flat.
-
-    Returns the new tokens of each prompt, without the end-of-text token.
     """
     model.eval()
     block, device = model.config.block_size, model.output_weight.device
     stories = [[end_of_text, *prompt] for prompt in prompts]
-    draws = [np.random.Generator(np.random.Philox(key=[seed, i])) for i in range(len(prompts))]
-    new: list[list[int]] = [[] for _ in prompts]
+    draws = [
+        np.random.Generator(np.random.Philox(key=[seed, first + i])) for i in range(len(prompts))
+    ]
+    left = [max_tokens for _ in prompts]
     # All read as much as the shortest prompt has; the others then take their own prompt's tokens,
     # one a step, before they draw. So no row needs padding, and all are at the same position.
     given = [story[-block:] for story in stories]
@@ -67,17 +82,17 @@ def generate(
         keep, step = [], []
         for row, i in enumerate(going):
             token = drawn[row] if row in drawn else given[i][read]
-            if row in drawn and token != end_of_text:
+            if row in drawn:
                 stories[i].append(token)
-                new[i].append(token)
-            if row not in drawn or (token != end_of_text and len(new[i]) < max_tokens):
+                left[i] -= 1
+                yield i, token
+            if row not in drawn or (token != end_of_text and left[i] > 0):
                 keep.append(row)
                 step.append([token])
         read += 1
         if len(keep) < len(going):
             going = [going[row] for row in keep]
             cache.keep(keep)
-    return new
 
 
 def _choose(

@@ -21,10 +21,34 @@ COLUMNS = {
     "inverse_link_nll": "nll by inverse link",
 }
 
+BESIDE = {
+    "name": "model",
+    "parameters": "parameters",
+    "same_tokens": "tokens",
+    "nll": "test nll a token",
+    "ppl": "test perplexity",
+    "bits_per_byte": "bits a byte",
+    "nats_per_story": "nats a story",
+}
+
 
 def metrics_table(results: Path) -> str:
-    """metrics.csv as a Markdown table: nll in nats a token, with its interval."""
-    return _table(read(results))
+    """metrics.csv as a Markdown table: nll in nats a token, with its interval.
+
+    Where there are baselines, a second one has them beside the losses.
+    """
+    r = read(results)
+    return _table(r) if r.baselines.empty else f"{_table(r)}\n\n{_baselines(r)}"
+
+
+def _baselines(r: Results) -> str:
+    table = r.side_by_side
+    table["same_tokens"] = ["the study's" if same else "its own" for same in table["same_tokens"]]
+    table["parameters"] = [f"{value:,.0f}" for value in table["parameters"]]
+    for name, style in {"bits_per_byte": ".3f", "nats_per_story": ".1f", "nll": ".3f",
+                        "ppl": ".2f"}.items():  # fmt: skip
+        table[name] = [_number(value, style) for value in table[name]]
+    return _markdown(table[list(BESIDE)].rename(columns=BESIDE).astype(str))
 
 
 def _table(r: Results) -> str:

@@ -9,6 +9,7 @@ from squentropy import figures
 from squentropy.markup import (
     DASH,
     Html,
+    escape,
     integer,
     interval,
     listed,
@@ -41,6 +42,27 @@ def final_table(r: Results) -> Html:
             nats(row["test_bits_per_byte"]), f"{100 * row['test_accuracy']:.1f} %", seeds,
         ])  # fmt: skip
     caption = f"Whole test stories, the best loss first, with {percent(r)} intervals."
+    return Html(table(head, rows, caption=caption) + baseline_table(r))
+
+
+def baseline_table(r: Results) -> Html:
+    """Other people's models beside the losses; nothing where none was scored."""
+    if r.baselines.empty:
+        return Html()
+    head = ["model", "bits a byte", "nats a story", "tokens", "nll, nats a token", "perplexity",
+            "parameters"]  # fmt: skip
+    rows = [
+        [
+            escape(row.name), nats(row.bits_per_byte), number(row.nats_per_story),
+            "the study’s" if row.same_tokens else "its own", nats(row.nll), number(row.ppl),
+            integer(row.parameters),
+        ]
+        for row in r.side_by_side.itertuples(index=False)
+    ]  # fmt: skip
+    caption = (
+        "The same test stories, scored by models from elsewhere too. Where a model has its own "
+        "tokens, its nll and perplexity a token do not compare with the others’."
+    )
     return table(head, rows, caption=caption)
 
 
