@@ -2,17 +2,19 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 import squentropy
+from squentropy import completion
 from squentropy.errors import SquentropyError
-from squentropy.params import PHASES, SPLITS, Cell, Study, load, make_cell
+from squentropy.names import PHASES, SPLITS
 
 if TYPE_CHECKING:
+    from squentropy.params import Cell, Study
     from squentropy.tokens import TokenFolder
 
 app = typer.Typer(
@@ -32,6 +34,13 @@ DEFAULT_STATES = Path("state")
 Resume = Annotated[
     bool, typer.Option(help="Go on from an unfinished run's state, and save one; or do neither.")
 ]
+
+
+def load(paths: Iterable[Path]) -> "Study":
+    """`params.load`, imported when it is called: the shell's completion does without pydantic."""
+    from squentropy.params import load
+
+    return load(paths)
 
 
 @app.callback(invoke_without_command=True)
@@ -175,7 +184,9 @@ def sweep(
         _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
 
 
-def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path, states: Path | None) -> None:
+def _train(
+    study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
+) -> None:
     from squentropy.runs import train_run
 
     run, trained = train_run(study, cell, tokens, out, states)
@@ -188,7 +199,7 @@ def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path, states: P
 
 
 def _cell(
-    study: Study,
+    study: "Study",
     phase: str,
     loss: str,
     lr: float | None,
@@ -196,7 +207,7 @@ def _cell(
     n_layer: int | None,
     seed: int | None,
     selected: Path | None,
-) -> Cell:
+) -> "Cell":
     """The cell that the options name. Raises SquentropyError with the option that is wrong."""
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
@@ -209,6 +220,9 @@ def _cell(
     if missing:
         raise SquentropyError(f"train: give {', '.join(missing)}, or --selected")
     seed = study.sweep.seed if seed is None else seed
+
+    from squentropy.params import make_cell
+
     return make_cell(phase, "train", loss=loss, seed=seed, **given)
 
 
@@ -369,14 +383,38 @@ def pdf(page: Path, out: Path) -> None:
 
 
 @app.command()
-def show(results: Path) -> None:
-    """Print the final metrics table of RESULTS.
+def show(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            help="Its name, its file or its folder of results; none: the default study.",
+            autocompletion=completion.studies,
+        ),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="The final table alone, as Markdown; or an error.")
+    ] = False,
+) -> None:
+    """Show the tables of STUDY and how far it has come: what is done, runs, waits or failed.
+
+    Where the output is no terminal it is plain text, and its tables are Markdown.
 
     Example: squentropy show results/grammar
     """
-    from squentropy.summary import metrics_table
+    from squentropy.progress import find
 
-    print(metrics_table(results))
+    found, places = find(study)
+    if table:
+        from squentropy.summary import metrics_table
+
+        print(metrics_table(places.results))
+        return
+
+    from rich.console import Console
+
+    from squentropy.show import page, print_page
+
+    print_page(page(found, places), Console(highlight=False))
 
 
 @app.command()

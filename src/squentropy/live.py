@@ -29,7 +29,7 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
     for path in sorted(states.rglob("*.safetensors")):
         folder = out / path.parent.relative_to(states)
         try:
-            progress = _progress(path)
+            progress = saved(path)
         except (FileNotFoundError, safetensors.SafetensorError):
             continue  # its run has ended just now, or will say that it is damaged
         tables = _tables(progress)
@@ -46,7 +46,11 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
     return folders
 
 
-def _progress(path: Path) -> dict:
+def saved(path: Path) -> dict:
+    """What a state file holds beside its tensors: losses, history, and what the run depends on.
+
+    Raises safetensors.SafetensorError, or another error of reading, where it is damaged.
+    """
     with safetensors.safe_open(path, "numpy") as file:
         return json.loads(file.metadata()["state"])
 

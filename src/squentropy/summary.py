@@ -24,10 +24,11 @@ COLUMNS = {
 
 def metrics_table(results: Path) -> str:
     """metrics.csv as a Markdown table: nll in nats a token, with its interval."""
-    return _table(read(results))
+    return markdown(final_table(read(results)))
 
 
-def _table(r: Results) -> str:
+def final_table(r: Results) -> pd.DataFrame:
+    """metrics.csv as a reader wants it, every value as text."""
     table = r.metrics.reset_index()
     for name in ("test_nll", "difference"):
         table[name] = [_interval(row, name) for _, row in table.iterrows()]
@@ -38,8 +39,7 @@ def _table(r: Results) -> str:
     ]
     for name in ("lr", "dropout"):
         table[name] = [f"{value:g}" for value in table[name]]
-    table = table[list(COLUMNS)].rename(columns=COLUMNS)
-    return _markdown(table.astype(str))
+    return table[list(COLUMNS)].rename(columns=COLUMNS).astype(str)
 
 
 def _number(value: float, style: str) -> str:
@@ -53,7 +53,7 @@ def _interval(row: pd.Series, name: str) -> str:
     return f"{row[name]:.3f}" + ("" if pd.isna(row[f"{name}_low"]) else ends)
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """Columns padded, so that the table reads well as plain text too."""
     rows = [list(table.columns), *table.values.tolist()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -78,7 +78,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     if not start or not end:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
     r = read(results)
-    table = _table(r)
+    table = markdown(final_table(r))
     figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
     note = (
         "nll is the negative log likelihood of whole test stories in nats a token, with "
