@@ -103,14 +103,12 @@ def find(what: str | None) -> tuple[Study, Places]:
         study = load([default, *([what] if what else [])])
         return study, Places(results / study.study)
     for folder in (Path(what), results / what):
-        if (folder / "params.yaml").is_file() and folder.resolve() != Path.cwd():
-            place = folder if len(folder.parts) > 1 else folder.resolve()
+        place = folder if len(folder.parts) > 1 else folder.resolve()
+        is_results = (folder / "manifest.json").is_file() or place.parent.name == "results"
+        if is_results and (folder / "params.yaml").is_file():
             return load([folder / "params.yaml"]), Places(place)
     if Path(what).is_dir():
-        raise SquentropyError(
-            f"{what}: holds no manifest.json of results, nor params.yaml; name results/STUDY, or a "
-            "study"
-        )
+        raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
     for files in ([default], [default, Path("studies", f"{what}.yaml")]):
         if all(path.is_file() for path in files) and (study := load(files)).study == what:
             return study, Places(results / what)

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.params import Study
+from squentropy.params import Study, differences
 from squentropy.progress import STATES, Places, Progress, Run, progress
 from squentropy.results import Results, read
 from squentropy.sections.answer import verdict
@@ -53,6 +53,8 @@ def page(study: Study, places: Places) -> list[str | Table]:
     parts: list[str | Table] = [f"The study {study.study} {who}."]
     try:
         results = read(places.results)
+        if changed := differences(results.study.table_keys(), study.table_keys()):
+            parts.append(f"Its tables are of other {', '.join(changed)} than it has now.")
         parts += [verdict(results), _final(results)]
     except SquentropyError as error:
         results = None
@@ -152,7 +154,7 @@ def _lists(study: Study, so_far: Progress) -> list[str | Table]:
         parts.append(Table("Failed", ["log", "its last line"], rows))
     if runs := so_far.of("diverged"):
         finals = [run for run in runs if run.phase != "sweep"]
-        rows = [[run.name, f"{run.iterations:,}", f"{run.last_loss:.4g}"] for run in finals]
+        rows = [[run.name, f"{run.iterations:,}", _loss(run.last_loss)] for run in finals]
         if rows:
             parts.append(Table("Diverged", columns[:3], rows))
     if runs := so_far.of("outdated"):
@@ -164,10 +166,10 @@ def _lists(study: Study, so_far: Progress) -> list[str | Table]:
 
 def _how_far(study: Study, run: Run) -> list[str]:
     of = study.schedule(run.phase).max_iters
-    if run.last_loss is None:
+    if not run.iterations:
         return [f"of {of:,}, none saved yet", "—"]
     done = f"{run.iterations:,} of {of:,} ({100 * run.iterations / of:.0f} %)"
-    return [done, f"{run.last_loss:.4g}"]
+    return [done, _loss(run.last_loss)]
 
 
 def _reason(run: Run) -> str:
@@ -177,6 +179,10 @@ def _reason(run: Run) -> str:
 
 def _several(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
+def _loss(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4g}"
 
 
 def _nll(value: float | None) -> str:
@@ -193,7 +199,7 @@ def print_page(parts: list[str | Table], console: Console) -> None:
             console.print(Text(part), end="\n\n")
         else:
             console.print(Text(part.title, "bold"))
-            console.print(_rich(part))
+            console.print(_rich(part, console.width))
 
 
 def _plain(table: Table) -> str:
@@ -204,7 +210,7 @@ def _plain(table: Table) -> str:
 NARROW = 20  # characters that a column has at least, if it needs them
 
 
-def _rich(table: Table) -> RichTable:
+def _rich(table: Table, width: int) -> RichTable:
     """Intervals and counts stand below their number, and headings are no wider than the rest."""
     rich = RichTable(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = {
@@ -212,11 +218,15 @@ def _rich(table: Table) -> RichTable:
         for i, name in enumerate(table.columns)
         if name not in table.only_plain
     }
-    for name, cells in columns.items():
-        lines = [line for cell in cells for line in cell.splitlines()]
-        wide = max(map(len, [*lines, *name.split()]), default=1)
-        heading = "\n".join(textwrap.wrap(name, wide))
-        rich.add_column(Text(heading), overflow="fold", min_width=min(wide, NARROW))
+    widths = {
+        name: max(len(word) for word in [*name.split(), *"\n".join(cells).splitlines(), ""])
+        for name, cells in columns.items()
+    }
+    least = {name: min(wide, NARROW) for name, wide in widths.items()}
+    fits = sum(least.values()) + 2 * len(least) <= width
+    for name, wide in widths.items():
+        heading = "\n".join(textwrap.wrap(name, max(wide, 1)))
+        rich.add_column(Text(heading), overflow="fold", min_width=least[name] if fits else None)
     for cells in zip(*columns.values(), strict=True):
         rich.add_row(*map(_coloured, cells))
     rich.add_row()
