@@ -487,6 +487,23 @@ def live(
 
 
 @app.command()
+def tensorboard(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+        "events"
+    ),
+) -> None:
+    """Write each of RUNS, finished ones, as events for TensorBoard, with its hyperparameters.
+
+    Example: squentropy tensorboard checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.hosted import write_events
+
+    for folder in write_events(runs, out):
+        print(folder)
+
+
+@app.command()
 def wandb(
     runs: Runs,
     project: Annotated[str, typer.Option(help="Of Weights & Biases.")] = "squentropy",
