@@ -56,7 +56,7 @@ onerror:
 onsuccess:
     # Quiet after a target alone, when the tables are missing or older than the parameters.
     shell(
-        "squentropy show {RESULTS} 2> /dev/null"
+        "squentropy show {RESULTS} --table 2> /dev/null"
         " && printf '\\nThe report: %s\\nThe stories: %s\\n' {REPORT}/index.html {RESULTS}/samples.md"
         " || true"
     )

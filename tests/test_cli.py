@@ -3,8 +3,13 @@
 pytest tests/test_cli.py
 """
 
+import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +17,10 @@ import pytest
 import typer
 
 import squentropy
-from squentropy import cli, params
+from squentropy import cli, errors, params
 from squentropy.storage import read_sealed, write_sealed
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
 
 
@@ -31,12 +37,28 @@ def run(capsys):
     return run
 
 
+def example(text: str) -> str:
+    """The command of a help's example, its lines joined as the shell would."""
+    lines = text[text.index("Example: ") + len("Example: ") :].split("\n\n")[0]
+    return " ".join(lines.replace("\\\n", " ").split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example_of_itself(run, command):
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_every_command_has_an_example_that_is_a_command_line_at_any_width(
+    run, monkeypatch, command, columns
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERMINAL_WIDTH", columns)
     status, out, _ = run(command, "--help")
-    example = re.search(rf"Example: squentropy {command} [\w-]", " ".join(out.split()))
     assert status == 0
-    assert example
+    name, *words = shlex.split(example(out))
+    assert name == "squentropy"
+    assert words[0] == command
+    group = typer.main.get_command(cli.app)
+    with group.make_context("squentropy", list(words)) as context:
+        parsed = group.commands[command].make_context(command, words[1:], parent=context)
+    assert parsed.params
 
 
 def test_the_help_lists_every_command_with_what_it_does(run):
@@ -91,7 +113,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
     assert well("evaluate", *final, "--data", data).count("test nll") == 2
     assert well("sample", *final, "--tokens", data / "tokens").count("Tim") >= 2
     well("metrics", data, checkpoints, results)
-    status, out, _ = run("show", results)
+    status, out, _ = run("show", results, "--table")
     nll = pd.read_csv(results / "metrics.csv").test_nll[0]
     assert status == 0
     assert f"{nll:.3f} (" in out
@@ -212,16 +234,89 @@ def test_a_mistake_is_one_line_on_stderr(run, words, template, said):
     assert said in err
 
 
-def test_debug_shows_the_traceback(words):
+@pytest.mark.parametrize("before", [True, False])
+def test_debug_shows_the_traceback_before_and_after_the_command(run, words, before):
     template, said = MISTAKES[1]
-    with pytest.raises(squentropy.errors.SquentropyError, match=said):
-        cli.main(["--debug", *words(template)])
+    given = words(template)
+    status, out, err = run(*(["--debug", *given] if before else [*given, "--debug"]))
+    *trace, last = err.splitlines()
+    assert (status, out) == (errors.USAGE, "")
+    assert trace[0].startswith("Traceback")
+    assert last.startswith("squentropy: ")
+    assert said in last
 
 
-@pytest.mark.parametrize("given", [["trian"], ["train"], ["show", "a", "b"], ["params", "--parms"]])
+def test_after_two_dashes_debug_is_a_word_like_any(run):
+    status, _, err = run("check", "--", "--debug")
+    assert status == errors.FAILED
+    assert err.startswith("squentropy: --debug: is of an unknown kind")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (errors.SquentropyError("a: b; c"), errors.FAILED, "a: b; c"),
+        (errors.ParameterError("a: b; c"), errors.USAGE, "a: b; c"),
+        (FileNotFoundError(2, "No such file", "x.csv"), errors.FAILED, "x.csv: No such file"),
+        (OSError(28, "No space left on device"), errors.FAILED, "No space left on device"),
+        (MemoryError(), errors.FAILED, "out of memory"),
+        (ModuleNotFoundError("", name="papermill"), errors.FAILED, "papermill: is not installed"),
+        (KeyError("nll"), errors.BUG, "this is a bug: KeyError: 'nll' (--debug shows where)"),
+        (ValueError("two\nlines"), errors.BUG, "this is a bug: ValueError: two lines"),
+    ],
+)
+def test_every_error_is_one_line_and_an_exit_code(run, monkeypatch, error, code, said):
+    monkeypatch.delenv("SQUENTROPY_TRACEBACKS", raising=False)
+    monkeypatch.setattr(cli, "load", lambda paths: (_ for _ in ()).throw(error))
+    status, out, err = run("params")
+    assert (status, out) == (code, "")
+    assert err.startswith("squentropy: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize(("error", "shown"), [(KeyError("nll"), True), (OSError(5, "no"), False)])
+def test_in_a_log_of_snakemake_a_bug_has_its_traceback_and_a_mistake_has_none(
+    run, monkeypatch, error, shown
+):
+    monkeypatch.setenv("SQUENTROPY_TRACEBACKS", "1")
+    monkeypatch.setattr(cli, "load", lambda paths: (_ for _ in ()).throw(error))
+    assert ("Traceback" in run("params")[2]) is shown
+
+
+def test_ctrl_c_is_quiet(run, monkeypatch):
+    monkeypatch.setattr(cli, "load", lambda paths: signal.raise_signal(signal.SIGINT))
+    assert run("params") == (errors.INTERRUPTED, "", "")
+
+
+@pytest.mark.parametrize("words", [["params"], ["params", "--help"]])
+def test_a_reader_that_goes_ends_it_quietly(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "squentropy.cli", *words]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (errors.CLOSED, "")
+
+
+def test_the_errors_page_names_every_exit_code():
+    page = (ROOT / "docs/howto/command-line.md").read_text(encoding="utf-8")
+    codes = {value for value in vars(errors).values() if isinstance(value, int)}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes
+
+
+@pytest.mark.parametrize(
+    "given", [["trian"], ["train"], ["show", "a", "b"], ["params", "--parms"], ["--parms"]]
+)
 def test_a_command_line_that_makes_no_sense_says_how_to_get_help(run, given):
     status, out, err = run(*given)
     assert status == 2
     assert out == ""
     assert "--help" in err
     assert "Error: " in err
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("trian", "train"), ("shw", "show")])
+def test_a_mistyped_command_says_which_was_meant(run, typed, meant):
+    assert f"Did you mean '{meant}'?" in " ".join(run(typed)[2].split())

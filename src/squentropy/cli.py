@@ -1,21 +1,53 @@
 """The commands. Each does one step of the study and works by hand; Snakemake calls the same."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import squentropy
+from squentropy import completion, errors
 from squentropy.errors import SquentropyError
-from squentropy.params import PHASES, SPLITS, Cell, Study, load, make_cell, with_sample
+from squentropy.names import PHASES, SPLITS
 
 if TYPE_CHECKING:
+    from squentropy.params import Cell, Study
     from squentropy.tokens import TokenFolder
 
+
+class ReaderGone(Exception):
+    """Nobody reads our output any more, as in `squentropy show | head -1`."""
+
+
+class Commands(TyperGroup):
+    """Typer's group, but for two things."""
+
+    def invoke(self, ctx):
+        """Not Typer's exit code where the reader has gone, which is that of a failure."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+    def get_command(self, ctx, name):
+        """The lines of an example stay as they are written, however narrow the terminal."""
+        command = super().get_command(ctx, name)
+        if command is not None and command.help:
+            command.help = re.sub(r"^(?=Example:)", "\b\n", command.help, flags=re.MULTILINE)
+        return command
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Does a squared loss belong in a language model? The study's steps, one command each.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,20 +56,36 @@ app = typer.Typer(
 
 Params = Annotated[
     list[Path],
-    typer.Option(help="Parameter file; give it again for each overlay, in order."),
+    typer.Option(
+        help="Parameter file; give it again for each overlay, in order.",
+        autocompletion=completion.parameters,
+    ),
 ]
 DEFAULT_PARAMS = [Path("params.yaml")]
 States = Annotated[Path, typer.Option(help="Folder of the states of unfinished runs.")]
 DEFAULT_STATES = Path("state")
+Runs = Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=completion.runs)]
+Results = Annotated[
+    Path, typer.Argument(help="A study's folder of tables.", autocompletion=completion.results)
+]
 Resume = Annotated[
     bool, typer.Option(help="Go on from an unfinished run's state, and save one; or do neither.")
 ]
 
 
+def load(paths: Iterable[Path]) -> "Study":
+    """`params.load`, imported when it is called: the shell's completion does without pydantic."""
+    from squentropy.params import load
+
+    return load(paths)
+
+
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; also after a command.")
+    ] = False,
 ) -> None:
     if version:
         print(f"squentropy {squentropy.__version__}")
@@ -117,9 +165,16 @@ def tokenize(corpus: Path, out: Path, params: Params = DEFAULT_PARAMS) -> None:
 def train(
     out: Path,
     tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
-    loss: Annotated[str, typer.Option(help="A loss of losses.py.")],
+    loss: Annotated[
+        str, typer.Option(help="A loss of losses.py.", autocompletion=completion.losses)
+    ],
     params: Params = DEFAULT_PARAMS,
-    phase: Annotated[str, typer.Option(help="Whose schedule: sweep, final or reported.")] = "sweep",
+    phase: Annotated[
+        str,
+        typer.Option(
+            help="Whose schedule: sweep, final or reported.", autocompletion=completion.phases
+        ),
+    ] = "sweep",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Share of activations dropped.")] = None,
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
@@ -136,8 +191,8 @@ def train(
     bits; on SIGTERM and Ctrl-C it saves one first. Where train.processes is more than one it starts
     them; for several machines, start it there by torchrun --no-python.
 
-    Example: squentropy train runs/mine --tokens data/grammar/tokens --phase final
-    --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
+    Example: squentropy train runs/mine --tokens data/grammar/tokens --phase final \\
+        --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
     """
     study = load(params)
     cell = _cell(study, phase, loss, lr, dropout, n_layer, seed, selected)
@@ -153,7 +208,9 @@ def train(
 def sweep(
     checkpoints: Path,
     tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
-    loss: Annotated[str, typer.Option(help="A loss of the study's grid.")],
+    loss: Annotated[
+        str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
+    ],
     lr: Annotated[float, typer.Option(help="A learning rate of the study's grid.")],
     params: Params = DEFAULT_PARAMS,
     states: States = DEFAULT_STATES,
@@ -180,7 +237,7 @@ def sweep(
         _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
 
 
-def _launched(study: Study) -> bool:
+def _launched(study: "Study") -> bool:
     """Whether this command has been run to its end in the processes that the study asks for."""
     if study.train.processes == 1:
         return False
@@ -193,7 +250,9 @@ def _launched(study: Study) -> bool:
     return True
 
 
-def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path, states: Path | None) -> None:
+def _train(
+    study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
+) -> None:
     from squentropy.runs import train_run
 
     run, trained = train_run(study, cell, tokens, out, states)
@@ -208,7 +267,7 @@ def _train(study: Study, cell: Cell, tokens: "TokenFolder", out: Path, states: P
 
 
 def _cell(
-    study: Study,
+    study: "Study",
     phase: str,
     loss: str,
     lr: float | None,
@@ -216,7 +275,7 @@ def _cell(
     n_layer: int | None,
     seed: int | None,
     selected: Path | None,
-) -> Cell:
+) -> "Cell":
     """The cell that the options name. Raises SquentropyError with the option that is wrong."""
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
@@ -229,13 +288,17 @@ def _cell(
     if missing:
         raise SquentropyError(f"train: give {', '.join(missing)}, or --selected")
     seed = study.sweep.seed if seed is None else seed
+
+    from squentropy.params import make_cell
+
     return make_cell(phase, "train", loss=loss, seed=seed, **given)
 
 
 @app.command()
 def why(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders; all of them if none.")
+        list[Path] | None,
+        typer.Argument(help="Run folders; all of them if none.", autocompletion=completion.runs),
     ] = None,
     params: Params = DEFAULT_PARAMS,
     states: States = DEFAULT_STATES,
@@ -270,10 +333,12 @@ def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) ->
 
 @app.command()
 def evaluate(
-    runs: list[Path],
+    runs: Runs,
     data: Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")],
     params: Params = DEFAULT_PARAMS,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train, validation or test.", autocompletion=completion.splits)
+    ] = "test",
 ) -> None:
     """Score each of RUNS on every story of a split, into RUN/SPLIT.json.
 
@@ -300,7 +365,7 @@ def evaluate(
 
 @app.command()
 def sample(
-    runs: list[Path],
+    runs: Runs,
     tokens: Annotated[
         Path | None, typer.Option(help="Folder of token files; else that of the run's study.")
     ] = None,
@@ -331,6 +396,8 @@ def sample(
     }  # fmt: skip
     given = {key: value for key, value in options.items() if value is not None}
     if prompt:
+        from squentropy.params import with_sample
+
         _tell(with_sample(study, {"stories": 1} | given), runs, tokens, prompt)
         return
     if given:
@@ -346,7 +413,7 @@ def sample(
             print(story["text"], end="\n\n")
 
 
-def _tell(study: Study, runs: list[Path], tokens: Path | None, prompts: list[str]) -> None:
+def _tell(study: "Study", runs: list[Path], tokens: Path | None, prompts: list[str]) -> None:
     from squentropy.markup import visible
     from squentropy.telling import tell
 
@@ -360,7 +427,7 @@ def _tell(study: Study, runs: list[Path], tokens: Path | None, prompts: list[str
             print("\n")
 
 
-def _tokens(run: Path, given: Path | None, study: Study) -> "TokenFolder":
+def _tokens(run: Path, given: Path | None, study: "Study") -> "TokenFolder":
     """The token files given, or those of the run's study."""
     from squentropy.places import data_of
     from squentropy.records import read_run
@@ -434,7 +501,7 @@ def metrics(data: Path, checkpoints: Path, results: Path, params: Params = DEFAU
 
 @app.command()
 def judge(
-    results: Path,
+    results: Results,
     model: Annotated[str, typer.Option(help="The judge, as its endpoint calls it.")],
     stories: Annotated[int, typer.Option(min=1, help="Stories a loss and temperature.")] = 12,
 ) -> None:
@@ -453,7 +520,7 @@ def judge(
 
 
 @app.command()
-def figures(results: Path, out: Path) -> None:
+def figures(results: Results, out: Path) -> None:
     """Draw every figure from the tables of RESULTS into OUT.
 
     Example: squentropy figures results/grammar report/grammar/figures
@@ -465,7 +532,7 @@ def figures(results: Path, out: Path) -> None:
 
 
 @app.command()
-def report(results: Path, figures: Path, out: Path) -> None:
+def report(results: Results, figures: Path, out: Path) -> None:
     """Write the report on RESULTS, one self-contained page, to OUT.
 
     Example: squentropy report results/grammar report/grammar/figures report/grammar/index.html
@@ -489,14 +556,38 @@ def pdf(page: Path, out: Path) -> None:
 
 
 @app.command()
-def show(results: Path) -> None:
-    """Print the final metrics table of RESULTS.
+def show(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            help="Its name, its file or its folder of results; none: the default study.",
+            autocompletion=completion.studies,
+        ),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="The final table alone, as Markdown; or an error.")
+    ] = False,
+) -> None:
+    """Show the tables of STUDY and how far it has come: what is done, runs, waits or failed.
+
+    Where the output is no terminal it is plain text, and its tables are Markdown.
 
     Example: squentropy show results/grammar
     """
-    from squentropy.summary import metrics_table
+    from squentropy.progress import find
 
-    print(metrics_table(results))
+    found, places = find(study)
+    if table:
+        from squentropy.summary import metrics_table
+
+        print(metrics_table(places.results))
+        return
+
+    from rich.console import Console
+
+    from squentropy.show import page, print_page
+
+    print_page(page(found, places), Console(highlight=False))
 
 
 @app.command()
@@ -518,8 +609,25 @@ def live(
 
 
 @app.command()
+def tensorboard(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+        "events"
+    ),
+) -> None:
+    """Write each of RUNS, finished ones, as events for TensorBoard, with its hyperparameters.
+
+    Example: squentropy tensorboard checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.hosted import write_events
+
+    for folder in write_events(runs, out):
+        print(folder)
+
+
+@app.command()
 def wandb(
-    runs: list[Path],
+    runs: Runs,
     project: Annotated[str, typer.Option(help="Of Weights & Biases.")] = "squentropy",
 ) -> None:
     """Log each of RUNS for Weights & Biases: offline, unless WANDB_MODE=online.
@@ -533,7 +641,10 @@ def wandb(
 
 Overlays = Annotated[
     list[Path] | None,
-    typer.Argument(help="Study files laid over params.yaml; none: the default study."),
+    typer.Argument(
+        help="Study files laid over params.yaml; none: the default study.",
+        autocompletion=completion.overlays,
+    ),
 ]
 
 
@@ -574,23 +685,45 @@ def readme(file: Path, results: Path, report: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command; a user's mistake is one line on stderr, without a traceback."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run a command; whatever goes wrong is one line on stderr and an exit code of errors.py.
+
+    `--debug`, before or after the command's name, shows the traceback too. That of a bug is also
+    shown where SQUENTROPY_TRACEBACKS is set, as it is for the jobs of Snakemake, for their logs.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    debug = "--debug" in options
+    words = [word for word in options if word != "--debug"] + given[len(options) :]
     try:
-        sys.exit(app(arguments, standalone_mode=True))
-    except SquentropyError as error:
-        if "--debug" in arguments:
-            raise
-        print(f"squentropy: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output has gone, as in `squentropy show | head -1`
+        app(words, prog_name="squentropy")
+    except ReaderGone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        if "--debug" in arguments or error.filename is None:
-            raise
-        print(f"squentropy: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(errors.CLOSED)
+    except KeyboardInterrupt:
+        sys.exit(errors.INTERRUPTED)
+    except Exception as error:
+        line, code = _explain(error)
+        if debug or (code == errors.BUG and "SQUENTROPY_TRACEBACKS" in os.environ):
+            traceback.print_exc()
+        print(f"squentropy: {line}", file=sys.stderr)
+        sys.exit(code)
+    sys.exit(errors.OK)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What an error is to the person at the terminal: one line, and the exit code."""
+    if isinstance(error, SquentropyError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}", errors.FAILED
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; make train.batch_size or the model smaller", errors.FAILED
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        fix = "`pip install 'squentropy[pipeline]'` brings what the study needs"
+        return f"{error.name}: is not installed; {fix}", errors.FAILED
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"this is a bug: {what} (--debug shows where)", errors.BUG
 
 
 if __name__ == "__main__":

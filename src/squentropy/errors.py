@@ -1,4 +1,16 @@
-"""Errors that a person can act on."""
+"""Errors that a person can act on, and what a command exits with."""
+
+OK = 0
+FAILED = 1
+"""A file or folder is missing, damaged or in the way, or something cannot be done here."""
+USAGE = 2
+"""The command line makes no sense, or a parameter is missing, misspelt or out of range."""
+BUG = 70
+"""An error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+INTERRUPTED = 130
+"""Ctrl-C: 128 and SIGINT."""
+CLOSED = 141
+"""The reader of the output has gone: 128 and SIGPIPE."""
 
 
 class SquentropyError(Exception):
@@ -7,10 +19,10 @@ class SquentropyError(Exception):
     The command line prints it without a traceback and exits with `exit_code`.
     """
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class ParameterError(SquentropyError):
     """A parameter that is missing, misspelt, of the wrong type or out of range."""
 
-    exit_code = 2
+    exit_code = USAGE

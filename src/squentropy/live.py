@@ -5,16 +5,20 @@
     tensorboard --logdir live
 
 They are read from the states that runs save by themselves every train.state_interval iterations,
-so training writes nothing more for it and is no slower. A finished run has its history.csv instead.
+so training writes nothing more for it and is no slower. Finished runs are hosted.py's.
 """
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 COLUMNS = {"loss.tsv": ("loss",), "nll.tsv": ("train_nll", "validation_nll")}
 
@@ -29,13 +33,13 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
     for path in sorted(states.rglob("*.safetensors")):
         folder = out / path.parent.relative_to(states)
         try:
-            progress = _progress(path)
+            progress = saved(path)
         except (FileNotFoundError, safetensors.SafetensorError):
             continue  # its run has ended just now, or will say that it is damaged
         tables = _tables(progress)
         known = {name: _known(folder / name) for name in tables}
         if any(tables[name][: len(rows)] != rows for name, rows in known.items()):
-            _forget(folder)  # another run of this name
+            forget(folder)  # another run of this name
             known = {name: [] for name in tables}
         for name, rows in tables.items():
             if tensorboard:
@@ -46,7 +50,11 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
     return folders
 
 
-def _progress(path: Path) -> dict:
+def saved(path: Path) -> dict:
+    """What a state file holds beside its tensors: losses, history, and what the run depends on.
+
+    Raises safetensors.SafetensorError, or another error of reading, where it is damaged.
+    """
     with safetensors.safe_open(path, "numpy") as file:
         return json.loads(file.metadata()["state"])
 
@@ -62,7 +70,7 @@ def _tables(progress: dict) -> dict[str, list[list[str]]]:
     }
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
     """Remove what was written here of another run, and nothing else."""
     for path in [*folder.glob("events.out.tfevents.*"), *(folder / name for name in COLUMNS)]:
         path.unlink(missing_ok=True)
@@ -76,13 +84,16 @@ def _known(path: Path) -> list[list[str]]:
 
 
 def _add_events(folder: Path, columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise SquentropyError(
-            "--tensorboard: it is not installed; `pip install tensorboard`"
-        ) from None
-    with SummaryWriter(folder) as writer:
+    with summary_writer()(folder) as writer:
         for iteration, *values in rows:
             for column, value in zip(columns, values):
                 writer.add_scalar(column, float(value), int(iteration))
+
+
+def summary_writer() -> type["SummaryWriter"]:
+    """TensorBoard's writer of events. Raises SquentropyError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SquentropyError("tensorboard: is not installed; `pip install tensorboard`") from None
+    return SummaryWriter

@@ -26,7 +26,7 @@ def hold(path: Path) -> None:
     except OSError as error:
         raise SquentropyError(f"{path}: cannot be opened: {error.strerror}") from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
     except BlockingIOError:
         file.seek(0)
         holder = file.read()
@@ -39,3 +39,25 @@ def hold(path: Path) -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
     file.flush()
     _held.append(file)
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock of a path, in words; None where nobody does."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read() or "another process"
+    except OSError:  # never held
+        pass
+    return None
+
+
+def _lock(file: TextIO) -> None:
+    """Tried twice, since `holder` has the lock for a moment while it looks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.1)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

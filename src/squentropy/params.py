@@ -4,9 +4,7 @@
 Nothing here has a default: a key that is missing is an error, so a study reads as it runs.
 """
 
-import ast
 import difflib
-import functools
 import itertools
 import json
 import math
@@ -28,31 +26,16 @@ from pydantic import (
 )
 
 from squentropy.errors import ParameterError
+from squentropy.names import PHASES as PHASES
+from squentropy.names import SPLITS as SPLITS
+from squentropy.names import known_losses
 
-SPLITS = ("train", "validation", "test")
-PHASES = ("sweep", "final", "reported")
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 TABLES = (  # of results/STUDY; the first two are the sweep's
     "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
     "history.csv", "stories.csv", "calibration.csv", "profile.csv", "corpus.json",
     "samples.json", "samples.md", "quality.csv", "theory.csv",
 )  # fmt: skip
-
-
-@functools.cache
-def known_losses() -> tuple[str, ...]:
-    """Names of the functions marked `@loss` in losses.py.
-
-    Read from the source, because importing it imports torch, and that alone takes a second of
-    the three in which Snakemake should know that nothing is to be done.
-    """
-    tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
-    return tuple(
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef)
-        and any(isinstance(d, ast.Name) and d.id == "loss" for d in node.decorator_list)
-    )
 
 
 def _known_loss(name: str) -> str:

@@ -38,20 +38,23 @@ def metrics_table(results: Path) -> str:
     Where there are baselines, a second one has them beside the losses.
     """
     r = read(results)
-    return _table(r) if r.baselines.empty else f"{_table(r)}\n\n{_baselines(r)}"
+    table = markdown(final_table(r))
+    return table if r.baselines.empty else f"{table}\n\n{markdown(baselines_table(r))}"
 
 
-def _baselines(r: Results) -> str:
+def baselines_table(r: Results) -> pd.DataFrame:
+    """baselines.csv beside the losses, every value as text."""
     table = r.side_by_side
     table["same_tokens"] = ["the study's" if same else "its own" for same in table["same_tokens"]]
     table["parameters"] = [f"{value:,.0f}" for value in table["parameters"]]
     for name, style in {"bits_per_byte": ".3f", "nats_per_story": ".1f", "nll": ".3f",
                         "ppl": ".2f"}.items():  # fmt: skip
         table[name] = [_number(value, style) for value in table[name]]
-    return _markdown(table[list(BESIDE)].rename(columns=BESIDE).astype(str))
+    return table[list(BESIDE)].rename(columns=BESIDE).astype(str)
 
 
-def _table(r: Results) -> str:
+def final_table(r: Results) -> pd.DataFrame:
+    """metrics.csv as a reader wants it, every value as text."""
     table = r.metrics.reset_index()
     for name in ("test_nll", "difference"):
         table[name] = [_interval(row, name) for _, row in table.iterrows()]
@@ -62,8 +65,7 @@ def _table(r: Results) -> str:
     ]
     for name in ("lr", "dropout"):
         table[name] = [f"{value:g}" for value in table[name]]
-    table = table[list(COLUMNS)].rename(columns=COLUMNS)
-    return _markdown(table.astype(str))
+    return table[list(COLUMNS)].rename(columns=COLUMNS).astype(str)
 
 
 def _number(value: float, style: str) -> str:
@@ -77,7 +79,7 @@ def _interval(row: pd.Series, name: str) -> str:
     return f"{row[name]:.3f}" + ("" if pd.isna(row[f"{name}_low"]) else ends)
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """Columns padded, so that the table reads well as plain text too."""
     rows = [list(table.columns), *table.values.tolist()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -102,7 +104,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     if not start or not end:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
     r = read(results)
-    table = _table(r)
+    table = markdown(final_table(r))
     figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
     note = (
         "nll is the negative log likelihood of whole test stories in nats a token, with "

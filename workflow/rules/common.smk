@@ -32,9 +32,9 @@ PARAMS = f"{RESULTS}/params.yaml"
 FAILED = Path(LOGS, "failed")
 
 # The commands of this environment, whether it was activated or not; and, for a command that fails,
-# the end of its log, whose name is kept for the end of the study.
+# the end of its log, whose name is kept for the end of the study. A bug's traceback is in the log.
 shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; '
     f'failed() {{{{ code=$?; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
 )
 
