@@ -34,7 +34,9 @@ log = get_plugin_logger("squentropy")
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+LINK = re.compile(  # to a file of the repository
+    r"(?P<start>!?\[(?P<text>[^\]]*)\])\((?![a-z]+:|#)(?P<path>[^)\s#]+)(?P<anchor>(?:#[^)\s]*)?)\)"
+)
 EXAMPLE = re.compile(r"^Example: (.+?)\n\n", re.MULTILINE | re.DOTALL)
 RUN = re.compile(r"^( *`{3,}\w+) run$", re.MULTILINE)  # what tests/pages.py runs
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -71,23 +73,21 @@ def on_page_markdown(markdown: str, page: Page, **_) -> str:
 def _relinked(text: str, source: Path) -> str:
     folder = posixpath.dirname(_place(source))
 
-    def to(match: re.Match) -> str:
-        target = _target(source, match[1])
+    def to(link: re.Match) -> str:
+        target = _target(source, link["path"])
+        if target.is_dir():
+            return link["text"]  # the site has no page of a folder
         if not target.is_relative_to(ROOT) or not target.exists():
-            return match[0]  # mkdocs complains of it
-        return posixpath.relpath(_place(target), folder or ".") + (match[2] or "")
+            return link[0]  # mkdocs complains of it
+        return (
+            f"{link['start']}({posixpath.relpath(_place(target), folder or '.')}{link['anchor']})"
+        )
 
-    # Of a folder the site has no page: its name stays.
-    text = re.sub(
-        r"(?<!!)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)\)",
-        lambda m: m[1] if _target(source, m[2]).is_dir() else m[0],
-        text,
-    )
     return LINK.sub(to, text)
 
 
 def _links(markdown: str) -> Iterator[str]:
-    return (match[1] for match in LINK.finditer(FENCE.sub("", markdown)))
+    return (link["path"] for link in LINK.finditer(FENCE.sub("", markdown)))
 
 
 def _target(page: Path, link: str) -> Path:
@@ -107,6 +107,15 @@ def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
         parts += [change(markdown[end : fence.start()]), fence[0]]
         end = fence.end()
     return "".join([*parts, change(markdown[end:])])
+
+
+# --- the theme -----------------------------------------------------------------------------------
+
+
+def on_post_page(output: str, **_) -> str:
+    """Names the theme's search for screen readers."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"')
 
 
 # --- formulas -----------------------------------------------------------------------------------

@@ -317,21 +317,22 @@ def test_the_site_shows_what_is_drawn_from_the_repository(site):
 
 @slow
 def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
-    reports = site / "repository/report"
-    for path in sorted(site.rglob("*.html")):
-        if not path.is_relative_to(reports):
-            page = visit(str(path.relative_to(site)), width=360)
-            wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-            assert wider <= 0, f"{path.relative_to(site)} is {wider} px too wide"
-            page.context.close()
+    names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    # A server shows the first, whose paths begin at its root; tests/test_page.py visits the other.
+    for name in sorted(names - {"404.html", "repository/report/grammar/index.html"}):
+        page = visit(name, width=360)
+        wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wider <= 0, f"{name} is {wider} px too wide"
+        page.context.close()
 
 
 @slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, scheme):
     for name in LOOKED_AT:
-        found = Axe().run(visit(name, color_scheme=scheme)).response["violations"]
-        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        # Without preload, by which axe would fetch the style sheets, and a file may not.
+        found = Axe().run(visit(name, color_scheme=scheme), options={"preload": False}).response
+        serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
         assert [(name, v["id"], v["nodes"][0]["html"]) for v in serious] == []
 
 
