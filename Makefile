@@ -7,6 +7,8 @@
 # make test-faults                      those of them that kill processes, damage files, fill disks
 # make test-processes                   those of them that train one run in several processes
 # make test-restore                     those of them that restore a study from remote storage
+# make docs                             build the documentation into site/
+# make test-docs                        run what the documentation says can be run; look at its pages
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
@@ -31,7 +33,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study record restore test test-slow test-faults test-processes test-restore lint pdf readme lock clean
+.PHONY: study record restore lint pdf readme docs lock clean \
+        test test-slow test-faults test-processes test-restore test-docs
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -61,6 +64,13 @@ pdf: $(VENV)/.installed
 test-restore: $(VENV)/.installed-test
 	pytest -m slow tests/test_restore.py
 
+test-docs: $(VENV)/.installed-test
+	pytest -m slow tests/test_docs.py
+
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar
 
@@ -69,7 +79,7 @@ lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet setuptools '.[pipeline]'
 	.lock/bin/python -m pip freeze --exclude squentropy | sed 's/+.*//' > requirements.lock
-	.lock/bin/python -m pip install --quiet '.[pipeline,test]'
+	.lock/bin/python -m pip install --quiet '.[pipeline,test,docs]'
 	.lock/bin/python -m pip freeze --exclude squentropy | sed 's/+.*//' | grep -vxFf requirements.lock > requirements-test.lock
 	rm -rf .lock
 

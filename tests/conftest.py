@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
-from squentropy import losses, params, runs, selection, storage, tables
+from squentropy import losses, params, pdf, runs, selection, storage, tables
 from squentropy.corpus.grammar import load_grammar
+from squentropy.errors import SquentropyError
 from squentropy.model import GPT, Config
 from squentropy.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.tokens import TokenFolder
@@ -222,6 +224,19 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; skips where there is none."""
+    try:
+        path = pdf.chromium()
+    except SquentropyError as error:
+        pytest.skip(str(error))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

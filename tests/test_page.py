@@ -11,10 +11,8 @@ import fake_results
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
-from squentropy import figures, params, pdf, report
-from squentropy.errors import SquentropyError
+from squentropy import figures, params, report
 from squentropy.markup import visible
 from squentropy.results import label
 from squentropy.sections.stories import LONGEST
@@ -84,18 +82,6 @@ def study(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def samples(study) -> list[dict]:
     return json.loads((study / "results/samples.json").read_bytes())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        path = pdf.chromium()
-    except SquentropyError as error:
-        pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

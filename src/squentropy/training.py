@@ -1,6 +1,6 @@
 """The training loop of one run.
 
-    squentropy train --params params.yaml --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
+    squentropy train runs/mine --tokens TOKENS --loss mse --lr 0.0006 --dropout 0.1 --n-layer 8
 
 Every draw is a function of the seed and the micro-batch's number alone: the same seed gives the
 same initial weights and the same batches for every loss, and nothing of it depends on what ran

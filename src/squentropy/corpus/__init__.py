@@ -1,6 +1,6 @@
 """Where stories come from, and the three splits made of them.
 
-    squentropy corpus --params params.yaml --out data/grammar/corpus
+    squentropy corpus data/grammar/corpus
 
 writes `train.parquet`, `validation.parquet`, `test.parquet` and `manifest.json`, which accounts
 for every story that was read. A source is one file: `grammar.py` writes stories, `files.py` reads

@@ -1,6 +1,6 @@
 """From a source of stories to train, validation and test: parquet files and a manifest.
 
-    squentropy corpus --params params.yaml --out data/grammar/corpus
+    squentropy corpus data/grammar/corpus
 
 Text is kept byte for byte. What is left out, and why, is counted, so that for each split
 

@@ -1,6 +1,6 @@
 """Stories from your own files: .txt .jsonl .csv .parquet, plain or with .gz or .zst behind.
 
-    squentropy corpus --params params.yaml --params studies/mine.yaml --out data/mine/corpus
+    squentropy corpus data/mine/corpus --params params.yaml --params studies/mine.yaml
 
 with `corpus.source: files` and paths or globs (`stories/**/*.jsonl.zst`) in `corpus.files`.
 

@@ -1,6 +1,6 @@
 """Stories from a data set of the Hugging Face hub.
 
-    squentropy corpus --params params.yaml --params studies/tinystories.yaml --out FOLDER
+    squentropy corpus FOLDER --params params.yaml --params studies/tinystories.yaml
 
 with `corpus.source: hub`. `datasets` downloads into its cache (below HF_HOME) and converts there,
 once; from then on no network is needed. A file whose connection breaks is continued after its last

@@ -1,0 +1,271 @@
+"""What the site draws from the repository, so that nobody types it twice.
+
+    mkdocs build --strict       # mkdocs.yml names this file
+
+- A comment such as `<!-- parameters -->` on a line of its own becomes the text of `DRAWN`.
+- The word `run` behind a block's language goes: it is for the tests.
+- A link that leaves docs/ finds its file in the site too, under repository/.
+- Formulas become MathML, which needs no script and no font from elsewhere.
+"""
+
+import functools
+import html
+import json
+import posixpath
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import griffe
+import typer
+import yaml
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import get_plugin_logger
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from typer.cli import get_docs_for_click
+
+from squentropy import cli, params, summary
+from squentropy.results import form_name, read
+
+log = get_plugin_logger("squentropy")
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+LINK = re.compile(  # to a file of the repository
+    r"(?P<start>!?\[(?P<text>[^\]]*)\])\((?![a-z]+:|#)(?P<path>[^)\s#]+)(?P<anchor>(?:#[^)\s]*)?)\)"
+)
+EXAMPLE = re.compile(r"^Example: (.+?)\n\n", re.MULTILINE | re.DOTALL)
+RUN = re.compile(r"^( *`{3,}\w+) run$", re.MULTILINE)  # what tests/pages.py runs
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
+
+
+# --- links out of docs/ -------------------------------------------------------------------------
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the files of the repository that pages link to, and those that these link to."""
+    pages = [DOCS / file.src_uri for file in files.documentation_pages()]
+    known = set(pages)
+    for page in pages:
+        for link in _links(_drawn(page.read_text("utf-8"))):
+            target = _target(page, link)
+            if target in known or target.is_relative_to(DOCS) or not target.is_file():
+                continue
+            known.add(target)
+            if target.suffix == ".md":
+                pages.append(target)
+            files.append(File.generated(config, _place(target), abs_src_path=str(target)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_) -> str:
+    """Draws what the page asks for, and turns its links to where the site has their files."""
+    source = ROOT / page.file.src_uri.removeprefix("repository/")
+    source = source if page.file.src_uri.startswith("repository/") else DOCS / page.file.src_uri
+    markdown = RUN.sub(r"\1", _drawn(markdown))
+    return _outside_fences(markdown, lambda text: _relinked(text, source))
+
+
+def _relinked(text: str, source: Path) -> str:
+    folder = posixpath.dirname(_place(source))
+
+    def to(link: re.Match) -> str:
+        target = _target(source, link["path"])
+        if target.is_dir():
+            return link["text"]  # the site has no page of a folder
+        if not target.is_relative_to(ROOT) or not target.exists():
+            return link[0]  # mkdocs complains of it
+        return (
+            f"{link['start']}({posixpath.relpath(_place(target), folder or '.')}{link['anchor']})"
+        )
+
+    return LINK.sub(to, text)
+
+
+def _links(markdown: str) -> Iterator[str]:
+    return (link["path"] for link in LINK.finditer(FENCE.sub("", markdown)))
+
+
+def _target(page: Path, link: str) -> Path:
+    return Path(posixpath.normpath(posixpath.join(page.parent.as_posix(), link)))
+
+
+def _place(path: Path) -> str:
+    """Where the site has a file of the repository, as mkdocs writes it."""
+    if path.is_relative_to(DOCS):
+        return path.relative_to(DOCS).as_posix()
+    return f"repository/{path.relative_to(ROOT).as_posix()}"
+
+
+def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
+    parts, end = [], 0
+    for fence in FENCE.finditer(markdown):
+        parts += [change(markdown[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, change(markdown[end:])])
+
+
+# --- the theme -----------------------------------------------------------------------------------
+
+
+def on_post_page(output: str, **_) -> str:
+    """Names the theme's search for screen readers."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"')
+
+
+# --- formulas -----------------------------------------------------------------------------------
+
+
+def on_page_content(content: str, **_) -> str:
+    return FORMULA.sub(_mathml, content)
+
+
+def _mathml(match: re.Match) -> str:
+    display = "block" if match[1] == "div" else "inline"
+    return convert(html.unescape(match[2]), display=display)
+
+
+# --- docstrings ---------------------------------------------------------------------------------
+
+
+class Columns(griffe.Extension):
+    """Lines of a docstring whose words stand in columns stay as they are."""
+
+    def on_object(self, *, obj: griffe.Object, **_) -> None:
+        if obj.docstring:
+            parts = obj.docstring.value.split("\n\n")
+            obj.docstring.value = "\n\n".join(map(_as_code_if_columns, parts))
+
+
+def _as_code_if_columns(part: str) -> str:
+    columns = all("  " in line for line in part.splitlines())
+    return textwrap.indent(part, "    ") if columns and not part.startswith(" ") else part
+
+
+# --- what is drawn ------------------------------------------------------------------------------
+
+
+@functools.cache
+def results() -> str:
+    """The default study's verdict, figure and table, as the README has them."""
+    marks = f"{summary.START} -->\n{summary.END}"
+    folder, report = ROOT / "results/grammar", Path("../report/grammar")
+    return summary.with_results(marks, folder, report)
+
+
+@functools.cache
+def commands() -> str:
+    """Every command of `squentropy`, as its --help says."""
+    app = typer.main.get_command(cli.app)
+    text = get_docs_for_click(obj=app, ctx=typer.Context(app), name="squentropy")
+    usage = text[text.index("**Usage**") : text.index("**Commands**")]
+    each = text[text.index("\n## ") :]  # the list before it cuts each command's first line short
+    return usage + EXAMPLE.sub(_example, each)
+
+
+def _example(match: re.Match) -> str:
+    return f"```sh\n{' '.join(match[1].split())}\n```\n\n"
+
+
+@functools.cache
+def parameters() -> str:
+    """Every key of params.yaml: its comment there, its type in params.py, its default."""
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    written, schema = _written(text), params.Study.model_json_schema()
+    lines = []
+    for key, value in yaml.safe_load(text).items():
+        section = _section(schema["properties"][key], schema["$defs"]) is not None
+        lines += [f"## {key}", "", written[key,][1] if section else "", "", *_HEAD]
+        lines += _rows((key,), value, schema["properties"][key], schema["$defs"], written)
+        lines.append("")
+    return "\n".join(lines)
+
+
+_HEAD = ["| key | type and range | default study | what |", "|---|---|---|---|"]
+
+
+def _rows(path: tuple, value: object, schema: dict, defs: dict, written: dict) -> Iterator[str]:
+    section = _section(schema, defs)
+    if section and isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _rows((*path, key), inner, section["properties"][key], defs, written)
+        return
+    name, (shown, what) = ".".join(path), written[path]
+    if not what:
+        log.warning(f"params.yaml: {name} has no comment that says what it does")
+    shown = shown or json.dumps(value, ensure_ascii=False)
+    cells = (f"`{name}`", _kind(schema, defs), f"`{shown}`", what)
+    yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _section(schema: dict, defs: dict) -> dict | None:
+    """The section that a schema refers to, where it does."""
+    for option in [schema, *schema.get("anyOf", [])]:
+        if "$ref" in option:
+            return defs[option["$ref"].rpartition("/")[2]]
+    return None
+
+
+def _kind(schema: dict, defs: dict) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in schema:
+        return " or ".join(_kind(option, defs) for option in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        least = ", at least one" if schema.get("minItems") else ""
+        return f"list of: {_kind(schema['items'], defs)}{least}"
+    bounds = [
+        f"{sign} {_number(schema[key])}"
+        for key, sign in (
+            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")
+        )
+        if key in schema
+    ]  # fmt: skip
+    names = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
+    return " ".join([names.get(schema["type"], schema["type"]), ", ".join(bounds)]).strip()
+
+
+def _number(value: float) -> str:
+    power = int(value).bit_length() - 1
+    return f"2^{power}" if power > 16 and value == 2**power else f"{value:g}"
+
+
+def _written(text: str) -> dict[tuple[str, ...], tuple[str, str]]:
+    """The value of each key of params.yaml as it is written, and the comment behind it."""
+    found, path = {}, []
+    for line in text.splitlines():
+        match = re.match(r"( *)(\w+):\s*(.*?)\s*(?:(?<=\s)# *(.*))?$", line)
+        if match:
+            path[len(match[1]) // 2 :] = [match[2]]
+            found[tuple(path)] = (match[3], match[4] or "")
+    return found
+
+
+def _drawn(markdown: str) -> str:
+    for name, draw in DRAWN.items():
+        mark = f"<!-- {name} -->"
+        markdown = markdown.replace(mark, draw()) if mark in markdown else markdown
+    return markdown
+
+
+@functools.cache
+def floors() -> str:
+    """What each form of squentropy loses at its own optimum, by size of the vocabulary."""
+    theory = read(ROOT / "results/grammar").theory
+    rows = theory[theory.contexts == "bigram"]
+    forms = dict.fromkeys(zip(rows.loss, rows.weight))
+    lines = ["| tokens | " + " | ".join(form_name(*form) for form in forms) + " |"]
+    lines += ["|---|" + "---|" * len(forms)]
+    for classes, group in rows.groupby("classes"):
+        kl = group.set_index(["loss", "weight"]).kl
+        lines += [f"| {classes:,} | " + " | ".join(f"{kl[form]:.3f}" for form in forms) + " |"]
+    return "\n".join(lines)
+
+
+DRAWN = {"results": results, "commands": commands, "parameters": parameters, "floors": floors}

@@ -1,0 +1,395 @@
+"""The documentation says what is so: its commands exist, its code runs, its links lead somewhere.
+
+pytest tests/test_docs.py               # what the pages say, in seconds
+pytest -m slow tests/test_docs.py       # builds the site, looks at it, runs the blocks marked `run`
+"""
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pages
+import pandas as pd
+import pytest
+import typer
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from typer.exceptions import TyperException
+
+from squentropy import cli, params
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+MODULES = sorted(ROOT.glob("src/squentropy/**/*.py"))
+SOURCES = tuple(
+    f"{name}/" for name in ("benchmarks", "docs", "profiles", "src", "studies", "tests")
+)
+
+
+slow = pytest.mark.slow
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+# --- command lines ------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each command of a shell text, without what runs it, as `FOO=1 nice COMMAND`."""
+    text = re.sub(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n.*?^\s*\2$", r"\3", text, flags=re.M | re.S)
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set(";&|()"):
+                while words and (re.match(r"\w+=", words[0]) or words[0] in RUNNERS):
+                    words = words[RUNNERS.get(words[0], 1) :]
+                if words:
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+SHELLS = ("sh", "bash", "console")
+RUNNERS = {"watch": 3, "nice": 1, "time": 1, "sudo": 1, "nohup": 1}  # words that each takes up
+
+
+def in_blocks(page: Path, program: str) -> Iterator[list[str]]:
+    """The command lines of a program in a page's shell blocks."""
+    for block in pages.blocks(page):
+        if block.language in SHELLS:
+            text = re.sub(r"^\$ ", "", block.text, flags=re.M)
+            yield from (words for words in commands(text) if words[0] == program)
+
+
+def said_commands(page: Path, program: str) -> Iterator[list[str]]:
+    """Those of its running text too."""
+    yield from in_blocks(page, program)
+    for token in pages.tokens(page):
+        if token.type == "code_inline" and token.content.startswith(f"{program} "):
+            yield from (words for words in commands(token.content) if words[0] == program)
+
+
+def check_squentropy(words: list[str]) -> None:
+    """Raises what the command itself would say of its words."""
+    command, name, rest = typer.main.get_command(cli.app), "squentropy", words[1:]
+    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        assert rest[0] in command.commands, f"{name} has no command {rest[0]}"
+        name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
+    known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    for word in rest:
+        option = word.partition("=")[0]
+        assert not word.startswith("-") or word == "-" or option in known | {"--help"}, (
+            f"squentropy {name} has no option {option}"
+        )
+    if rest and "--help" not in rest and "…" not in "".join(rest):
+        try:
+            command.make_context(name, rest)
+        except TyperException as error:
+            raise AssertionError(f"{shlex.join(words)}: {error.format_message()}") from None
+
+
+@each_page
+def test_every_squentropy_command_exists_with_its_options(page):
+    for words in said_commands(page, "squentropy"):
+        check_squentropy(words)
+
+
+def test_so_does_every_command_in_a_docstring():
+    for module in MODULES:
+        docstring = module.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
+        for line in re.findall(r"^ *(squentropy .*)$", docstring, re.M):
+            check_squentropy(re.split(r" {2,}", line)[0].split())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("squentropy trian runs/mine", "no command trian"),
+        ("squentropy live --states state --tensorbord", "no option --tensorbord"),
+        ("squentropy pdf report/grammar/index.html", "Missing argument"),
+        ("squentropy judge results/grammar --model m --stories many", "valid integer"),
+    ],
+)
+def test_a_command_line_that_the_program_would_refuse_is_found(line, said):
+    with pytest.raises(AssertionError, match=said):
+        check_squentropy(line.split())
+
+
+MAKE = re.compile(r"^([A-Z]+) *\?=", re.M)
+
+
+@each_page
+def test_every_make_target_and_variable_exists(page):
+    variables = MAKE.findall((ROOT / "Makefile").read_text(encoding="utf-8"))
+    for words in said_commands(page, "make"):
+        for word in words[1:]:
+            name, equals, _ = word.partition("=")
+            assert not equals or name in variables, f"{shlex.join(words)}: no variable {name}"
+        targets = [word for word in words[1:] if "=" not in word]
+        done = make_dry_run(*targets)
+        assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
+
+
+@functools.cache
+def make_dry_run(*targets: str) -> subprocess.CompletedProcess:
+    words = ["make", "--dry-run", *targets]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+@functools.cache
+def snakemake_parser():
+    from snakemake.cli import get_argument_parser
+
+    return get_argument_parser()
+
+
+@each_page
+def test_every_snakemake_option_exists(page):
+    for words in said_commands(page, "snakemake"):
+        known = snakemake_parser()._option_string_actions
+        for word in words[1:]:
+            option = word.partition("=")[0]
+            plugin = re.match(r"--(slurm|kubernetes|storage)-", word)
+            assert not word.startswith("-") or plugin or option in known, (
+                f"{shlex.join(words)}: no option {option}"
+            )
+
+
+@each_page
+def test_every_dvc_command_is_one(page, capsys):
+    from dvc.cli.parser import DvcParserError, get_main_parser
+
+    for words in in_blocks(page, "dvc"):
+        try:
+            get_main_parser().parse_args(words[1:])
+        except DvcParserError:
+            pytest.fail(f"{shlex.join(words)}: {capsys.readouterr().err}")
+
+
+@each_page
+def test_every_source_file_that_a_command_names_exists_or_is_written_on_the_page(page):
+    written = re.findall(r"(?:>|cp \S+) *([\w./-]+)", page.read_text(encoding="utf-8"))
+    for block in pages.blocks(page):
+        if block.language not in SHELLS:
+            continue
+        for words in commands(block.text):
+            for path in (part for word in words for part in re.split("[=: ]", word)):
+                if path.startswith(SOURCES) and path not in written:
+                    assert list(ROOT.glob(path)), f"{name_of(page)}:{block.line}: no {path}"
+
+
+# --- other blocks -------------------------------------------------------------------------------
+
+
+@each_page
+def test_every_block_is_of_its_language(page, tmp_path):
+    for block in pages.blocks(page):
+        where = f"{name_of(page)}:{block.line}"
+        if block.language in ("sh", "bash"):
+            done = subprocess.run(["bash", "-n", "-c", block.text], capture_output=True, text=True)
+            assert done.returncode == 0, f"{where}: {done.stderr}"
+        elif block.language == "python":
+            compile(block.text, where, "exec")
+        elif block.language == "yaml":
+            for values in yaml.safe_load_all(block.text):
+                if isinstance(values, dict) and values.keys() <= params.Study.model_fields.keys():
+                    overlay = tmp_path / "overlay.yaml"
+                    overlay.write_text(block.text, encoding="utf-8")
+                    params.load([ROOT / "params.yaml", overlay])
+        if "run" in block.words:
+            assert block.language in ("sh", "python"), f"{where}: only sh and python run"
+
+
+# --- links and tables ---------------------------------------------------------------------------
+
+
+@each_page
+def test_every_link_leads_to_a_file_or_is_a_whole_address(page):
+    for token in pages.tokens(page):
+        link = token.attrGet("href") or token.attrGet("src")
+        if not link:
+            continue
+        address = urlsplit(str(link))
+        if address.scheme == "mailto" or not (address.scheme or address.path):
+            continue
+        if address.scheme:
+            assert address.scheme == "https", f"{link}: is not https"
+            assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", address.netloc), f"{link}: no host"
+        else:
+            assert (page.parent / address.path).exists(), f"{link}: does not exist"
+
+
+def described_columns() -> dict[str, list[str]]:
+    """The columns that reference/tables.md lists, by the heading above them."""
+    text = (ROOT / "docs/reference/tables.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## `?([\w.]+)`?.*$", text, flags=re.M)[1:]
+    return {
+        name: [
+            column
+            for cell in re.findall(r"^\| (`.*?) \|", body, re.M)
+            for column in re.findall(r"`([^`]+)`", cell)
+        ]
+        for name, body in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+@pytest.mark.parametrize("table", sorted(ROOT.glob("results/grammar/*.csv")), ids=lambda p: p.name)
+def test_every_column_of_a_table_is_described_and_no_other(table):
+    assert described_columns()[table.name] == list(pd.read_csv(table, nrows=0).columns)
+
+
+# --- the site -----------------------------------------------------------------------------------
+
+LOOKED_AT = (
+    "index.html",
+    "tutorials/first-study.html",
+    "reference/commands.html",
+    "reference/parameters.html",
+    "reference/library/losses.html",
+    "explanation/losses.html",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built strictly: mkdocs checks every link, anchor and page of the navigation."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def visit(browser, site):
+    """visit(page, …) -> the page from disk; it may ask for nothing and complain of nothing."""
+    asked, said, contexts = [], [], []
+
+    def visit(page: str, width: int = 1280, **how):
+        size = {"width": width, "height": 800}
+        contexts.append(browser.new_context(viewport=size, offline=True, **how))
+        visited = contexts[-1].new_page()
+        visited.on("request", lambda request: asked.append(request.url))
+        visited.on("console", lambda message: said.append(message.text))
+        visited.on("pageerror", lambda error: said.append(str(error)))
+        visited.goto((site / page).as_uri())
+        return visited
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if urlsplit(url).scheme not in ("file", "data")] == []
+    assert said == []
+
+
+@slow
+def test_the_site_shows_what_is_drawn_from_the_repository(site):
+    def text(page: str) -> str:
+        return (site / page).read_text(encoding="utf-8")
+
+    assert "<!-- " not in text("reference/commands.html").partition("<article")[2]
+    for command in typer.main.get_command(cli.app).commands:
+        assert f'id="squentropy-{command}"' in text("reference/commands.html")
+    for key in ("corpus.files.separator", "final.reported.n_layer", "theory.weights"):
+        assert f"<code>{key}</code>" in text("reference/parameters.html")
+    for loss in params.known_losses():
+        assert f'id="squentropy.losses.{loss}"' in text("reference/library/losses.html")
+    assert "squentropy_weighted" in text("index.html")
+    assert "<math" in text("explanation/losses.html")
+    assert "```" not in text("tutorials/first-study.html")
+
+
+@slow
+def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
+    names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    # A server shows the first, whose paths begin at its root; tests/test_page.py visits the other.
+    for name in sorted(names - {"404.html", "repository/report/grammar/index.html"}):
+        page = visit(name, width=360)
+        wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wider <= 0, f"{name} is {wider} px too wide"
+        page.context.close()
+
+
+@slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, scheme):
+    for name in LOOKED_AT:
+        # Without preload, by which axe would fetch the style sheets, and a file may not.
+        found = Axe().run(visit(name, color_scheme=scheme), options={"preload": False}).response
+        serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+        assert [(name, v["id"], v["nodes"][0]["html"]) for v in serious] == []
+
+
+@slow
+def test_the_search_works_from_disk(visit):
+    page = visit("index.html")
+    page.keyboard.press("/")
+    page.keyboard.type("inverse link")
+    result = page.locator(".md-search-result__item a").first
+    result.wait_for()
+    assert result.get_attribute("href")
+
+
+# --- what claims to run -------------------------------------------------------------------------
+
+RUNNING = [page for page in PAGES if any("run" in block.words for block in pages.blocks(page))]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """That of a shell in a copy of the repository whose environment is active."""
+    path = os.pathsep.join([str(folder / ".venv/bin"), os.environ["PATH"]])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src")}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """A copy of the repository, its environment that of the tests, with the smoke study done."""
+    folder = tmp_path_factory.mktemp("repository")
+    git = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        (folder / ".venv" / part.name).symlink_to(part)
+    for mark in (".installed", ".installed-test"):  # so that make does not install anew
+        (folder / ".venv" / mark).unlink(missing_ok=True)
+        (folder / ".venv" / mark).touch()
+    author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+    for words in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "-m", "."]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    study = ["make", "study", "STUDY=studies/smoke.yaml"]
+    done = subprocess.run(
+        study, cwd=folder, env=environment(folder), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@slow
+@pytest.mark.parametrize("page", RUNNING, ids=name_of)
+def test_what_a_page_says_can_be_run_runs(page, repository, tmp_path):
+    folder = Path(shutil.copytree(repository, tmp_path / "repository", symlinks=True))
+    words = [sys.executable, str(ROOT / "tests/pages.py"), name_of(page)]
+    done = subprocess.run(
+        words, cwd=folder, env=environment(folder), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
