@@ -9,6 +9,7 @@
 # make test-restore                     those of them that restore a study from remote storage
 # make docs                             build the documentation into site/
 # make test-docs                        run what the documentation says can be run; look at its pages
+# make test-slurm                       those of them that need a Slurm, which they start themselves
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
@@ -34,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study record restore lint pdf readme docs lock clean \
-        test test-slow test-faults test-processes test-restore test-docs
+        test test-slow test-faults test-processes test-restore test-slurm test-docs
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -70,6 +71,10 @@ test-docs: $(VENV)/.installed-test
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "site/index.html"
+
+# ONLY="cancelled or smoke": those of them whose names hold one of these.
+test-slurm: $(VENV)/.installed-test
+	pytest -m slow tests/test_slurm.py -rs $(if $(ONLY),-k "$(ONLY)")
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

@@ -26,8 +26,10 @@ wildcard_constraints:
     seed="[0-9]+",
 
 
+# Run where Snakemake runs, since a cluster would take longer to start them.
 localrules:
     all,
+    select,
 
 
 rule all:

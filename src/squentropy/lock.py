@@ -6,6 +6,7 @@ Snakemake's own outlives a kill, and has then to be removed by hand; the kernel 
 import fcntl
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import TextIO
@@ -18,7 +19,8 @@ _held: list[TextIO] = []  # open, and so locked, until this process ends
 def hold(path: Path) -> None:
     """Hold the lock of a path until this process ends, however it ends.
 
-    Raises SquentropyError with the holder's name where another process holds it.
+    Raises SquentropyError with the holder's name where another process holds it. Says so on stderr
+    where the file system has no locks, as some that clusters share.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +36,12 @@ def hold(path: Path) -> None:
         raise SquentropyError(
             f"{path.stem}: this study is being run already, by {holder}; wait for it, or stop it"
         ) from None
+    except OSError as error:
+        print(
+            f"squentropy: {path}: cannot be locked ({error.strerror}), so nothing keeps a second "
+            "Snakemake from running this study at the same time; start only one",
+            file=sys.stderr,
+        )
     file.truncate(0)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")

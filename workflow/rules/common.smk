@@ -6,7 +6,7 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import code, disk, lock, params
+from squentropy import code, disk, lock, needs, params
 from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
 from squentropy.storage import write_text
@@ -33,8 +33,10 @@ FAILED = Path(LOGS, "failed")
 
 # The commands of this environment, whether it was activated or not; and, for a command that fails,
 # the end of its log, whose name is kept for the end of the study. A bug's traceback is in the log.
+# The trap has the shell wait for a command that is asked to end and saves its state: a scheduler
+# kills what a dead shell leaves.
 shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; '
+    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; trap : TERM; '
     f'failed() {{{{ code=$?; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
 )
 
@@ -79,9 +81,32 @@ def run_folder(cell):
     return f"{CHECKPOINTS}/{cell.name}"
 
 
+def on_gpu():
+    """Whether runs train on one: where the study may use it, and there is any.
+
+    Those of a cluster are not seen from where its jobs are submitted; there the number that
+    `resources: [gpu=N]` allows at once tells. Within a job, what it was given is not asked for again.
+    """
+    if STUDY.train.device not in ("auto", "cuda") or workflow.remote_exec:
+        return False
+    if workflow.local_exec:
+        return which("nvidia-smi") is not None
+    return workflow.global_resources.get("gpu").value != 0
+
+
 def gpus_a_run(processes=1):
-    """One a process where there is any and the study may use it; the same rules serve without."""
-    return processes * (STUDY.train.device in ("auto", "cuda") and which("nvidia-smi") is not None)
+    """One a process where there is any; the same rules serve without."""
+    return lambda wildcards: processes * on_gpu()
+
+
+def memory(mb):
+    """For `mem_mb`: twice as much each time that a job is tried again."""
+    return lambda wildcards, attempt: mb * 2 ** (attempt - 1)
+
+
+def minutes(flops=0):
+    """For `runtime`: so many operations' minutes, twice as many each time."""
+    return lambda wildcards, attempt: needs.minutes(STUDY, flops, on_gpu()) * 2 ** (attempt - 1)
 
 
 def story_files():

@@ -9,6 +9,9 @@ rule corpus:
         f"{DATA}/corpus/manifest.json",
     log:
         f"{LOGS}/corpus.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         folder=subpath(output[0], parent=True),
         params=PARAMS,
@@ -26,6 +29,9 @@ rule tokens:
         TOKENS,
     log:
         f"{LOGS}/tokens.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         corpus=subpath(input[0], parent=True),
         folder=subpath(output[0], parent=True),

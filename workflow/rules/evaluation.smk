@@ -25,6 +25,8 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
         threads: STUDY.train.threads
         resources:
             gpu=gpus_a_run(),
+            mem_mb=memory(needs.training_mb(STUDY)),
+            runtime=minutes(needs.evaluation_flops(STUDY, phase)),
         params:
             data=subpath(input[0], ancestor=2),
             params=PARAMS,
@@ -48,6 +50,8 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
         threads: STUDY.train.threads
         resources:
             gpu=gpus_a_run(),
+            mem_mb=memory(needs.training_mb(STUDY)),
+            runtime=minutes(needs.evaluation_flops(STUDY, phase)),
         params:
             tokens=subpath(input[0], parent=True),
             params=PARAMS,
@@ -75,6 +79,9 @@ rule metrics:
         TABLES[2:],
     log:
         f"{LOGS}/metrics.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         data=subpath(input[0], ancestor=2),
         checkpoints=lambda wildcards: CHECKPOINTS,

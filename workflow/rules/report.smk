@@ -27,6 +27,9 @@ rule draw:
         ],
     log:
         f"{LOGS}/draw.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         results=subpath(input[0], parent=True),
         figures=subpath(output[0], parent=True),
@@ -53,6 +56,9 @@ rule page:
         ),
     log:
         f"{LOGS}/page.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: f"{REPORT}/figures",
@@ -65,6 +71,9 @@ rule page:
 rule figures:
     log:
         f"{LOGS}/figures.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         results=RESULTS,
         figures=f"{REPORT}/figures",
@@ -75,6 +84,9 @@ rule figures:
 rule report:
     log:
         f"{LOGS}/report.log",
+    resources:
+        mem_mb=memory(needs.PROCESS_MB),
+        runtime=minutes(),
     params:
         results=RESULTS,
         figures=f"{REPORT}/figures",

@@ -26,6 +26,8 @@ rule sweep:
     threads: STUDY.train.threads * STUDY.train.processes
     resources:
         gpu=gpus_a_run(STUDY.train.processes),
+        mem_mb=memory(needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "sweep")),
     params:
         checkpoints=lambda wildcards: CHECKPOINTS,
         tokens=subpath(input[0], parent=True),
@@ -71,6 +73,8 @@ rule final:
     threads: STUDY.train.threads * STUDY.train.processes
     resources:
         gpu=gpus_a_run(STUDY.train.processes),
+        mem_mb=memory(needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "final")),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
@@ -97,6 +101,8 @@ rule reported:
     threads: STUDY.train.threads * STUDY.train.processes
     resources:
         gpu=gpus_a_run(STUDY.train.processes),
+        mem_mb=memory(needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "reported")),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
