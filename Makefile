@@ -6,6 +6,7 @@
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes, damage files, fill disks
 # make test-restore                     those of them that restore a study from remote storage
+# make test-cloud                       those of them that run a study in pods, its files in S3
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
@@ -30,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study record restore test test-slow test-faults test-restore lint pdf readme lock clean
+.PHONY: study record restore test test-slow test-faults test-restore test-cloud lint pdf readme lock clean
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -56,6 +57,9 @@ pdf: $(VENV)/.installed
 
 test-restore: $(VENV)/.installed-test
 	pytest -m slow tests/test_restore.py
+
+test-cloud: $(VENV)/.installed-test
+	pytest -m slow tests/test_cloud.py
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

@@ -77,7 +77,7 @@ rule metrics:
         f"{LOGS}/metrics.log",
     params:
         data=subpath(input[0], ancestor=2),
-        checkpoints=lambda wildcards: CHECKPOINTS,
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
         results=subpath(output[0], parent=True),
         params=PARAMS,
         tables=STUDY.table_keys(),
