@@ -10,6 +10,7 @@ image in a real cluster, docs/howto/kubernetes.md says.
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,7 +165,21 @@ def test_with_its_files_in_s3_the_smoke_study_has_the_same_tables(project):
         assert project.stored(folder) == project.here(folder)
     weights = [name for name in project.stored("checkpoints") if name.endswith(".safetensors")]
     assert len(weights) == 7
+    shutil.rmtree(project.folder / ".snakemake")  # as from another machine
     assert "Nothing to be done" in project.snakemake(*smoke, *s3)
+
+
+@pytest.mark.slow
+def test_what_was_fetched_from_s3_is_a_finished_study_here(project):
+    project.snakemake("--cores", "2", *MINE, *PROFILE, "--executor", "local")
+    for folder in ("data", "checkpoints", "results", "report"):
+        for name, content in project.stored(folder).items():
+            (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (project.folder / name).write_bytes(content)
+    project.snakemake("--cores", "2", *MINE, "--touch")
+    said = project.snakemake("--cores", "2", *MINE)
+    assert "Nothing to be done" in said
+    assert "report/mine/index.html" in said
 
 
 @pytest.mark.slow

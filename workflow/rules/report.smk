@@ -45,14 +45,14 @@ rule page:
         local("src/squentropy/report.css"),
         local("src/squentropy/report.js"),
     output:
-        report(
+        page=report(
             f"{REPORT}/index.html",
             caption="../report/page.rst",
             category="The study",
             labels={"page": "the report"},
         ),
         # Written at the start; in a storage, too, so that a copy of its tables can be read.
-        [update(f"{RESULTS}/params.yaml")] if STORAGE else [],
+        params=[update(f"{RESULTS}/params.yaml")] if STORAGE else [],
     log:
         f"{LOGS}/page.log",
     params:
@@ -61,7 +61,7 @@ rule page:
         shown=STUDY.dump(),
         code=code.digest(*code.REPORT),
     shell:
-        "squentropy report {params.results} {params.figures} {output[0]} > {log} 2>&1 || failed {log}"
+        "squentropy report {params.results} {params.figures} {output.page} > {log} 2>&1 || failed {log}"
 
 
 rule figures:
