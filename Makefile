@@ -10,6 +10,7 @@
 # make docs                             build the documentation into site/
 # make test-docs                        run what the documentation says can be run; look at its pages
 # make test-slurm                       those of them that need a Slurm, which they start themselves
+# make test-cloud                       those of them that run a study in pods, its files in S3
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
@@ -35,7 +36,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study record restore lint pdf readme docs lock clean \
-        test test-slow test-faults test-processes test-restore test-slurm test-docs
+        test test-slow test-faults test-processes test-restore test-slurm test-cloud test-docs
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -75,6 +76,9 @@ docs: $(VENV)/.installed-test
 # ONLY="cancelled or smoke": those of them whose names hold one of these.
 test-slurm: $(VENV)/.installed-test
 	pytest -m slow tests/test_slurm.py -rs $(if $(ONLY),-k "$(ONLY)")
+
+test-cloud: $(VENV)/.installed-test
+	pytest -m slow tests/test_cloud.py
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar

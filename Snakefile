@@ -56,9 +56,12 @@ onerror:
 
 
 onsuccess:
-    # Quiet after a target alone, when the tables are missing or older than the parameters.
-    shell(
-        "squentropy show {RESULTS} --table 2> /dev/null"
-        " && printf '\\nThe report: %s\\nThe stories: %s\\n' {REPORT}/index.html {RESULTS}/samples.md"
-        " || true"
-    )
+    if STORAGE:
+        print(f"\nThe study {STUDY.study} lies in {STORAGE}")
+    else:
+        # Quiet after a target alone, when the tables are missing or older than the parameters.
+        shell(
+            "squentropy show {RESULTS} --table 2> /dev/null"
+            " && printf '\\nThe report: %s\\nThe stories: %s\\n' {REPORT}/index.html {RESULTS}/samples.md"
+            " || true"
+        )

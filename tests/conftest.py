@@ -253,3 +253,23 @@ def sharp_model() -> Callable[..., GPT]:
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """The address of an S3-speaking server with a bucket `studies`, and what logs in there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address, keys = (
+        f"http://{host}:{port}",
+        {"aws_access_key_id": "a", "aws_secret_access_key": "b"},
+    )
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(
+        Bucket="studies"
+    )
+    yield address, {name.upper(): value for name, value in keys.items()}
+    server.stop()

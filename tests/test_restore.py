@@ -256,26 +256,6 @@ def test_other_code_than_was_recorded_is_not_called_done(restored, tmp_path):
     assert "src/squentropy/training.py; `make study` makes what depends on it" in said
 
 
-@pytest.fixture(scope="module")
-def s3():
-    """The address of an S3-speaking server with a bucket `studies`, and what logs in there."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address, keys = (
-        f"http://{host}:{port}",
-        {"aws_access_key_id": "a", "aws_secret_access_key": "b"},
-    )
-    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(
-        Bucket="studies"
-    )
-    yield address, {name.upper(): value for name, value in keys.items()}
-    server.stop()
-
-
 @pytest.fixture
 def no_credentials(monkeypatch, tmp_path):
     nothing = tmp_path / "nothing"

@@ -28,7 +28,7 @@ def training_mb(study: Study) -> int:
 
 
 def training_flops(study: Study, phase: str) -> float:
-    """A process's operations in the longest training job of a phase: a row of the sweep, or a run."""
+    """A process's operations in a phase's longest training job: a row of the sweep, or a run."""
     schedule, train = study.schedule(phase), study.train
     own = train.accumulation // train.processes  # micro-batches
     iteration = own * train.batch_size * study.model.block_size

@@ -23,12 +23,28 @@ try:
 except SquentropyError as error:
     give_up(error)
 
+
+# Where inputs and outputs lie, as s3://BUCKET/FOLDER; none: in this folder.
+STORAGE = workflow.storage_settings.default_storage_prefix
+
+
+def here(path):
+    """Where a job finds a folder or file of the study: of one in a storage, the local copy."""
+    return str(storage(f"{STORAGE}/{path}")) if STORAGE else path
+
+
+def kept(path):
+    """An output that its job finds as it was left, and goes on from; not one in a storage, from
+    which Snakemake fetches inputs alone."""
+    return path if STORAGE else update(path)
+
+
 DATA = f"data/{STUDY.study}"
 CHECKPOINTS = f"checkpoints/{STUDY.study}"
 RESULTS = f"results/{STUDY.study}"
 REPORT = f"report/{STUDY.study}"
 LOGS = f"logs/{STUDY.study}"
-PARAMS = f"{RESULTS}/params.yaml"
+PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
 # The commands of this environment, whether it was activated or not; and, for a command that fails,
@@ -37,7 +53,7 @@ FAILED = Path(LOGS, "failed")
 # kills what a dead shell leaves.
 shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; trap : TERM; '
-    f'failed() {{{{ code=$?; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
+    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
 )
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
@@ -56,6 +72,10 @@ def write_parameters():
     path = Path(PARAMS)
     if not path.is_file() or path.read_text(encoding="utf-8") != STUDY.dump():
         write_text(path, STUDY.dump())
+
+
+if workflow.remote_exec and not Path(PARAMS).exists():
+    write_parameters()  # a pod has no files but its own, and does not start the study
 
 
 def start():
@@ -133,6 +153,6 @@ def files(phase, *names):
 
 def folders(phase):
     """The same runs' folders, for a rule's `params`."""
-    return lambda wildcards: expand(
-        f"{CHECKPOINTS}/{phase}/{wildcards.loss}/seed{{seed}}", seed=SEEDS[phase]
-    )
+    return lambda wildcards: [
+        here(f"{CHECKPOINTS}/{phase}/{wildcards.loss}/seed{seed}") for seed in SEEDS[phase]
+    ]

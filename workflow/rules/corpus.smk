@@ -3,12 +3,13 @@
 
 rule corpus:
     input:
-        story_files(),
+        local(story_files()),
     output:
         expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
         f"{DATA}/corpus/manifest.json",
     log:
         f"{LOGS}/corpus.log",
+    localrule: STUDY.corpus.source == "files"  # your own lie on your machine, in no storage
     resources:
         mem_mb=memory(needs.PROCESS_MB),
         runtime=minutes(),

@@ -84,7 +84,7 @@ rule metrics:
         runtime=minutes(),
     params:
         data=subpath(input[0], ancestor=2),
-        checkpoints=lambda wildcards: CHECKPOINTS,
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
         results=subpath(output[0], parent=True),
         params=PARAMS,
         tables=STUDY.table_keys(),

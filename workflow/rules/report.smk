@@ -42,18 +42,20 @@ rule page:
     input:
         TABLES,
         FIGURES,
-        "notebooks/report.ipynb",
-        "src/squentropy/losses.py",  # a loss of the user's is shown by its docstring
-        "src/squentropy/report.html.j2",
-        "src/squentropy/report.css",
-        "src/squentropy/report.js",
+        local("notebooks/report.ipynb"),
+        local("src/squentropy/losses.py"),  # a loss of the user's is shown by its docstring
+        local("src/squentropy/report.html.j2"),
+        local("src/squentropy/report.css"),
+        local("src/squentropy/report.js"),
     output:
-        report(
+        page=report(
             f"{REPORT}/index.html",
             caption="../report/page.rst",
             category="The study",
             labels={"page": "the report"},
         ),
+        # Written at the start; in a storage, too, so that a copy of its tables can be read.
+        params=[update(f"{RESULTS}/params.yaml")] if STORAGE else [],
     log:
         f"{LOGS}/page.log",
     resources:
@@ -61,11 +63,11 @@ rule page:
         runtime=minutes(),
     params:
         results=subpath(input[0], parent=True),
-        figures=lambda wildcards: f"{REPORT}/figures",
+        figures=lambda wildcards: here(f"{REPORT}/figures"),
         shown=STUDY.dump(),
         code=code.digest(*code.REPORT),
     shell:
-        "squentropy report {params.results} {params.figures} {output} > {log} 2>&1 || failed {log}"
+        "squentropy report {params.results} {params.figures} {output.page} > {log} 2>&1 || failed {log}"
 
 
 rule figures:

@@ -1,6 +1,6 @@
 """Every cell of the grid, each loss's best cell, and the final runs.
 
-A job keeps its outputs (update), because the command trains only what is not there yet: a cell
+A job keeps its outputs, because the command trains only what is not there yet: a cell
 whose parameters, data and code are those of its run.json is left as it is.
 """
 
@@ -14,9 +14,7 @@ rule sweep:
         TOKENS,
     output:
         [
-            update(
-                f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/dropout{dropout}_layers{n_layer}/{file}"
-            )
+            kept(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/dropout{dropout}_layers{n_layer}/{file}")
             for dropout in map(float, STUDY.sweep.dropout)
             for n_layer in STUDY.sweep.n_layer
             for file in CELL_FILES
@@ -29,7 +27,7 @@ rule sweep:
         mem_mb=memory(needs.training_mb(STUDY)),
         runtime=minutes(needs.training_flops(STUDY, "sweep")),
     params:
-        checkpoints=lambda wildcards: CHECKPOINTS,
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("sweep"),
@@ -49,7 +47,7 @@ rule select:
     log:
         f"{LOGS}/select.log",
     params:
-        checkpoints=lambda wildcards: CHECKPOINTS,
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
         results=subpath(output[0], parent=True),
         params=PARAMS,
         sweep=STUDY.sweep.model_dump(exclude={"keep_weights"}),
@@ -65,7 +63,7 @@ rule final:
         selected=f"{RESULTS}/selected.json",
     output:
         [
-            update(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
+            kept(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
     log:
@@ -93,7 +91,7 @@ rule reported:
         TOKENS,
     output:
         [
-            update(f"{CHECKPOINTS}/reported/{{loss}}/seed{{seed}}/{file}")
+            kept(f"{CHECKPOINTS}/reported/{{loss}}/seed{{seed}}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
     log:

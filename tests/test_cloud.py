@@ -1,0 +1,297 @@
+"""The study's files in S3, and its jobs in pods: the same tables as in a folder of this machine.
+
+pytest -m slow tests/test_cloud.py      # some minutes
+
+The storage is a server on loopback that speaks S3. The pods are processes here, each in an empty
+folder, that a Kubernetes API on loopback starts as Snakemake tells it to; what is not tested, an
+image in a real cluster, docs/howto/kubernetes.md says.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from kubernetes_api import Cluster, Ended
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+STUDY = {
+    "study": "mine",
+    "corpus": {"grammar": {"train": 100, "validation": 5, "test": 6}},
+    "tokens": {"vocab_size": 300},
+    "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
+    "sweep": {
+        "losses": ["cross_entropy"],
+        "lr": [0.003],
+        "dropout": [0.1],
+        "n_layer": [1],
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 6,
+    },
+    "final": {
+        "seeds": [1],
+        "max_iters": 8,
+        "warmup_iters": 2,
+        "eval_interval": 4,
+        "reported": None,
+    },
+    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "sample": {"prompts": ["Once upon a time"], "max_tokens": 20},
+    "theory": {"contexts": 20},
+}
+PROFILE = ("--workflow-profile", "profiles/kubernetes")
+MINE = ("--configfile", "studies/mine.yaml")
+FOLDERS = itertools.count()
+GPU_RULES = {"sweep", "final", "evaluate_final", "sample_final"}
+
+
+class Project:
+    """A copy of the repository with a small study, and a folder of its own in the storage."""
+
+    def __init__(self, folder: Path, s3: tuple[str, dict[str, str]]):
+        address, keys = s3
+        self.folder, self.prefix = folder, f"s3://studies/cloud{next(FOLDERS)}"
+        (folder / "studies/mine.yaml").write_text(yaml.safe_dump(STUDY))
+        self.nvidia_smi = folder.parent / f"{folder.name}-bin/nvidia-smi"
+        self.nvidia_smi.parent.mkdir()
+        self.nvidia_smi.write_text("#!/bin/sh\n")
+        self.nvidia_smi.chmod(0o755)
+        self.environment = os.environ | {
+            "PYTHONPATH": str(folder / "src"),
+            "PATH": os.pathsep.join([str(BIN), str(self.nvidia_smi.parent), os.environ["PATH"]]),
+            "STUDY_IMAGE": "registry.example/squentropy:1",
+            "STUDY_STORAGE": self.prefix,
+            "SNAKEMAKE_STORAGE_S3_ENDPOINT_URL": address,
+            "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": keys["AWS_ACCESS_KEY_ID"],
+            "SNAKEMAKE_STORAGE_S3_SECRET_KEY": keys["AWS_SECRET_ACCESS_KEY"],
+        }
+        self.bucket = boto3.resource(
+            "s3",
+            endpoint_url=address,
+            region_name="us-east-1",
+            **{name.lower(): value for name, value in keys.items()},
+        ).Bucket("studies")
+
+    def snakemake(self, *words: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        said = done.stdout + done.stderr
+        assert bool(done.returncode) == fails, said
+        return said
+
+    def stored(self, below: str) -> dict[str, bytes]:
+        """What the storage holds below a folder of the project, by path in the project."""
+        start = self.prefix.removeprefix("s3://studies/") + "/"
+        return {
+            item.key.removeprefix(start): item.get()["Body"].read()
+            for item in self.bucket.objects.filter(Prefix=start + below + "/")
+        }
+
+    def here(self, below: str) -> dict[str, bytes]:
+        """The same of the project's folder."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in (self.folder / below).rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def project(copy_project, s3, tmp_path) -> Project:
+    (tmp_path / "project").mkdir()
+    return Project(copy_project(tmp_path / "project"), s3)
+
+
+@pytest.fixture
+def nowhere(project, tmp_path) -> Project:
+    """A project that is a git repository, as pods need it, and whose cluster is none."""
+    for words in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *words], cwd=project.folder, check=True)
+    (project.folder / ".git/info/exclude").write_text("__pycache__/\n")
+    return project
+
+
+def run_pod(folder: Path, job: dict, environment: dict[str, str]) -> Ended:
+    """What a pod of the image does, as a process of this machine: in an empty folder, with the
+    environment's Python, the code that is brought to it, and no pip that would ask a registry."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "workdir").mkdir()
+    (folder / "bin/pip").write_text("#!/bin/sh\n")
+    (folder / "bin/pip").chmod(0o755)
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        cwd=folder / "workdir",
+        env={
+            "PATH": f"{folder / 'bin'}:{BIN}:/usr/bin:/bin",
+            "HOME": str(folder),
+            "PYTHONPATH": str(folder / "workdir/src"),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def rule_of(job: dict) -> str:
+    [command] = job["spec"]["template"]["spec"]["containers"][0]["args"][1:]
+    return re.search(r"--allowed-rules (\w+)", command)[1]
+
+
+@pytest.mark.slow
+def test_with_its_files_in_s3_the_smoke_study_has_the_same_tables(project):
+    """And a second run, which finds only what the storage holds, has nothing to do."""
+    smoke = ("--cores", "2", "--configfile", "studies/smoke.yaml")
+    s3 = ("--default-storage-provider", "s3", "--default-storage-prefix", project.prefix)
+    project.snakemake(*smoke, *s3)
+    assert not (project.folder / "results").exists()
+    project.snakemake(*smoke)
+    for folder in ("data", "results", "report"):
+        assert project.stored(folder) == project.here(folder)
+    weights = [name for name in project.stored("checkpoints") if name.endswith(".safetensors")]
+    assert len(weights) == 7
+    shutil.rmtree(project.folder / ".snakemake")  # as from another machine
+    assert "Nothing to be done" in project.snakemake(*smoke, *s3)
+
+
+@pytest.mark.slow
+def test_what_was_fetched_from_s3_is_a_finished_study_here(project):
+    project.snakemake("--cores", "2", *MINE, *PROFILE, "--executor", "local")
+    for folder in ("data", "checkpoints", "results", "report"):
+        for name, content in project.stored(folder).items():
+            (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (project.folder / name).write_bytes(content)
+    project.snakemake("--cores", "2", *MINE, "--touch")
+    said = project.snakemake("--cores", "2", *MINE)
+    assert "Nothing to be done" in said
+    assert "report/mine/index.html" in said
+
+
+@pytest.mark.slow
+def test_another_depth_trains_again_what_lies_in_s3(project):
+    """The runs of its rows are no files of this machine, so none of them is gone on from."""
+    local = ("--cores", "2", *MINE, *PROFILE, "--executor", "local")
+    project.snakemake(*local, "--until", "sweep")
+    before = project.stored("checkpoints")
+    changed = STUDY | {"sweep": STUDY["sweep"] | {"n_layer": [1, 2]}}
+    (project.folder / "studies/mine.yaml").write_text(yaml.safe_dump(changed))
+    project.snakemake(*local, "--until", "sweep")
+    after = project.stored("checkpoints")
+    assert len(after) == 2 * len(before)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.slow
+def test_in_pods_the_study_has_the_same_tables(nowhere, tmp_path):
+    """Also where a pod is lost: its job is tried again. No file of this machine is in a pod."""
+    project, pods, lost = nowhere, itertools.count(), []
+
+    def pod(job: dict, environment: dict[str, str]) -> Ended:
+        if rule_of(job) == "tokens" and not lost:
+            lost.append(job)
+            return 137, "the node was taken away\n"
+        return run_pod(tmp_path / f"pod{next(pods)}", job, environment)
+
+    with Cluster(pod) as cluster:
+        cluster.write_kubeconfig(tmp_path / "kubeconfig")
+        project.environment["KUBECONFIG"] = str(tmp_path / "kubeconfig")
+        often = ("--seconds-between-status-checks", "1")
+        said = project.snakemake(*MINE, *PROFILE, *often)
+        assert "the node was taken away" in said
+        assert f"The study mine lies in {project.prefix}" in said
+        assert "Nothing to be done" in project.snakemake(*MINE, *PROFILE)
+    assert lost
+    rules = [rule_of(job) for job in cluster.jobs]
+    assert sorted(rules) == sorted(
+        ["corpus", "tokens", "tokens", "metrics", "draw", "page", *GPU_RULES]
+        + (["select"] if "select" in rules else [])
+    )
+    for job in cluster.jobs:
+        [container] = job["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "registry.example/squentropy:1"
+        names = {variable["name"] for variable in container["env"]}
+        assert {f"SNAKEMAKE_STORAGE_S3_{name}" for name in ("ACCESS_KEY", "SECRET_KEY")} <= names
+        limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+        assert requests["cpu"] == "900m"
+        assert limits["memory"] == requests["memory"]
+        gpus = int(limits.get("nvidia.com/gpu", 0))
+        assert gpus == (rule_of(job) in GPU_RULES)
+    assert not (project.folder / "results").exists()
+    project.snakemake("--cores", "2", *MINE)
+    for folder in ("data", "results", "report"):
+        assert project.stored(folder) == project.here(folder)
+
+
+@pytest.mark.slow
+def test_a_pod_that_fails_is_reported(nowhere, tmp_path):
+    project = nowhere
+    with Cluster(lambda job, environment: (1, "no space left on the node\n")) as cluster:
+        cluster.write_kubeconfig(tmp_path / "kubeconfig")
+        project.environment["KUBECONFIG"] = str(tmp_path / "kubeconfig")
+        often = ("--seconds-between-status-checks", "1")
+        said = project.snakemake(*MINE, *PROFILE, *often, "--retries", "1", fails=True)
+    assert [rule_of(job) for job in cluster.jobs] == ["corpus", "corpus"]
+    assert "no space left on the node" in said
+    assert "the same command goes on from here" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("device", "gpus"), [("auto", 1), ("cpu", 0)])
+def test_the_plan_for_a_cluster_asks_for_gpus_where_the_study_wants_them(project, device, gpus):
+    changed = STUDY | {"train": {"device": device}}
+    (project.folder / "studies/mine.yaml").write_text(yaml.safe_dump(changed))
+    said = project.snakemake(*MINE, *PROFILE, "--dry-run", "--quiet", "host")
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)+)", said, flags=re.MULTILINE)
+    plan = {rule: re.search(r"resources: .*\bgpu=(\d+)", text) for rule, text in jobs}
+    assert set(plan) == {
+        *("corpus", "tokens", "select", "metrics", "draw", "page", "all", *GPU_RULES)
+    }
+    assert {rule for rule, found in plan.items() if found} == GPU_RULES
+    assert {int(found[1]) for found in plan.values() if found} == {gpus}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Containerfile's, in order: each one's name and the rest, on one line."""
+    text = (ROOT / "Containerfile").read_text(encoding="utf-8")
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    return [tuple(" ".join(line.split()).split(" ", 1)) for line in lines if line.strip()]
+
+
+def test_the_image_copies_what_is_there_and_is_not_ignored():
+    ignored = (ROOT / ".containerignore").read_text().splitlines()
+    assert (ROOT / ".dockerignore").read_text().splitlines() == ignored
+    copied = [
+        source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]
+    ]
+    assert sorted(copied) == sorted(line[1:] for line in ignored if line.startswith("!"))
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_the_image_does_not_run_as_root():
+    assert [rest for name, rest in instructions() if name == "USER"] == ["1000"]
+
+
+def test_what_a_pod_installs_is_pinned_and_comes_from_the_image():
+    runs = [rest for name, rest in instructions() if name == "RUN"]
+    [plugin] = [run for run in runs if "wheel --" in run or "pip wheel" in run]
+    lock = (ROOT / "requirements-test.lock").read_text()
+    assert "snakemake-storage-plugin-s3==" in lock
+    assert plugin.count("--constraint requirements-test.lock") == 2
+    [environment] = [rest for name, rest in instructions() if name == "ENV"]
+    assert "PIP_NO_INDEX=1" in environment
+    assert "PIP_FIND_LINKS=/opt/squentropy/wheels" in environment
