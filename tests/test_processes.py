@@ -203,7 +203,8 @@ def test_the_workflow_starts_them(copy_project, snakemake, tmp_path):
     )
     (project / "two.yaml").write_text(overlay)
     studies = ["studies/smoke.yaml", "two.yaml"]
-    ended = snakemake(project, "results/two/selected.json", "--configfile", *studies)
+    words = ["--cores", "2", "--configfile", *studies]
+    ended = snakemake(project, "results/two/selected.json", *words)
     assert ended.returncode == 0, ended.stderr
     [run] = (project / "checkpoints/two").rglob("provenance.json")
     assert '"processes": 2' in run.read_text()
