@@ -66,6 +66,42 @@ def test_dvc_shows_the_metrics_of_every_loss():
     assert values == committed
 
 
+# --- as DVC's extension for VS Code asks (its src/cli/dvc/reader.ts) ----------------------------
+
+
+@pytest.mark.slow
+def test_the_extensions_table_of_experiments_holds_every_parameter_and_metric():
+    workspace, *_ = dvc("exp", "show", "-n", "3")
+    shown = workspace["data"]
+    (params,), (metrics,) = shown["params"].values(), shown["metrics"].values()
+    assert list(shown["params"]) == ["params.yaml"]
+    read = yaml.safe_load((ROOT / "params.yaml").read_text())
+    # Stages name groups of keys; `study` is among them.
+    assert params["data"] == read
+    assert metrics["data"] == json.loads((ROOT / "results/grammar/metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_extensions_plots_have_data_of_each_revision(plots, tmp_path):
+    shown = dvc("plots", "diff", "HEAD", "-o", str(tmp_path), "--split")
+    assert "errors" not in shown
+    assert shown["data"].keys() == plots.keys()
+    for (plot,) in shown["data"].values():
+        assert plot["type"] == "vega"
+        assert set(plot["revisions"]) == {"workspace", "HEAD"}
+        rows = plot["anchor_definitions"]["<DVC_METRIC_DATA>"]
+        assert {row["rev"] for row in rows} == {"workspace", "HEAD"}
+        assert "<DVC_METRIC_DATA>" in json.dumps(plot["content"])
+
+
+@pytest.mark.slow
+def test_the_extensions_view_of_files_knows_data_and_checkpoints():
+    status = dvc("data", "status", "--granular", "--unchanged")
+    named = json.dumps(status)
+    for folder in ("data/grammar/tokens", "checkpoints/grammar/final", "checkpoints/grammar/sweep"):
+        assert folder in named
+
+
 def test_the_committed_tables_are_those_that_dvc_lock_records():
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}

