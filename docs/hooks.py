@@ -38,6 +38,7 @@ LINK = re.compile(  # to a file of the repository
     r"(?P<start>!?\[(?P<text>[^\]]*)\])\((?![a-z]+:|#)(?P<path>[^)\s#]+)(?P<anchor>(?:#[^)\s]*)?)\)"
 )
 EXAMPLE = re.compile(r"^Example: (.+?)\n\n", re.MULTILINE | re.DOTALL)
+CONTINUED = "\\\n"  # a line that the shell joins to the next
 RUN = re.compile(r"^( *`{3,}\w+) run$", re.MULTILINE)  # what tests/pages.py runs
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
@@ -169,7 +170,7 @@ def commands() -> str:
 
 
 def _example(match: re.Match) -> str:
-    return f"```sh\n{' '.join(match[1].split())}\n```\n\n"
+    return f"```sh\n{' '.join(match[1].replace(CONTINUED, ' ').split())}\n```\n\n"
 
 
 @functools.cache

@@ -320,3 +320,98 @@ def test_a_command_line_that_makes_no_sense_says_how_to_get_help(run, given):
 @pytest.mark.parametrize(("typed", "meant"), [("trian", "train"), ("shw", "show")])
 def test_a_mistyped_command_says_which_was_meant(run, typed, meant):
     assert f"Did you mean '{meant}'?" in " ".join(run(typed)[2].split())
+
+
+# --- completion ---------------------------------------------------------------------------------
+
+TYPED = [  # words up to the tab, what is offered
+    (("tr",), "train"),
+    (("train", "--lo"), "--loss"),
+    (("train", "out", "--loss", "squ"), "squentropy squentropy_tenth squentropy_weighted"),
+    (("train", "out", "--phase", ""), "sweep final reported"),
+    (("evaluate", "--split", "t"), "train test"),
+    (("record", "studies/s"), "studies/smoke.yaml studies/stories.yaml"),
+    (("params", "--params", "p"), "params.yaml"),
+    (("show", "s"), "smoke stories"),
+    (("figures", "results/g"), "results/grammar"),
+    (
+        ("evaluate", "checkpoints/m"),
+        "checkpoints/mine/final/mse/seed1 checkpoints/mine/final/mse/seed2",
+    ),
+    (("why", "checkpoints/mine/sweep"), ""),
+    (("tokenize", "da"), ""),  # the shell offers files
+]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with what there is to choose from."""
+    for name in ("smoke", "stories", "dvc"):
+        (tmp_path / "studies").mkdir(exist_ok=True)
+        (tmp_path / f"studies/{name}.yaml").touch()
+    for run in ("final/mse/seed1", "final/mse/seed2", "sweep/mse/lr0.1/dropout0.1_layers1"):
+        (tmp_path / "checkpoints/mine" / run).mkdir(parents=True)
+    (tmp_path / "results/grammar").mkdir(parents=True)
+    for path in ("results/grammar/params.yaml", "params.yaml"):
+        (tmp_path / path).touch()
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("typed", "offered"), TYPED)
+def test_the_tab_key_offers_what_there_is(run, monkeypatch, workplace, typed, offered):
+    monkeypatch.setenv("_SQUENTROPY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["squentropy", *typed]))
+    monkeypatch.setenv("COMP_CWORD", str(len(typed)))
+    assert run()[1].split() == offered.split()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_zsh_and_fish_are_offered_the_same(run, monkeypatch, workplace, shell):
+    monkeypatch.setenv("_SQUENTROPY_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "squentropy train out --loss squ")
+    words = re.findall(r"squentropy\w*", run()[1])
+    assert words == ["squentropy", "squentropy_tenth", "squentropy_weighted"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed_for_each_shell(monkeypatch, tmp_path, shell):
+    """As `--install-completion` does it, in a home of its own."""
+    from typer.completion import get_completion_script
+
+    environment = os.environ | {
+        "HOME": str(tmp_path),
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1",
+    }
+    command = [sys.executable, "-m", "squentropy.cli", "--install-completion", shell]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    script = get_completion_script(
+        prog_name="squentropy", complete_var="_SQUENTROPY_COMPLETE", shell=shell
+    )
+    assert any(script in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_bash_itself_completes(workplace):
+    """By the script that `--show-completion` prints, as the tab key calls it."""
+    script = """
+        eval "$(squentropy --show-completion bash)"
+        COMP_WORDS=(squentropy train out --loss squ) COMP_CWORD=4
+        _squentropy_completion squentropy
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    words = ["bash", "--norc", "-c", script]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["squentropy", "squentropy_tenth", "squentropy_weighted"]
+
+
+def test_completion_imports_neither_torch_nor_pydantic(workplace):
+    program = (
+        "import sys; from squentropy import cli, completion; completion.losses(''); "
+        "print({'torch', 'pydantic', 'pandas', 'numpy', 'yaml'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "set()\n"

@@ -83,6 +83,9 @@ def said_commands(page: Path, program: str) -> Iterator[list[str]]:
             yield from (words for words in commands(token.content) if words[0] == program)
 
 
+AT_ONCE = {"--help", "--install-completion", "--show-completion"}  # done while they are parsed
+
+
 def check_squentropy(words: list[str]) -> None:
     """Raises what the command itself would say of its words."""
     command, name, rest = typer.main.get_command(cli.app), "squentropy", words[1:]
@@ -95,7 +98,7 @@ def check_squentropy(words: list[str]) -> None:
         assert not word.startswith("-") or word == "-" or option in known | {"--help"}, (
             f"squentropy {name} has no option {option}"
         )
-    if rest and "--help" not in rest and "…" not in "".join(rest):
+    if rest and not AT_ONCE & set(rest) and "…" not in "".join(rest):
         try:
             command.make_context(name, rest)
         except TyperException as error:

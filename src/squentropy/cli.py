@@ -1,7 +1,7 @@
 """The commands. Each does one step of the study and works by hand; Snakemake calls the same."""
 
+import copy
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -38,12 +38,13 @@ class Commands(TyperGroup):
         except BrokenPipeError as error:
             raise ReaderGone from error
 
-    def get_command(self, ctx, name):
+    def resolve_command(self, ctx, args):
         """The lines of an example stay as they are written, however narrow the terminal."""
-        command = super().get_command(ctx, name)
+        name, command, rest = super().resolve_command(ctx, args)
         if command is not None and command.help:
-            command.help = re.sub(r"^(?=Example:)", "\b\n", command.help, flags=re.MULTILINE)
-        return command
+            command = copy.copy(command)
+            command.help = command.help.replace("\nExample:", "\n\b\nExample:")
+        return name, command, rest
 
 
 app = typer.Typer(
