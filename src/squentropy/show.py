@@ -2,9 +2,9 @@
 
     squentropy show                     the default study
     squentropy show smoke               another, by its name, its file or its folder of results
-    squentropy show | less              plain text and Markdown, without colours, nothing cut off
 
-A page is a list of lines of text and of tables; `print_page` sets it for a terminal or for a file.
+A page is a list of lines of text and of tables; `print_page` sets it for a terminal, or as plain
+text with Markdown for a file.
 """
 
 import textwrap
