@@ -167,17 +167,24 @@ def test_a_tokenizer_that_loses_text_is_warned_of(foreign, capsys):
     assert "does not give back 1 of 2 stories" in capsys.readouterr().err
 
 
-def test_a_model_that_does_more_to_its_logits_is_refused(foreign):
+def granite(folder, scaling) -> Scored:
+    """A model with rotary positions, whose logits are divided by `scaling`."""
     torch.manual_seed(0)
     config = GraniteConfig(
         vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, logits_scaling=2.0,
+        num_attention_heads=2, num_key_value_heads=2, logits_scaling=scaling,
     )  # fmt: skip
-    model = Scored(GraniteForCausalLM(config).eval(), foreign)
+    model = Scored(GraniteForCausalLM(config).eval(), folder)
     with torch.no_grad():
         model.output_weight.mul_(30)
+    return model
+
+
+def test_a_model_that_does_more_to_its_logits_is_refused(foreign):
+    ids = torch.tensor([[1, 2, 3]])
+    granite(foreign, 1.0).check(ids)
     with pytest.raises(SquentropyError, match="does more to its logits"):
-        model.check(torch.tensor([[1, 2, 3]]))
+        granite(foreign, 2.0).check(ids)
 
 
 def mistake(folder, tiny_study, data, tmp_path) -> str:

@@ -464,7 +464,7 @@ def score(
     model: Path,
     data: Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")],
     results: Annotated[
-        Path | None, typer.Option(help="Where baselines.csv is; else the study's results.")
+        Path | None, typer.Option(help="Folder of baselines.csv; else results/NAME of data/NAME.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the row; else the folder's.")] = None,
     params: Params = DEFAULT_PARAMS,
@@ -480,7 +480,7 @@ def score(
 
     from squentropy.baseline import score
 
-    results = results or Path("results", study.study)
+    results = results or Path("results", data.resolve().name)
     row = score(study, model, data, results, name or model.resolve().name)
     print(
         f"{row['name']}: test nll {row['nll']:.4f} nats a token of "
