@@ -212,7 +212,7 @@ def test_in_pods_the_study_has_the_same_tables(nowhere, tmp_path):
         project.environment["KUBECONFIG"] = str(tmp_path / "kubeconfig")
         often = ("--seconds-between-status-checks", "1")
         said = project.snakemake(*MINE, *PROFILE, *often)
-        assert "the node was taken away" in said
+        assert "Trying to restart job" in said
         assert f"The study mine lies in {project.prefix}" in said
         assert "Nothing to be done" in project.snakemake(*MINE, *PROFILE)
     assert lost

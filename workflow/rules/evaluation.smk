@@ -16,6 +16,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             f"evaluate_{phase}"
         input:
             TOKENS,
+            f"{DATA}/corpus/manifest.json",
             f"{DATA}/corpus/test.parquet",
             files(phase, "run.json", *WEIGHTS),
         output:
@@ -66,10 +67,14 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
 rule metrics:
     input:
         f"{DATA}/corpus/manifest.json",
-        f"{RESULTS}/selected.json",
+        TABLES[:2],
         f"{DATA}/corpus/test.parquet",
         TOKENS,
-        [f"{run_folder(cell)}/history.csv" for cell in STUDY.sweep_cells()],
+        expand(
+            "{folder}/{file}",
+            folder=[run_folder(cell) for cell in STUDY.sweep_cells()],
+            file=["run.json", "history.csv"],
+        ),
         expand(
             "{folder}/{file}",
             folder=FINAL_RUNS,
