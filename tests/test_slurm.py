@@ -167,7 +167,7 @@ def test_a_cancelled_job_is_named_and_the_same_command_goes_on_from_its_state(sl
     study = slurm(swept, *small(), "--restart-times", "0")
     subprocess.run(["scancel", study.training()], check=True)
     said = study.ends(1)
-    assert "rule final" in said
+    assert "Error in rule final" in said
     assert "CANCELLED" in said
     assert f"logs/small/{RUN}.log ends:" in said
     assert "SIGTERM after iteration" in said
