@@ -67,11 +67,11 @@ def why_not() -> str | None:
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
-    if os.geteuid() != 0:
-        return "Slurm's daemons have to be started by root"
     for path in (CONFIG, GPUS):
         if path.exists() and not _is_ours(path):
             return f"{path} is another's: this machine has a Slurm of its own"
+    if os.geteuid() != 0:
+        return "Slurm's daemons have to be started by root"
     return None
 
 

@@ -3,6 +3,7 @@
 pytest tests/test_lock.py
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -63,3 +64,19 @@ def test_the_processes_that_the_holder_starts_do_not_keep_it(tmp_path):
     code = HOLD.replace("time.sleep(60)", "import subprocess; subprocess.Popen(['sleep', '60'])")
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, stdout=subprocess.DEVNULL)
     lock.hold(path)
+
+
+def test_where_the_file_system_has_no_locks_the_study_runs_and_says_so(
+    tmp_path, monkeypatch, capsys
+):
+    """As on a Lustre that is mounted without them."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    path = tmp_path / "a.lock"
+    lock.hold(path)
+    said = capsys.readouterr().err
+    assert f"{path}: cannot be locked (Function not implemented)" in said
+    assert f"process {os.getpid()} on " in path.read_text()

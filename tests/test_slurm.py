@@ -20,19 +20,21 @@ import yaml
 pytestmark = pytest.mark.slow
 
 SECONDS = 600  # for what a test waits for
+TABLES = "results/small/metrics.csv"
 PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
-OFTEN = ["--slurm-init-seconds-before-status-checks", "3"]
+OFTEN = ["--slurm-init-seconds-before-status-checks", "5"]
 RUN = "final/cross_entropy/seed1"
-SMALL = {  # one cell, then a final run of a quarter of a minute
+PROVENANCE = "provenance.json"
+SMALL = {  # one cell, then a final run of some seconds
     "study": "small",
     "sweep": {"losses": ["cross_entropy"], "lr": [0.003], "n_layer": [1], "max_iters": 10},
-    "final": {"seeds": [1], "max_iters": 6000, "eval_interval": 1000, "reported": None},
-    "train": {"state_interval": 1000},
+    "final": {"seeds": [1], "max_iters": 3000, "eval_interval": 1000, "reported": None},
+    "train": {"state_interval": 300},
 }
 
 
-def tables(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != PROVENANCE}
 
 
 def wait(what: str, done: Callable[[], bool]) -> None:
@@ -91,18 +93,37 @@ def cluster() -> Iterator[None]:
     slurm_cluster.stop()
 
 
+@pytest.fixture
+def slurm(cluster) -> Iterator[Callable[..., Study]]:
+    """Starts a study on the cluster, which it leaves with all nodes up and without jobs."""
+    started = []
+
+    def start(project: Path, *words: str) -> Study:
+        started.append(Study(project, *words))
+        return started[-1]
+
+    yield start
+    for study in started:
+        study.process.kill()
+        study.process.wait()
+    subprocess.run(["scancel", "--user=root"], check=True)
+    wait("the jobs to end", lambda: not subprocess.check_output(["squeue", "--noheader"]))
+    for node in slurm_cluster.NODES:  # refused where it is up
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"])
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, copy_project, snakemake) -> Path:
     """A copy of the project in which the small study was run without Slurm."""
     project = copy_project(tmp_path_factory.mktemp("whole"))
     (project / "studies/small.yaml").write_text(yaml.safe_dump(SMALL))
-    done = snakemake(project, "--cores", "2", *small())
+    done = snakemake(project, "--cores", "2", *small(TABLES))
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
 
-def small() -> list[str]:
-    return ["results/small/metrics.csv", "--configfile", "studies/smoke.yaml", "studies/small.yaml"]
+def small(target: str = f"checkpoints/small/{RUN}/run.json") -> list[str]:
+    return [target, "--configfile", "studies/smoke.yaml", "studies/small.yaml"]
 
 
 @pytest.fixture
@@ -116,46 +137,48 @@ def swept(whole, tmp_path) -> Path:
     return project
 
 
+def assert_resumed(project: Path, whole: Path) -> None:
+    """The final run went on from a state, and it does not show in a single bit."""
+    run = Path("checkpoints/small", RUN)
+    assert json.loads((project / run / PROVENANCE).read_text())["resumed"]
+    assert contents(project / run) == contents(whole / run)
+
+
 def test_the_smoke_study_gives_the_bytes_that_it_gives_without_slurm(
-    cluster, copy_project, snakemake, tmp_path
+    slurm, copy_project, snakemake, tmp_path
 ):
     words = ["--configfile", "studies/smoke.yaml"]
     ours, theirs = (copy_project(tmp_path / name) for name in ("ours", "theirs"))
-    study = Study(theirs, *words)
+    study = slurm(theirs, *words, "--resources", "gpu=2")
     study.ends()
     assert {job["JobState"] for job in study.jobs()} == {"COMPLETED"}
+    gpus = {job["Comment"].split("_")[1]: job.get("TresPerJob") for job in study.jobs()}
+    assert gpus["sweep"] == gpus["final"] == gpus["evaluate"] == "gres:gpu:1"
+    assert gpus["data"] is gpus["pages"] is None
     done = snakemake(ours, "--cores", "2", *words)
     assert done.returncode == 0, done.stderr
     for folder in ("results/smoke", "report/smoke/figures"):
-        assert tables(theirs / folder) == tables(ours / folder)
-    again = Study(theirs, *words, "--dry-run")
+        assert contents(theirs / folder) == contents(ours / folder)
+    again = slurm(theirs, *words, "--dry-run")
     assert "Nothing to be done" in again.ends()
 
 
-def test_a_cancelled_job_is_named_and_the_same_command_goes_on_from_its_state(
-    cluster, whole, swept
-):
-    study = Study(swept, *small(), "--restart-times", "0")
+def test_a_cancelled_job_is_named_and_the_same_command_goes_on_from_its_state(slurm, whole, swept):
+    study = slurm(swept, *small(), "--restart-times", "0")
     subprocess.run(["scancel", study.training()], check=True)
     said = study.ends(1)
-    assert "rule final" in said
+    assert "Error in rule final" in said
     assert "CANCELLED" in said
     assert f"logs/small/{RUN}.log ends:" in said
     assert "SIGTERM after iteration" in said
     assert "the same command goes on from here" in said
-    Study(swept, *small()).ends()
+    slurm(swept, *small(TABLES)).ends()
     assert_resumed(swept, whole)
+    assert contents(swept / "results/small") == contents(whole / "results/small")
 
 
-def assert_resumed(project: Path, whole: Path) -> None:
-    """The final run went on from a state, and it does not show in any table."""
-    provenance = json.loads((project / "checkpoints/small" / RUN / "provenance.json").read_text())
-    assert provenance["resumed"]
-    assert tables(project / "results/small") == tables(whole / "results/small")
-
-
-def test_a_requeued_job_saves_its_state_and_goes_on_from_it(cluster, whole, swept):
-    study = Study(swept, *small())
+def test_a_requeued_job_saves_its_state_and_goes_on_from_it(slurm, whole, swept):
+    study = slurm(swept, *small())
     job = study.training()
     scontrol("requeuehold", job)  # held, so that what it said last can be read
     wait("the job to end", lambda: study.job("final")["JobState"] == "PENDING")
@@ -166,8 +189,8 @@ def test_a_requeued_job_saves_its_state_and_goes_on_from_it(cluster, whole, swep
     assert_resumed(swept, whole)
 
 
-def test_a_preempted_job_saves_its_state_and_goes_on_from_it(cluster, whole, swept):
-    study = Study(swept, *small())
+def test_a_preempted_job_saves_its_state_and_goes_on_from_it(slurm, whole, swept):
+    study = slurm(swept, *small())
     job = study.training()
     more = ["sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive"]
     urgent = subprocess.run(
@@ -182,40 +205,45 @@ def test_a_preempted_job_saves_its_state_and_goes_on_from_it(cluster, whole, swe
     assert_resumed(swept, whole)
 
 
-def test_a_job_whose_node_fails_goes_on_at_another(cluster, whole, swept):
-    study = Study(swept, *small())
+def test_a_job_whose_node_fails_goes_on_at_another(slurm, whole, swept):
+    study = slurm(swept, *small())
     job = study.training()
     node = study.job("final")["NodeList"]
     scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    try:
-        study.ends()
-    finally:
-        scontrol("update", f"NodeName={node}", "State=RESUME")
+    study.ends()
     assert study.job("final")["JobId"] == job
     assert study.job("final")["NodeList"] != node
     assert_resumed(swept, whole)
 
 
-def test_jobs_wait_for_drained_nodes_and_keep_off_one_that_stays_so(cluster, whole, swept):
+def test_jobs_wait_for_drained_nodes_and_keep_off_one_that_stays_so(slurm, whole, swept):
     scontrol("update", "NodeName=n[1-2]", "State=DRAIN", "Reason=test")
-    try:
-        study = Study(swept, *small())
-        wait(
-            "a job to wait",
-            lambda: study.job("final").get("Reason") == "Nodes_required_for_job_are_DOWN",
-        )
-        scontrol("update", "NodeName=n2", "State=RESUME")
-        study.ends()
-    finally:
-        scontrol("update", "NodeName=n[1-2]", "State=RESUME")
+    study = slurm(swept, *small())
+    wait("a job to wait", lambda: "DRAINED" in study.job("final").get("Reason", ""))
+    scontrol("update", "NodeName=n2", "State=RESUME")
+    study.ends()
     assert {job["NodeList"] for job in study.jobs()} == {"n2"}
-    assert tables(swept / "results/small") == tables(whole / "results/small")
+    run = Path("checkpoints/small", RUN)
+    assert contents(swept / run) == contents(whole / run)
 
 
-def test_a_job_killed_for_its_memory_is_given_more(cluster, whole, swept):
-    study = Study(swept, *small(), "--set-resources", "final:mem_mb=250*attempt**3")
+def test_a_job_killed_for_its_memory_is_given_more(slurm, whole, swept):
+    study = slurm(swept, *small(), "--set-resources", "final:mem_mb=250*attempt**3")
     study.ends()
     jobs = [job for job in study.jobs() if job["Comment"].startswith("rule_final")]
     assert [job["MinMemoryNode"] for job in jobs] == ["250M", "2000M"]
     assert jobs[0]["JobState"] != "COMPLETED"
-    assert tables(swept / "results/small") == tables(whole / "results/small")
+    run = Path("checkpoints/small", RUN)
+    assert contents(swept / run) == contents(whole / run)
+
+
+def test_anothers_configuration_of_slurm_is_left_alone(tmp_path, monkeypatch):
+    config = tmp_path / "slurm.conf"
+    config.write_text("ClusterName=another\n")
+    monkeypatch.setattr(slurm_cluster, "CONFIG", config)
+    monkeypatch.setattr(slurm_cluster, "FOLDER", tmp_path / "run")
+    monkeypatch.setattr(slurm_cluster, "PROGRAMS", ())
+    with pytest.raises(RuntimeError, match="is another's"):
+        slurm_cluster.start()
+    slurm_cluster.stop()
+    assert config.read_text() == "ClusterName=another\n"

@@ -130,12 +130,14 @@ def test_a_signal_acts_after_a_run_that_diverged_was_written(
     assert acted == [signal.SIGTERM]
 
 
-def test_a_second_signal_acts_at_once_and_an_ignored_one_stays_ignored(monkeypatch):
+def test_ctrl_c_after_a_signal_acts_at_once_and_an_ignored_one_stays_ignored(monkeypatch):
     acted = []
     monkeypatch.setattr(signal, "raise_signal", acted.append)
     with stop_on_signal() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert (stop.signal, acted) == (signal.SIGTERM, [])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert acted == []
         signal.getsignal(signal.SIGTERM)(signal.SIGINT, None)
         assert acted == [signal.SIGINT]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -123,9 +123,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """SIGTERM and SIGINT are noted, for a run to save its state or to end; the second one acts.
+    """SIGTERM and SIGINT are noted, for a run to save its state or to end; then SIGINT acts.
 
-    Where the block ends by itself, a signal that was noted acts after it.
+    More SIGTERM change nothing: a job that is out of time gets two of Slurm at once, and in time
+    SIGKILL. Where the block ends by itself, the signal that was noted acts after it.
     """
     stop = Stop()
     before = {}
@@ -135,10 +136,11 @@ def stop_on_signal() -> Iterator[Stop]:
             signal.signal(number, handler)
 
     def note(number, frame) -> None:
-        if stop.signal is not None:
+        if stop.signal is None:
+            stop.signal = number
+        elif number == signal.SIGINT:
             restore()
             signal.raise_signal(number)
-        stop.signal = number
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
