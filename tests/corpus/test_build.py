@@ -4,6 +4,7 @@ pytest tests/corpus/test_build.py
 """
 
 import json
+import random
 import sys
 import types
 from dataclasses import dataclass
@@ -220,6 +221,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("size", ["64k", "256k"])
+def test_a_disk_that_fills_up_anywhere_is_left_empty(tmp_path, mounted, size):
+    disk, draw = mounted(size), random.Random(0)  # so that stories do not compress
+    different = [f"{draw.getrandbits(400):x}" for _ in range(4_000)]
+    with pytest.raises(SquentropyError, match="the disk is full"):
+        build(corpus(**three(tmp_path, different * 2)), disk / "out")
+    assert list((disk / "out").iterdir()) == []
+
+
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(SquentropyError, match="a file stands where a folder should be"):
@@ -260,7 +270,7 @@ def test_a_repeated_digest_is_told_from_the_first(starts, tmp_path_factory):
     with digests_in(folder) as digests:
         for digest in every:
             digests.add(digest)
-        repeated = digests.repeated(folder)
+        repeated = digests.repeated()
     assert repeated.tolist() == [digest in every[:i] for i, digest in enumerate(every)]
     assert list(folder.iterdir()) == []
 

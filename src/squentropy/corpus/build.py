@@ -282,7 +282,7 @@ def write_distinct(
     """`write` the stories that a split keeps; once more without its own repeats, if it has any."""
     with digests_in(path.parent) as digests:
         entry = write(judge.choose(split, stories, digests), path, exact)
-        repeated = digests.repeated(path.parent)
+        repeated = digests.repeated()
     if not repeated.any():
         return entry
     with path.open("rb") as chosen:

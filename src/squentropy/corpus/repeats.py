@@ -1,7 +1,7 @@
 """Which stories repeat an earlier one, found on disk: memory hardly grows with their number.
 
 Digests are parted by their first byte, so that equal ones meet in one part; a part is sorted in
-memory, one after the other. At 24 bytes a story, 21 million stories take 0.5 GB of disk.
+memory, one after the other. A story takes 24 bytes of disk, and a byte of memory for the answer.
 """
 
 import contextlib
@@ -29,10 +29,9 @@ class Digests:
         self.parts[digest[0] % PARTS].write(digest + self.count.to_bytes(8, "little"))
         self.count += 1
 
-    def repeated(self, folder: Path) -> np.ndarray:
-        """Whether each digest was there before: (count,) bool, mapped from a file in `folder`."""
-        with tempfile.TemporaryFile(dir=folder) as file:
-            repeated = np.memmap(file, dtype=bool, mode="w+", shape=self.count)
+    def repeated(self) -> np.ndarray:
+        """Whether each digest was there before: (count,) bool."""
+        repeated = np.zeros(self.count, bool)
         for part in self.parts:
             part.seek(0)
             records = np.frombuffer(part.read(), RECORD)

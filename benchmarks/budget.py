@@ -1,0 +1,221 @@
+"""What a study costs, before it is run: work, processor and GPU hours, money, disk.
+
+    python benchmarks/budget.py data/sample
+    python benchmarks/budget.py data/sample --utilisation 0.4 --price H100=2.5 A100=1.5
+
+data/sample holds corpus/ and tokens/ of some of the study's stories, from whose sizes those of all
+are reckoned. The study is studies/tinystories.yaml, unless --params names others.
+
+Work is counted from the study's parameters: forward, 2 FLOPs for each weight of a matrix and each
+token, output layer included, and 4 n_layer n_embd block_size for its attention over a whole block;
+forward and backward three times that (Chowdhery et al. 2022, arXiv 2204.02311, appendix B). Final
+runs count with the deepest model of the grid. What a loss saves of the output layer, as MSE does,
+is not taken off; telling the samples is left out.
+
+Processor hours are that work at the speed of a training step of the study's shallowest model, one
+block, measured now: cross entropy, float32, one thread, by processor time. GPU hours are no
+measurement: the work over the peak that the vendor states for bfloat16, times a utilisation that
+you assume. Prices, for a GPU hour, are yours to give. Corpus and tokens take what results/scale.csv
+says of its largest number of stories. Prints Markdown tables.
+"""
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import shared
+import torch
+import training
+
+from squentropy import disk
+from squentropy.params import Study, load
+
+ROOT = Path(__file__).parents[1]
+SCALE = Path(__file__).with_name("results") / "scale.csv"
+TINYSTORIES = (2_114_719, 5_000, 21_990)  # by the data set's card, 5,000 cut from train
+PEAKS = {"H100": 989.4e12, "A100": 312e12, "RTX4090": 165.2e12}
+"""bfloat16, dense, FLOPs a second, by NVIDIA's data sheets (H100 and A100 SXM) and white paper."""
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a story takes on average, in tokens and in bytes of parquet."""
+
+    tokens: float
+    corpus_bytes: float
+    vocab_size: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "Sample":
+        manifest = json.loads((folder / "tokens/manifest.json").read_text())
+        train, size = manifest["splits"]["train"], (folder / "corpus/train.parquet").stat().st_size
+        stories = train["stories"]
+        return cls(train["tokens"] / stories, size / stories, manifest["vocab_size"])
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the runs of a phase compute: tokens trained on and tokens scored, and FLOPs of both."""
+
+    runs: int
+    trained: float
+    scored: float
+    flops: float
+
+
+def forward_flops(study: Study, n_layer: int, vocab_size: int) -> float:
+    """Of a token."""
+    width, block = study.model.n_embd, study.model.block_size
+    return 2 * (12 * n_layer * width**2 + vocab_size * width) + 4 * n_layer * width * block
+
+
+def phases(study: Study, sample: Sample, validation: int, test: int) -> dict[str, Work]:
+    """The work of each phase that the study has."""
+    finals = len(study.sweep.losses) * len(study.final.seeds)
+    depths = {
+        "sweep": [cell.n_layer for cell in study.sweep_cells()],
+        "final": [max(study.sweep.n_layer)] * finals,
+        "reported": [cell.n_layer for cell in study.reported_cells()],
+    }
+    done = {}
+    for phase, layers in depths.items():
+        schedule, train = study.schedule(phase), study.train
+        block = study.model.block_size
+        trained = schedule.max_iters * train.accumulation * train.batch_size * block
+        looks = math.ceil(schedule.max_iters / schedule.eval_interval)
+        stories = 2 * looks * schedule.eval_stories + validation + test * (phase != "sweep")
+        scored = stories * sample.tokens
+        flops = [
+            (3 * trained + scored) * forward_flops(study, n_layer, sample.vocab_size)
+            for n_layer in layers
+        ]
+        done[phase] = Work(len(layers), len(layers) * trained, len(layers) * scored, sum(flops))
+    return {phase: work for phase, work in done.items() if work.runs}
+
+
+def processor_rate(study: Study, vocab_size: int) -> float:
+    """FLOPs a second of processor time of a training step, with one thread."""
+    torch.set_num_threads(1)
+    model, n_layer = study.model, min(study.sweep.n_layer)
+    step = training.our_step(
+        training.Setting(
+            n_layer, model.n_embd, model.n_head, model.block_size, vocab_size, 1, 0.0, STEPS
+        )
+    )
+    step()
+    seconds = []
+    for _ in range(STEPS):
+        start = time.process_time()
+        step()
+        seconds.append(time.process_time() - start)
+    done = 3 * model.block_size * forward_flops(study, n_layer, vocab_size)
+    return done / statistics.median(seconds)
+
+
+def processor_seconds_a_story() -> dict[str, float]:
+    """Of the stages that make the data, at the largest number of stories that was measured."""
+    with SCALE.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["stage"] in ("corpus", "tokenize, gpt2")]
+    largest = max(int(row["stories"]) for row in rows)
+    return {
+        row["stage"]: float(row["processor"]) / largest
+        for row in rows
+        if int(row["stories"]) == largest
+    }
+
+
+def price(words: str) -> tuple[str, float]:
+    """GPU=PRICE, of an option."""
+    name, _, value = words.partition("=")
+    if name not in PEAKS:
+        raise argparse.ArgumentTypeError(f"{name}: no such GPU; there are: {', '.join(PEAKS)}")
+    return name, float(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with corpus/ and tokens/ of a sample")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        nargs="+",
+        default=[ROOT / "params.yaml", ROOT / "studies/tinystories.yaml"],
+    )
+    parser.add_argument(
+        "--stories", type=int, nargs=3, default=TINYSTORIES, help="of train, validation, test"
+    )
+    parser.add_argument(
+        "--utilisation", type=float, nargs="+", default=[0.2, 0.4], help="assumed, of the peak"
+    )
+    parser.add_argument(
+        "--price", type=price, nargs="+", default=[], help="of a GPU's hour, as H100=2.5"
+    )
+    options = parser.parse_args()
+    study, sample = load(options.params), Sample.read(options.data)
+    train, validation, test = options.stories
+    done = phases(study, sample, validation, test)
+    total = sum(work.flops for work in done.values())
+    passes = study.final.max_iters * study.train.accumulation * study.train.batch_size
+    passes *= study.model.block_size / (train * sample.tokens)
+
+    print(shared.machine(1))
+    rate = processor_rate(study, sample.vocab_size)
+    print(f"{sample.tokens:.1f} tokens a story; a final run makes {passes:.1f} passes of train.\n")
+    rows = [
+        [
+            phase,
+            f"{work.runs:,}",
+            f"{work.trained / 1e9:,.2f}",
+            f"{work.scored / 1e9:,.2f}",
+            f"{work.flops / 1e15:,.0f}",
+            f"{work.flops / rate / 3600:,.0f}",
+        ]
+        for phase, work in done.items()
+    ]
+    columns = ["runs", "tokens trained, 1e9", "tokens scored, 1e9", "PFLOPs", "processor hours"]
+    shared.table([f"study {study.study}", *columns], rows)
+    print(f"Processor hours: {rate / 1e9:.0f} GFLOPs a second, one thread, float32, measured.\n")
+
+    prices = dict(options.price)
+    shared.table(
+        ["GPU, calculated", "peak, TFLOPs a second", "assumed utilisation", "GPU hours", "price"],
+        [
+            [
+                name,
+                f"{peak / 1e12:.0f}",
+                f"{used:.0%}",
+                f"{hours:,.1f}",
+                f"{hours * prices[name]:,.2f}" if name in prices else "—",
+            ]
+            for name, peak in PEAKS.items()
+            for used in options.utilisation
+            for hours in [total / (peak * used) / 3600]
+        ],
+    )
+    every = train + validation + test
+    shared.table(
+        ["data", "processor hours", "as measured for a story, microseconds"],
+        [
+            [stage, f"{seconds * every / 3600:,.2f}", f"{seconds * 1e6:.0f}"]
+            for stage, seconds in processor_seconds_a_story().items()
+        ],
+    )
+    runs, weights = disk.checkpoints(study)
+    sizes = {
+        "corpus": every * sample.corpus_bytes,
+        "tokens": every * (2 * sample.tokens + 8),
+        "while the corpus is made: digests of train": 24 * train,
+        f"weights of {runs:,} runs": weights,
+        "state of a run under way": 3 * disk.weights_bytes(study, max(study.sweep.n_layer)),
+    }
+    shared.table(["disk", "GB"], [[of, f"{size / 1e9:.2f}"] for of, size in sizes.items()])
+
+
+if __name__ == "__main__":
+    main()
