@@ -50,6 +50,7 @@ STUDY = {
 PROFILE = ("--workflow-profile", "profiles/kubernetes")
 MINE = ("--configfile", "studies/mine.yaml")
 FOLDERS = itertools.count()
+HERE_PERHAPS = {"select", "page"}  # what Snakemake may run where it runs itself
 GPU_RULES = {"sweep", "final", "evaluate_final", "sample_final"}
 
 
@@ -216,11 +217,8 @@ def test_in_pods_the_study_has_the_same_tables(nowhere, tmp_path):
         assert f"The study mine lies in {project.prefix}" in said
         assert "Nothing to be done" in project.snakemake(*MINE, *PROFILE)
     assert lost
-    rules = [rule_of(job) for job in cluster.jobs]
-    assert sorted(rules) == sorted(
-        ["corpus", "tokens", "tokens", "metrics", "draw", "page", *GPU_RULES]
-        + (["select"] if "select" in rules else [])
-    )
+    rules = [rule_of(job) for job in cluster.jobs if rule_of(job) not in HERE_PERHAPS]
+    assert sorted(rules) == sorted(["corpus", "tokens", "tokens", "metrics", "draw", *GPU_RULES])
     for job in cluster.jobs:
         [container] = job["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "registry.example/squentropy:1"

@@ -9,7 +9,6 @@ rule corpus:
         f"{DATA}/corpus/manifest.json",
     log:
         f"{LOGS}/corpus.log",
-    localrule: STUDY.corpus.source == "files"  # your own lie on your machine, in no storage
     resources:
         mem_mb=memory(needs.PROCESS_MB),
         runtime=minutes(),
