@@ -111,6 +111,13 @@ def test_a_second_study_at_once_is_told_who_holds_the_lock(copy_project, snakema
     assert first.wait() == 0, first.stdout.read()
 
 
+def show(project: Path) -> str:
+    """What `squentropy show` says of the study."""
+    command = [sys.executable, "-m", "squentropy.cli", "show", "results/faults"]
+    environment = os.environ | {"PYTHONPATH": str(project / "src")}
+    return subprocess.check_output(command, cwd=project, env=environment, text=True)
+
+
 def test_a_failed_cell_stops_no_other_and_is_named_at_the_end(
     copy_project, snakemake_group, tmp_path
 ):
@@ -126,6 +133,9 @@ def test_a_failed_cell_stops_no_other_and_is_named_at_the_end(
     end = said[said.index("logs/faults/sweep/mse/lr0.003.log ends:") :]
     assert "RuntimeError: no luck" in end
     assert "the same command goes on from here" in end
+    log = (project / "logs/faults/sweep/mse/lr0.003.log").read_text()
+    assert 'raise RuntimeError("no luck")' in log  # the whole traceback
+    assert f"| logs/faults/sweep/mse/lr0.003.log | {log.splitlines()[-1]} |" in show(project)
     row = "checkpoints/faults/sweep/{}/lr0.003/dropout0.1_layers1/run.json"
     done = project / row.format("cross_entropy")
     before = done.stat().st_mtime_ns
@@ -134,6 +144,7 @@ def test_a_failed_cell_stops_no_other_and_is_named_at_the_end(
     assert again.wait() == 0, again.stdout.read()
     assert done.stat().st_mtime_ns == before
     assert (project / row.format("mse")).exists()
+    assert "Failed:" not in show(project)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ pytest tests/test_lock.py
 """
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -80,3 +81,23 @@ def test_where_the_file_system_has_no_locks_the_study_runs_and_says_so(
     said = capsys.readouterr().err
     assert f"{path}: cannot be locked (Function not implemented)" in said
     assert f"process {os.getpid()} on " in path.read_text()
+
+
+def test_who_holds_a_lock_can_be_asked(holder, tmp_path):
+    path, process = holder
+    assert lock.holder(path).startswith(f"process {process.pid} on ")
+    process.kill()
+    process.wait()
+    assert lock.holder(path) is None
+    assert lock.holder(tmp_path / "never.lock") is None
+
+
+def test_to_ask_stops_no_study_that_starts_just_then(tmp_path, monkeypatch):
+    path = tmp_path / "grammar.lock"
+    path.touch()
+    asking = path.open()
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: asking.close())
+    lock.hold(path)
+    assert lock.holder(path).startswith(f"process {os.getpid()} on ")
+    lock._held.pop().close()
