@@ -28,6 +28,7 @@ from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
 from squentropy import cli, params, summary
+from squentropy.errors import SquentropyError
 from squentropy.results import form_name, read
 
 log = get_plugin_logger("squentropy")
@@ -251,7 +252,11 @@ def _written(text: str) -> dict[tuple[str, ...], tuple[str, str]]:
 def _drawn(markdown: str) -> str:
     for name, draw in DRAWN.items():
         mark = f"<!-- {name} -->"
-        markdown = markdown.replace(mark, draw()) if mark in markdown else markdown
+        if mark in markdown:
+            try:
+                markdown = markdown.replace(mark, draw())
+            except SquentropyError as error:
+                log.warning(f"{name}: {error}")
     return markdown
 
 

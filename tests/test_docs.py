@@ -90,6 +90,8 @@ def check_squentropy(words: list[str]) -> None:
     """Raises what the command itself would say of its words."""
     command, name, rest = typer.main.get_command(cli.app), "squentropy", words[1:]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+        if rest[0].isupper():  # any command
+            return
         assert rest[0] in command.commands, f"{name} has no command {rest[0]}"
         name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
     known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
@@ -115,7 +117,9 @@ def test_so_does_every_command_in_a_docstring():
     for module in MODULES:
         docstring = module.read_text(encoding="utf-8").partition('"""')[2].partition('"""')[0]
         for line in re.findall(r"^ *(squentropy .*)$", docstring, re.M):
-            check_squentropy(re.split(r" {2,}", line)[0].split())
+            for words in commands(re.split(r" {2,}", line)[0]):
+                if words[0] == "squentropy":
+                    check_squentropy(words)
 
 
 @pytest.mark.parametrize(
