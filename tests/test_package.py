@@ -129,3 +129,23 @@ def test_every_package_that_is_imported_is_a_dependency():
     known = {name.split(">")[0].split("<")[0].split("=")[0].strip() for name in named}
     for path in SOURCE.rglob("*.py"):
         assert {NAMES.get(name, name) for name in imported(path)} <= known, path
+
+
+WITHOUT_PIPELINE = """
+import sys
+for name in ("datasets", "huggingface_hub", "matplotlib", "papermill", "nbconvert", "nbformat",
+             "jinja2", "IPython", "snakemake", "dvc"):
+    sys.modules[name] = None
+from squentropy import cli
+import squentropy.runs, squentropy.tables, squentropy.corpus, squentropy.show, squentropy.live
+cli.main(["report", "results", "figures", "index.html"])
+"""
+
+
+@pytest.mark.slow
+def test_without_the_pipelines_packages_the_library_works_and_a_report_says_what_it_needs():
+    command = [sys.executable, "-c", WITHOUT_PIPELINE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    fix = "is not installed; `pip install 'squentropy[pipeline]'` brings what the study needs\n"
+    assert done.stderr in {f"squentropy: {name}: {fix}" for name in ("jinja2", "papermill")}
