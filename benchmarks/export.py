@@ -1,0 +1,93 @@
+"""An exported run against the run itself, in transformers: logits and ids on every test story.
+
+    python benchmarks/export.py checkpoints/grammar/final/cross_entropy/seed1 data/grammar
+    python benchmarks/export.py RUN DATA --texts stories.jsonl ...     # ids of other texts, too
+
+Exports the run, loads it by transformers, and prints a Markdown table: the largest difference of a
+logit over all positions, in windows as long as the context, beside the largest logit; and how many
+texts have other ids, or are not themselves when decoded.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import shared
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from squentropy.export import export
+from squentropy.params import load
+from squentropy.runs import load_model
+from squentropy.tokenizer import read_encoding
+from squentropy.tokens import TokenFolder
+
+ROOT = Path(__file__).parents[1]
+
+
+@torch.inference_mode()
+def logits(ours, theirs, split, end_of_text: int) -> tuple[int, float, float]:
+    """Positions looked at, the largest difference, the largest logit."""
+    positions, difference, largest = 0, 0.0, 0.0
+    block = ours.config.block_size
+    for number in range(len(split)):
+        ids = torch.tensor([end_of_text, *split.story(number).tolist()])
+        for window in ids.split(block):
+            expected = ours(window[None]) @ ours.output_weight.T
+            found = theirs(window[None]).logits
+            positions += len(window)
+            difference = max(difference, (expected - found).abs().max().item())
+            largest = max(largest, expected.abs().max().item())
+    return positions, difference, largest
+
+
+def texts_that_differ(encoding, tokenizer, texts: list[str]) -> tuple[int, int]:
+    """How many have other ids, and how many are not themselves when decoded."""
+    ids = decoded = 0
+    for text in texts:
+        theirs = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids += theirs != encoding.encode_ordinary(text)
+        decoded += tokenizer.decode(theirs) != text
+    return ids, decoded
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("data", type=Path, help="folder with corpus/ and tokens/")
+    parser.add_argument("--texts", type=Path, nargs="*", default=[], help=".jsonl, key text")
+    options = parser.parse_args()
+    print(shared.machine("one"), flush=True)
+    torch.set_num_threads(1)
+    tokens = TokenFolder.open(options.data / "tokens")
+    ours, encoding = load_model(options.run, torch.device("cpu")), read_encoding(tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        export(load([ROOT / "params.yaml"]), options.run, tokens, Path(folder))
+        seconds = time.perf_counter() - start
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = logits(ours, theirs, tokens.split("test"), tokens.end_of_text)
+    rows = [
+        ["positions of all test stories", f"{found[0]:,}"],
+        ["largest difference of a logit", f"{found[1]:.1e}"],
+        ["largest logit", f"{found[2]:.1f}"],
+        ["seconds to export", f"{seconds:.2f}"],
+    ]
+    stories = pq.read_table(options.data / "corpus/test.parquet")["text"].to_pylist()
+    sources = {"the study's test stories": stories} | {
+        path.name: [json.loads(line)["text"] for line in path.open(encoding="utf-8")]
+        for path in options.texts
+    }
+    for name, texts in sources.items():
+        ids, decoded = texts_that_differ(encoding, tokenizer, texts)
+        rows.append([f"{name}, {len(texts):,} texts: other ids", str(ids)])
+        rows.append([f"{name}: not themselves when decoded", str(decoded)])
+    shared.table(["measure", "value"], rows)
+
+
+if __name__ == "__main__":
+    main()
