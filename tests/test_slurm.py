@@ -3,6 +3,7 @@
 make test-slurm     # some minutes; as root, with Debian's slurm-wlm and munge
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import slurm_cluster
 import yaml
@@ -107,6 +109,10 @@ def slurm(cluster) -> Iterator[Callable[..., Study]]:
         study.process.wait()
         for job in study.jobs():
             subprocess.run(["scancel", job["JobId"]], check=True)
+        for process in psutil.process_iter():  # without cgroups, a job's may outlive it
+            with contextlib.suppress(psutil.Error):
+                if process.cwd() == str(study.project):
+                    process.kill()
     for node in slurm_cluster.NODES:
         slurm_cluster.repair(node)
 
