@@ -56,6 +56,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
+MinJobAge=7200
 GresTypes=gpu
 NodeName=DEFAULT CPUs=2 RealMemory=9000 Gres=gpu:1
 NodeName=n[1-2] NodeHostname={{host}} NodeAddr=127.0.0.1 Port=[16818-16819]
