@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 CONFIG = Path("/etc/slurm/slurm.conf")
 GPUS = CONFIG.with_name("gres.conf")
 FOLDER = Path("/run/squentropy-slurm")  # key, sockets, logs, process ids
@@ -54,6 +56,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
+MinJobAge=7200
 GresTypes=gpu
 NodeName=DEFAULT CPUs=2 RealMemory=9000 Gres=gpu:1
 NodeName=n[1-2] NodeHostname={{host}} NodeAddr=127.0.0.1 Port=[16818-16819]
@@ -116,6 +119,29 @@ def stop() -> None:
         if _is_ours(path):
             path.unlink()
     shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def fail(node: str) -> None:
+    """Kill a node's daemon and its jobs' processes, as when a machine dies, and let Slurm know."""
+    jobs = _said("squeue", "-h", "-w", node, "-o", "%A").split()
+    steps = tuple(f"slurmstepd: [{job}." for job in jobs)
+    processes = [psutil.Process(_process(node))]
+    for step in psutil.process_iter(["cmdline"]):
+        if " ".join(step.info["cmdline"] or []).startswith(steps):
+            processes += [step, *step.children(recursive=True)]
+    for process in processes:
+        process.kill()
+    _run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+
+def repair(node: str) -> None:
+    """Bring a node back that has failed or was drained; leave one that is well."""
+    if not _process(node):
+        _run("slurmd", "-N", node)
+    _said("scontrol", "update", f"NodeName={node}", "State=RESUME")  # refused where it is well
+    well = {"idle", "mixed", "allocated"}
+    said = ("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T")
+    _wait(f"{node} to come up", lambda: _said(*said).strip() in well)
 
 
 def _is_ours(path: Path) -> bool:
