@@ -244,7 +244,9 @@ def test_a_pod_that_fails_is_reported(nowhere, tmp_path):
         often = ("--seconds-between-status-checks", "1")
         said = project.snakemake(*MINE, *PROFILE, *often, "--retries", "1", fails=True)
     assert [rule_of(job) for job in cluster.jobs] == ["corpus", "corpus"]
-    assert "no space left on the node" in said
+    assert "Error in rule corpus" in said
+    log = re.search(r"/\S*kubernetes-logs/\S*\.log", said)[0]
+    assert Path(log).read_text().strip() == "no space left on the node"
     assert "the same command goes on from here" in said
 
 
