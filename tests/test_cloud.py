@@ -20,6 +20,8 @@ import pytest
 import yaml
 from kubernetes_api import Cluster, Ended
 
+from squentropy.results import read
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 STUDY = {
@@ -178,9 +180,8 @@ def test_what_was_fetched_from_s3_is_a_finished_study_here(project):
             (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (project.folder / name).write_bytes(content)
     project.snakemake("--cores", "2", *MINE, "--touch")
-    said = project.snakemake("--cores", "2", *MINE)
-    assert "Nothing to be done" in said
-    assert "report/mine/index.html" in said
+    assert "Nothing to be done" in project.snakemake("--cores", "2", *MINE)
+    assert read(project.folder / "results/mine").losses == ["cross_entropy"]
 
 
 @pytest.mark.slow
@@ -244,7 +245,9 @@ def test_a_pod_that_fails_is_reported(nowhere, tmp_path):
         often = ("--seconds-between-status-checks", "1")
         said = project.snakemake(*MINE, *PROFILE, *often, "--retries", "1", fails=True)
     assert [rule_of(job) for job in cluster.jobs] == ["corpus", "corpus"]
-    assert "no space left on the node" in said
+    assert "Error in rule corpus" in said
+    log = re.search(r"/\S*kubernetes-logs/\S*\.log", said)[0]
+    assert Path(log).read_text().strip() == "no space left on the node"
     assert "the same command goes on from here" in said
 
 
