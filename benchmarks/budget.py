@@ -16,7 +16,7 @@ Processor hours are that work at the speed of a training step of the study's sha
 block, measured now: cross entropy, float32, one thread, by processor time. GPU hours are no
 measurement: the work over the peak that the vendor states for bfloat16, times a utilisation that
 you assume. Prices, for a GPU hour, are yours to give. Corpus and tokens take what results/scale.csv
-says of its largest number of stories. Prints Markdown tables.
+says, each of its largest number of stories. Prints Markdown tables.
 """
 
 import argparse
@@ -119,15 +119,11 @@ def processor_rate(study: Study, vocab_size: int) -> float:
 
 
 def processor_seconds_a_story() -> dict[str, float]:
-    """Of the stages that make the data, at the largest number of stories that was measured."""
+    """Of the stages that make the data, each at the largest number of stories measured of it."""
     with SCALE.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["stage"] in ("corpus", "tokenize, gpt2")]
-    largest = max(int(row["stories"]) for row in rows)
-    return {
-        row["stage"]: float(row["processor"]) / largest
-        for row in rows
-        if int(row["stories"]) == largest
-    }
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["stories"]))
+    every = {row["stage"]: float(row["processor"]) / int(row["stories"]) for row in rows}
+    return {stage: every[stage] for stage in ("corpus", "tokenize, gpt2")}
 
 
 def price(words: str) -> tuple[str, float]:

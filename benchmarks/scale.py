@@ -12,8 +12,9 @@ not depend on what else the machine does.
 
 Peak memory is the largest sum over these processes, looked at ten times a second: of their PSS, so
 that memory which processes share counts once, without the pages of mapped files, which are the page
-cache's and go where memory is short. The last column counts these too. (Linux's; elsewhere both
-are RSS.) Prints a Markdown table for each number, and writes benchmarks/results/scale.csv.
+cache's and go where memory is short; `mapped_mb` counts these too. (Linux's; elsewhere both
+are RSS.) benchmarks/results/scale.csv holds all that was measured, and gets the rows of the numbers
+named now; it is printed as a Markdown table.
 """
 
 import argparse
@@ -33,7 +34,6 @@ import shared
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results") / "scale.csv"
 INTERVAL = 0.1  # seconds
-HEAD = ("seconds", "processor", "memory, MB", "memory with mapped files, MB", "disk, MB")
 LOSSES = ("cross_entropy", "squentropy")
 OVERLAY = """\
 study: scale
@@ -135,25 +135,49 @@ def stages(stories: int, folder: Path) -> Iterator[Stage]:
         yield stage
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stories", type=int, nargs="+", default=[210_000])
-    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    print(shared.machine("all"), flush=True)
-    with options.out.open("w", newline="") as file:
+def read(path: Path) -> list[Stage]:
+    """What earlier runs have measured."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    return [Stage(int(stories), name, *map(float, rest)) for stories, name, *rest in rows]
+
+
+def write(path: Path, measured: list[Stage]) -> None:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(Stage))
-        for stories in options.stories:
-            rows = []
-            with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-                for stage in stages(stories, Path(temporary)):
-                    measured = [f"{value:.1f}" for value in astuple(stage)[2:]]
-                    rows.append([stage.stage, *measured])
-                    writer.writerow([stories, stage.stage, *measured])
-                    file.flush()  # the next stage may take an hour
-            shared.table([f"{stories:,} stories", *HEAD], rows)
+        for stories, name, *rest in map(astuple, measured):
+            writer.writerow([stories, name, *(f"{value:.1f}" for value in rest)])
+
+
+def show(measured: list[Stage]) -> None:
+    """Processor seconds and memory of each stage, side by side for each number of stories."""
+    numbers = sorted({stage.stories for stage in measured})
+    cells = {(stage.stage, stage.stories): stage for stage in measured}
+    head = [word for n in numbers for word in (f"{n:,}: processor, seconds", "memory, MB")]
+    rows = []
+    for name in dict.fromkeys(stage.stage for stage in measured):
+        found = [cells.get((name, number)) for number in numbers]
+        pairs = [(f"{x.processor:,.0f}", f"{x.memory_mb:,.0f}") if x else ("", "") for x in found]
+        rows.append([name, *(word for pair in pairs for word in pair)])
+    shared.table(["stage", *head], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stories", type=int, nargs="*", default=[210_000], help="none: the table")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    options = parser.parse_args()
+    print(shared.machine("all"), flush=True)
+    measured = [stage for stage in read(RESULTS) if stage.stories not in options.stories]
+    for stories in options.stories:
+        with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+            for stage in stages(stories, Path(temporary)):
+                measured.append(stage)
+                write(RESULTS, measured)  # now, since the next stage may take an hour
+    show(measured)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from squentropy.corpus import files
@@ -118,6 +118,7 @@ def test_a_story_longer_than_the_csv_modules_default_limit_is_read(tmp_path):
     assert texts(write(tmp_path / "s.csv", ["x" * 200_000])) == ["x" * 200_000]
 
 
+@settings(deadline=None)
 @given(stories=st.lists(st.text(), min_size=1))
 def test_any_texts_survive_jsonl_csv_and_parquet(stories, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
