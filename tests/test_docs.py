@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 MODULES = sorted(ROOT.glob("src/squentropy/**/*.py"))
 SOURCES = tuple(
-    f"{name}/" for name in ("benchmarks", "docs", "profiles", "src", "studies", "tests")
+    f"{name}/" for name in ("benchmarks", "docs", "examples", "profiles", "src", "studies", "tests")
 )
 
 
@@ -264,6 +264,7 @@ def test_every_column_of_a_table_is_described_and_no_other(table):
 LOOKED_AT = (
     "index.html",
     "tutorials/first-study.html",
+    "howto/losses-in-your-code.html",
     "reference/commands.html",
     "reference/parameters.html",
     "reference/library/losses.html",
