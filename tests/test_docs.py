@@ -318,7 +318,7 @@ def test_the_site_shows_what_is_drawn_from_the_repository(site):
         assert f"<code>{key}</code>" in text("reference/parameters.html")
     for loss in params.known_losses():
         assert f'id="squentropy.losses.{loss}"' in text("reference/library/losses.html")
-    assert "squentropy_weighted" in text("index.html")
+    assert "nll − cross entropy" in text("index.html")  # of the table
     assert "<math" in text("explanation/losses.html")
     assert "```" not in text("tutorials/first-study.html")
 
