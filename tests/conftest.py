@@ -206,6 +206,7 @@ def copy_project() -> Callable[[Path], Path]:
     """Copies what the workflow needs into a folder."""
 
     def copy(folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
         for part in PROJECT:
             place = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             place(ROOT / part, folder / part)

@@ -170,6 +170,8 @@ def test_the_smoke_study_gives_the_bytes_that_it_gives_without_slurm(
     assert done.returncode == 0, done.stderr
     for folder in ("results/smoke", "report/smoke/figures"):
         assert contents(theirs / folder) == contents(ours / folder)
+    page = "report/smoke/index.html"
+    assert (theirs / page).read_bytes() == (ours / page).read_bytes()
     again = slurm(theirs, *words, "--dry-run")
     assert "Nothing to be done" in again.ends()
 
