@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -53,6 +54,12 @@ TINY = {
     "sample": {"prompts": ["Tim", "The red kite"], "stories": 2, "max_tokens": 24},
     "theory": {"contexts": 20},
 }
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heeded, by what the tests start too: a shell's background jobs begin without."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _make_study(**changes) -> params.Study:
