@@ -86,7 +86,7 @@ def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> d
         raise SquentropyError(f"{folder}: its tokenizer has more tokens than its model")
     study_split = tokens.split("test")
     torch.set_num_threads(study.train.threads)
-    model.to(pick_device(study.train.device)).eval()
+    model.to(pick_device(study.train.device, study.train.runs_per_gpu)).eval()
     context = model.config.block_size
     model.check(torch.from_numpy(split.story(0)[None, :context]).to(model.output_weight.device))
     scores = evaluation.score_split(model, split, start, batch_tokens=study.evaluate.batch_tokens)

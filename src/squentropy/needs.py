@@ -15,7 +15,7 @@ COPIES = 6  # of the weights: themselves, gradients, AdamW's two moments, and a 
 
 
 def training_mb(study: Study) -> int:
-    """Memory that training the deepest model takes on a CPU, in MB; of all its processes.
+    """Memory that a process which trains the deepest model takes on a CPU, in MB.
 
     A layer keeps 17 floats a token and unit of width, and 2.5 a pair of positions and head:
     Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022.
@@ -24,14 +24,13 @@ def training_mb(study: Study) -> int:
     tokens = study.train.batch_size * model.block_size
     layer = tokens * (17 * model.n_embd + 2.5 * model.n_head * model.block_size)
     size = COPIES * disk.weights_bytes(study, n_layer) + disk.FLOAT32 * n_layer * layer
-    return study.train.processes * (PROCESS_MB + round(size / 1e6))
+    return PROCESS_MB + round(size / 1e6)
 
 
 def training_flops(study: Study, phase: str) -> float:
-    """A process's operations in a phase's longest training job: a row of the sweep, or a run."""
+    """Operations of the longest training job of a phase: a row of the sweep, or one other run."""
     schedule, train = study.schedule(phase), study.train
-    own = train.accumulation // train.processes  # micro-batches
-    iteration = own * train.batch_size * study.model.block_size
+    iteration = train.accumulation * train.batch_size * study.model.block_size
     depths = [_deepest(study)]
     if phase == "sweep":
         depths = study.sweep.n_layer * len(study.sweep.dropout)

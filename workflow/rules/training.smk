@@ -4,6 +4,7 @@ A job keeps its outputs, because the command trains only what is not there yet: 
 whose parameters, data and code are those of its run.json is left as it is.
 """
 
+PROCESSES = STUDY.train.processes  # of one run, which share its work
 WEIGHTS = ["model.safetensors"]
 CELL_FILES = ["run.json", "history.csv", *(WEIGHTS if STUDY.sweep.keep_weights else [])]
 
@@ -21,11 +22,11 @@ rule sweep:
         ],
     log:
         f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
-    threads: STUDY.train.threads * STUDY.train.processes
+    threads: STUDY.train.threads * PROCESSES
     resources:
-        gpu=gpus_a_run(STUDY.train.processes),
-        mem_mb=memory(needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "sweep")),
+        gpu=gpus_a_run(PROCESSES),
+        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "sweep") / PROCESSES),
     params:
         checkpoints=lambda wildcards: here(CHECKPOINTS),
         tokens=subpath(input[0], parent=True),
@@ -68,11 +69,11 @@ rule final:
         ],
     log:
         f"{LOGS}/final/{{loss}}/seed{{seed}}.log",
-    threads: STUDY.train.threads * STUDY.train.processes
+    threads: STUDY.train.threads * PROCESSES
     resources:
-        gpu=gpus_a_run(STUDY.train.processes),
-        mem_mb=memory(needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "final")),
+        gpu=gpus_a_run(PROCESSES),
+        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "final") / PROCESSES),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
@@ -96,11 +97,11 @@ rule reported:
         ],
     log:
         f"{LOGS}/reported/{{loss}}/seed{{seed}}.log",
-    threads: STUDY.train.threads * STUDY.train.processes
+    threads: STUDY.train.threads * PROCESSES
     resources:
-        gpu=gpus_a_run(STUDY.train.processes),
-        mem_mb=memory(needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "reported")),
+        gpu=gpus_a_run(PROCESSES),
+        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "reported") / PROCESSES),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
