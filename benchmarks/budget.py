@@ -33,6 +33,7 @@ import torch
 import training
 
 from squentropy import disk
+from squentropy.corpus.repeats import RECORD
 from squentropy.params import Study, load
 
 ROOT = Path(__file__).parents[1]
@@ -206,7 +207,7 @@ def main() -> None:
     sizes = {
         "corpus": every * sample.corpus_bytes,
         "tokens": every * (2 * sample.tokens + 8),
-        "while the corpus is made: digests of train": 24 * train,
+        "while the corpus is made: digests of train": RECORD.itemsize * train,
         f"weights of {runs:,} runs": weights,
         "state of a run under way": 3 * disk.weights_bytes(study, max(study.sweep.n_layer)),
     }

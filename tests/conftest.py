@@ -163,6 +163,16 @@ def copy(finished, tmp_path) -> Path:
 
 
 @pytest.fixture
+def whole_study(finished, data, tmp_path, monkeypatch) -> Path:
+    """The working folder, with the finished study in its place; every run of brier has diverged."""
+    shutil.copytree(data, tmp_path / "data/tiny")
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints/tiny")
+    shutil.copytree(finished / "results", tmp_path / "results/tiny")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
     """mounted(size): an empty file system in memory, as "64k"; skips where none may be mounted."""
     disk = tmp_path / "disk"
@@ -272,12 +282,9 @@ def s3():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    address, keys = (
-        f"http://{host}:{port}",
-        {"aws_access_key_id": "a", "aws_secret_access_key": "b"},
-    )
-    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(
-        Bucket="studies"
-    )
+    address = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="studies")
     yield address, {name.upper(): value for name, value in keys.items()}
     server.stop()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import smallest
 import yaml
 from kubernetes_api import Cluster, Ended
 
@@ -24,31 +25,7 @@ from squentropy.results import read
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-STUDY = {
-    "study": "mine",
-    "corpus": {"grammar": {"train": 100, "validation": 5, "test": 6}},
-    "tokens": {"vocab_size": 300},
-    "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
-    "sweep": {
-        "losses": ["cross_entropy"],
-        "lr": [0.003],
-        "dropout": [0.1],
-        "n_layer": [1],
-        "max_iters": 6,
-        "warmup_iters": 2,
-        "eval_interval": 6,
-    },
-    "final": {
-        "seeds": [1],
-        "max_iters": 8,
-        "warmup_iters": 2,
-        "eval_interval": 4,
-        "reported": None,
-    },
-    "evaluate": {"seed_batches": 2, "bootstrap": 100},
-    "sample": {"prompts": ["Once upon a time"], "max_tokens": 20},
-    "theory": {"contexts": 20},
-}
+STUDY = smallest.STUDY | {"study": "mine", "theory": {"contexts": 20}}
 PROFILE = ("--workflow-profile", "profiles/kubernetes")
 MINE = ("--configfile", "studies/mine.yaml")
 FOLDERS = itertools.count()

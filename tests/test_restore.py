@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import smallest
 import yaml
 
 from squentropy.params import load
@@ -19,30 +20,8 @@ from squentropy.params import load
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALLEST = {
-    "corpus": {"grammar": {"train": 100, "validation": 5, "test": 6}},
-    "tokens": {"vocab_size": 300},
-    "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
-    "sweep": {
-        "losses": ["cross_entropy", "mse"],
-        "lr": [0.003, 0.03],
-        "dropout": [0.1],
-        "n_layer": [1],
-        "max_iters": 6,
-        "warmup_iters": 2,
-        "eval_interval": 6,
-        "keep_weights": True,
-    },
-    "final": {
-        "seeds": [1],
-        "max_iters": 8,
-        "warmup_iters": 2,
-        "eval_interval": 4,
-        "reported": None,
-    },
-    "evaluate": {"seed_batches": 2, "bootstrap": 100},
-    "sample": {"prompts": ["Once upon a time"], "max_tokens": 20},
-}
+GRID = {"losses": ["cross_entropy", "mse"], "lr": [0.003, 0.03], "keep_weights": True}
+SMALL = smallest.STUDY | {"sweep": smallest.STUDY["sweep"] | GRID}
 OVERLAY = {"study": "mine", "sweep": {"losses": ["mse"], "lr": [0.003]}}
 HELD = ("data", "checkpoints", "results", "report")
 
@@ -112,7 +91,7 @@ def origin(tmp_path_factory, copy_project) -> Path:
     )
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, project / name)
-    (project / "smallest.yaml").write_text(yaml.safe_dump(SMALLEST))
+    (project / "smallest.yaml").write_text(yaml.safe_dump(SMALL))
     study = load([project / "params.yaml", project / "smallest.yaml"])
     (project / "params.yaml").write_text(study.dump())
     (project / "studies/mine.yaml").write_text(yaml.safe_dump(OVERLAY))

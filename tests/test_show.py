@@ -27,17 +27,7 @@ PLACES = Places(Path("results/tiny"))
 
 
 @pytest.fixture
-def project(finished, data, tmp_path, monkeypatch) -> Path:
-    """A folder with the miniature study in it, whole; every run of brier has diverged."""
-    shutil.copytree(data, tmp_path / "data/tiny")
-    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints/tiny")
-    shutil.copytree(finished / "results", tmp_path / "results/tiny")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def shown(project, tiny_study):
+def shown(whole_study, tiny_study):
     """shown(width=None, **changes): what is printed, to a terminal where a width is given."""
 
     def shown(width: int | None = None, **changes) -> str:
@@ -53,7 +43,7 @@ def shown(project, tiny_study):
 
 
 @pytest.fixture
-def begun(project, tiny_study):
+def begun(whole_study, tiny_study):
     """begun(folder, losses): as a run leaves it that has saved a state."""
 
     def begun(folder: Path, losses: list[float]) -> Path:
@@ -69,7 +59,7 @@ def begun(project, tiny_study):
 
 
 @pytest.fixture
-def failed(project):
+def failed(whole_study):
     """failed(job, text): as a job leaves it that has failed."""
 
     def failed(job: str, text: str) -> str:
@@ -274,7 +264,7 @@ def test_the_default_studys_tables_fold_no_name_in_80_columns(tmp_path, monkeypa
         assert sum(line.split(" ")[0] == loss for line in lines) == 3  # of three tables
 
 
-def test_no_color_means_none(project, tiny_study, monkeypatch):
+def test_no_color_means_none(whole_study, tiny_study, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, color_system="standard")
@@ -285,7 +275,7 @@ def test_no_color_means_none(project, tiny_study, monkeypatch):
 # --- which study is meant -----------------------------------------------------------------------
 
 
-def test_a_study_is_found_by_its_name_its_file_and_its_folder(project, copy_project, tmp_path):
+def test_a_study_is_found_by_its_name_its_file_and_its_folder(whole_study, copy_project, tmp_path):
     copy_project(tmp_path)
     Path("studies/dvc.yaml").write_text("stages: {}\n")
     assert find(None)[1] == Places(Path("results/grammar"))
@@ -297,7 +287,7 @@ def test_a_study_is_found_by_its_name_its_file_and_its_folder(project, copy_proj
         study, places = find(what)
         assert (study.study, places.of("state")) == ("tiny", Path("state/tiny"))
     os.chdir("results")
-    assert find("tiny")[1].of("logs").resolve() == project / "logs/tiny"
+    assert find("tiny")[1].of("logs").resolve() == whole_study / "logs/tiny"
     os.chdir("..")
     with pytest.raises(SquentropyError, match="nix: no such study; there are: long, quick, smoke"):
         find("nix")
@@ -306,7 +296,7 @@ def test_a_study_is_found_by_its_name_its_file_and_its_folder(project, copy_proj
             find(folder)
 
 
-def test_progress_counts_every_run_once(project, tiny_study):
+def test_progress_counts_every_run_once(whole_study, tiny_study):
     study = tiny_study()
     so_far = progress(study, PLACES)
     assert sum(len(so_far.of(state)) for state in STATES) == len(so_far.runs) == 16

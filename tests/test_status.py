@@ -3,7 +3,6 @@
 pytest tests/test_status.py
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,7 @@ SWEPT = Path("checkpoints/tiny/sweep/mse/lr0.01/dropout0.1_layers1")
 
 
 @pytest.fixture
-def project(finished, data, tmp_path, monkeypatch) -> Path:
-    """A folder with the miniature study in it, whole."""
-    shutil.copytree(data, tmp_path / "data/tiny")
-    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints/tiny")
-    shutil.copytree(finished / "results", tmp_path / "results/tiny")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def why(project, tiny_study):
+def why(whole_study, tiny_study):
     def why(*folders: Path, **changes) -> dict[Path, list[str]]:
         return dict(stale_runs(tiny_study(**changes), folders or None, Path("state")))
 
@@ -82,7 +71,7 @@ def test_a_run_that_was_trained_again_makes_its_scores_stale(why):
     assert why() == {FINAL: [f"test.json: {again}", f"samples.json: {again}"]}
 
 
-def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, project, tiny_study):
+def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole_study, tiny_study):
     state = Path("state/tiny", *FINAL.parts[2:], "1234.safetensors")
     state.parent.mkdir(parents=True)
     state.touch()

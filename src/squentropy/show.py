@@ -133,18 +133,19 @@ def _from_table(row: pd.Series) -> Run:
 
 def _row_of_grid(cells: list[Run]) -> str:
     known = [run.nll for run in cells if run.nll is not None]
-    counts = [(state, sum(run.state == state for run in cells)) for state in STATES]
-    said = ", ".join(f"{n} {state}" for state, n in counts if n and state != "done")
+    said = _not_done(cells)
     return " ".join([_nll(min(known, default=None)), *([f"({said})"] if said else [])])
 
 
-def _steps(so_far: Progress) -> Table:
-    def others(step: str) -> str:
-        mine = [run for run in so_far.runs if run.phase == step]
-        counts = [(state, sum(run.state == state for run in mine)) for state in STATES]
-        return ", ".join(f"{n} {state}" for state, n in counts if n and state != "done")
+def _not_done(runs: list[Run]) -> str:
+    """How many are in each other state, as "2 running, 3 waiting"."""
+    counts = [(state, sum(run.state == state for run in runs)) for state in STATES]
+    return ", ".join(f"{n} {state}" for state, n in counts if n and state != "done")
 
-    rows = [[s.name, f"{s.done:,} of {s.of:,}", others(s.name)] for s in so_far.steps]
+
+def _steps(so_far: Progress) -> Table:
+    of_phase = {s.name: [r for r in so_far.runs if r.phase == s.name] for s in so_far.steps}
+    rows = [[s.name, f"{s.done:,} of {s.of:,}", _not_done(of_phase[s.name])] for s in so_far.steps]
     return Table("Progress", ["step", "done", "of these"], rows)
 
 

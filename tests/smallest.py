@@ -1,0 +1,25 @@
+"""The smallest study of the grammar that goes through every step: seconds, nothing learnt."""
+
+STUDY = {
+    "corpus": {"grammar": {"train": 100, "validation": 5, "test": 6}},
+    "tokens": {"vocab_size": 300},
+    "model": {"n_embd": 16, "n_head": 2, "block_size": 16},
+    "sweep": {
+        "losses": ["cross_entropy"],
+        "lr": [0.003],
+        "dropout": [0.1],
+        "n_layer": [1],
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 6,
+    },
+    "final": {
+        "seeds": [1],
+        "max_iters": 8,
+        "warmup_iters": 2,
+        "eval_interval": 4,
+        "reported": None,
+    },
+    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "sample": {"prompts": ["Once upon a time"], "max_tokens": 20},
+}
