@@ -32,7 +32,13 @@ EVALUATION = (
 )
 SELECTION = ("selection.py", "outcomes.py", "records.py")
 SAMPLING = ("losses.py", "matmul.py", "model.py", "sampling.py", "runs.py", "tokenizer.py")
-QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
+QUALITY = (
+    "quality.py",
+    "corpus/grading.py",
+    "corpus/automaton.py",
+    "corpus/parser.py",
+    "corpus/grammar.py",
+)
 THEORY = ("floors.py", "theory.py", "corpus/prediction.py", "corpus/grammar.py")
 TABLES = ("tables.py", "statistics.py", "tokens.py", *SELECTION)
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")

@@ -32,7 +32,7 @@ def stories(r: Results, prompts: int = 3) -> Html:
     if browser and others:
         others = [f'<div class="instead">{"".join(others)}</div>']
     top = r.samples[0]["top_k"]
-    whence = f"the {integer(top)} likeliest tokens" if top else "all tokens"
+    whence = f"the {integer(top)} most likely tokens" if top else "all tokens"
     how = paragraphs(f"Sampled from {whence}. Every story is in <code>samples.json</code>.")
     return Html(how + first + browser + "".join(others))
 
