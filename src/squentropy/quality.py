@@ -1,9 +1,9 @@
 """How good the sampled stories are, by counting, beside the stories of the test split.
 
-`squentropy metrics` writes results/STUDY/quality.csv: a row a loss and temperature over the final
-runs of all seeds, and one for the test stories, in groups of the same size, since what is
-distinct in a text depends on how long the text is. No measure is a grade: the test stories' row
-says what to compare with.
+`squentropy metrics` writes results/STUDY/quality.csv: one row per loss and temperature over the
+final runs of all seeds, and one for the test stories, in groups of the same size, since what is
+distinct in a text depends on how long the text is. What the grammar can tell is best at 1; for the
+rest the test stories' row says what to compare with.
 """
 
 import re
@@ -32,7 +32,7 @@ SHARES = ("valid", "form", "ended")
 COUNTED = {"agreement": ("matches", "references"), "sentences_in_form": ("in_form", "sentences")}
 MEANS = ("parsed", "repetition", "tokens")
 OF_A_RUN = ("distinct_1", "distinct_2", "distinct_3", "self_bleu")
-MEASURES = (*SHARES, *COUNTED, *MEANS, *OF_A_RUN)
+MEASURES = ("valid", "form", *COUNTED, "ended", *MEANS, *OF_A_RUN)
 """
 Of the grammar corpus only (corpus/grading.py has the definitions):
 valid         share of stories that the grammar's checker accepts

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from squentropy import cli
 from squentropy.corpus import grading, parser
 from squentropy.corpus.grading import grade
 from squentropy.corpus.grammar import load_grammar
@@ -178,6 +179,19 @@ def test_nothing_is_told_about_a_text_without_sentences_or_references():
     assert math.isnan(empty.sentences_in_form)
     salad = grade("tree the Lily of And. green.\nbench under")
     assert (salad.sentences, salad.in_form, salad.references) == (3, 0, 0)
+
+
+def test_the_command_counts_what_was_graded(tmp_path, capsys):
+    stories = [STORY, STORY.replace("And Anna kept", "And Tim kept"), "Tree the. " + STORY]
+    (tmp_path / "stories.txt").write_text("<|endoftext|>".join(stories))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["check", str(tmp_path / "stories.txt")])
+    *reasons, last = capsys.readouterr().out.splitlines()
+    assert (end.value.code, len(reasons)) == (1, 2)
+    assert last == (
+        "1 of 3 stories are the grammar's; in form: 2 stories, 51 of 52 sentences; "
+        "56 of 57 references agree"
+    )
 
 
 # Where sentences end.
