@@ -465,7 +465,7 @@ def test_form_is_told_of_each_loss_the_best_first(tmp_path):
     r.quality.loc[worst, "agreement"] = None
     text = sections.quality_sentence(r)
     places = [
-        text.index(f"{results.label(r.quality.at[row, 'loss'])}: {share} %")
+        text.index(f"Of {results.label(r.quality.at[row, 'loss'])}, {share} %")
         for row, share in ((best, "87.5"), (other, "50.0"), (worst, "12.5"))
     ]
     assert places == sorted(places)

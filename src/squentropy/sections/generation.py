@@ -56,8 +56,8 @@ def _in_form(r: Results) -> str:
     if rows.empty:
         return ""
     said = [
-        f"{loss_name(row['loss'])}: {interval(row, 'sentences_in_form', _share)} of the sentences "
-        f"and {interval(row, 'form', _share)} of the stories are in form, "
+        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', _share)} of the "
+        f"sentences and {interval(row, 'form', _share)} of the stories are in form, "
         + (
             f"and {interval(row, 'agreement', _share)} of the references agree."
             if pd.notna(row["agreement"])
