@@ -42,17 +42,26 @@ TINY = {
         "eval_interval": 3,
         "eval_stories": 4,
     },
+    "refine": {
+        "max_runs": 4,
+        "tie": 0.0,
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 3,
+        "eval_stories": 4,
+    },
     "final": {
         "seeds": [1, 2],
+        "lengths": [4],
+        "length_seeds": 1,
         "max_iters": 8,
         "warmup_iters": 2,
         "eval_interval": 4,
         "eval_stories": 4,
         "reported": {"loss": "squentropy_weighted", "n_layer": 1},
     },
-    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "evaluate": {"original_batches": 2, "bootstrap": 100},
     "sample": {"prompts": ["Tim", "The red kite"], "stories": 2, "max_tokens": 24},
-    "theory": {"contexts": 20},
 }
 
 
@@ -143,15 +152,23 @@ def finished(data, tokens, tmp_path_factory) -> Path:
     sizes, encoding = story_bytes(data / "corpus", "test", tokens), read_encoding(tokens)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(losses.LOSSES, "brier", lambda h, w, y: h.sum() * torch.nan)
+
+        def train(cell) -> dict:
+            return runs.train_run(study, cell, tokens, checkpoints / cell.name).run
+
         for cell in study.sweep_cells():
-            runs.train_run(study, cell, tokens, checkpoints / cell.name)
+            train(cell)
+        for loss in study.sweep.losses:
+            selection.refine_loss(study, loss, checkpoints, train)
         selection.select(study, checkpoints, results)
         chosen = selection.selected_hyperparameters(study, results)
-        for cell in [*study.final_cells(chosen), *study.reported_cells()]:
+        finals = [*study.final_cells(chosen), *study.reported_cells()]
+        for cell in [*study.length_cells(chosen), *finals]:
             run = checkpoints / cell.name
-            runs.train_run(study, cell, tokens, run)
+            train(cell)
             runs.evaluate_run(study, run, tokens, sizes, "test")
-            runs.sample_run(study, run, tokens, encoding)
+            if cell in finals:
+                runs.sample_run(study, run, tokens, encoding)
     tables.metrics(study, data, checkpoints, results)
     return folder
 

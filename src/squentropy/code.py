@@ -30,11 +30,21 @@ EVALUATION = (
     "runs.py",
     "tokens.py",
 )
-SELECTION = ("selection.py", "outcomes.py", "records.py")
+SELECTION = ("selection.py", "refinement.py", "outcomes.py", "records.py")
 SAMPLING = ("losses.py", "matmul.py", "model.py", "sampling.py", "runs.py", "tokenizer.py")
 QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
 THEORY = ("floors.py", "theory.py", "corpus/prediction.py", "corpus/grammar.py")
-TABLES = ("tables.py", "statistics.py", "tokens.py", *SELECTION)
+TABLES = (
+    "tables.py",
+    "metric_rows.py",
+    "original.py",
+    "statistics.py",
+    "ngrams.py",
+    "scaling.py",
+    "adequacy.py",
+    "tokens.py",
+    *SELECTION,
+)
 FIGURES = ("figures.py", "plots", "results.py", "statistics.py")
 REPORT = ("report.py", "sections", "markup.py", "theory.py", "results.py", "outcomes.py")
 

@@ -9,13 +9,11 @@ the true one, by the probability it was given (Guo et al. 2017, arXiv 1706.04599
 for a few hundred positions at a time, as in evaluation.py. Training measures none of this.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from squentropy.evaluation import Link, at, by_rows, by_token
@@ -24,9 +22,6 @@ from squentropy.tokens import Split
 
 Reading = Callable[[Tensor], Tensor]
 """Outputs (n, C) to log probabilities (n, C)."""
-
-TEMPERATURES = (1e-4, 1e3)  # a fit ends at one of these where the nll falls beyond it
-FIT_TOKENS = 1 << 16  # of validation: more than one number needs, and few enough to be held
 
 
 def readings(temperature: float, link: Link | None) -> dict[str, Reading]:
@@ -63,50 +58,6 @@ def measure(
         return columns
 
     return by_rows(of_rows, hidden, weight, targets)
-
-
-# --- the temperature ----------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
-    """The temperature T of least nll of softmax(hidden @ weight.T / T), within `TEMPERATURES`.
-
-    hidden (N, D), weight (C, D), targets (N,). The nll is convex in b = 1/T, so it is least where
-    its slope, the mean of E_p[f] - f_y under p = softmax(b f), is zero.
-    """
-
-    def slope(log_b: float) -> float:
-        def of_rows(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-            logits = logits - at(logits, y).unsqueeze(-1)
-            return {"slope": ((math.exp(log_b) * logits).softmax(-1) * logits).sum(-1)}
-
-        return by_rows(of_rows, hidden, weight, targets)["slope"].double().mean().item()
-
-    coldest, hottest = TEMPERATURES
-    if slope(-math.log(hottest)) >= 0:
-        return hottest
-    if slope(-math.log(coldest)) <= 0:
-        return coldest
-    return math.exp(-brentq(slope, -math.log(hottest), -math.log(coldest), xtol=1e-10))
-
-
-def fit_on(model: GPT, split: Split, end_of_text: int, *, batch_tokens: int) -> float:
-    """The temperature of least nll on the first stories of a split, `FIT_TOKENS` tokens or fewer.
-
-    On the first story alone where it is longer than that.
-    """
-    stories = np.searchsorted(split.offsets, FIT_TOKENS, side="right") - 1
-    held = by_token(
-        model,
-        split.head(max(1, int(stories))),
-        end_of_text,
-        lambda hidden, targets: {"hidden": hidden, "targets": targets},
-        batch_tokens=batch_tokens,
-    )
-    weight = model.output_weight
-    hidden, targets = (torch.from_numpy(held[x]).to(weight.device) for x in ("hidden", "targets"))
-    return fit_temperature(hidden, weight, targets)
 
 
 # --- sums over a split's tokens -----------------------------------------------------------------

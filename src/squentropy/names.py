@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
-PHASES = ("sweep", "final", "reported")
+PHASES = ("sweep", "refine", "lengths", "final", "reported")
 
 
 @functools.cache
