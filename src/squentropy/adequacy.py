@@ -19,7 +19,7 @@ NOT_ENOUGH = "not trained enough to rank the losses"
 
 @dataclass(frozen=True)
 class Adequacy:
-    """Whether the losses may be ranked; if not, the reasons, each a sentence without a full stop."""
+    """Whether the losses may be ranked, and the reasons if not: sentences without a full stop."""
 
     enough: bool
     reasons: list[str] = field(default_factory=list)
