@@ -30,7 +30,7 @@ READINGS = [
     "loss", "reading", "floor", "primary", "temperature", *(f"nll{end}" for end in ENDS),
     *(f"difference{end}" for end in ENDS), "ece", "brier",
 ]  # fmt: skip
-ORDERS = {1: "unigram", 2: "bigram", 3: "trigram", 4: "4-gram", 5: "5-gram"}
+ORDERS = {order: ngrams.name(order) for order in range(1, 6)}
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,20 @@ class Scored:
         return float(self.nll([cell], reading).sum() / self.tokens.sum())
 
     def curve(self, loss: str) -> dict[int, float]:
-        """Mean primary nll, nats per token, by the number of tokens trained on."""
-        by_tokens: dict[int, list[float]] = {}
+        """Mean primary nll, nats per token, by the number of tokens trained on; NaN if diverged.
+
+        Over the seeds that the shorter lengths have too, so that its shape is not that of seeds.
+        """
+        study, final = self.study, self.study.final
+        seeds = final.seeds[: final.length_seeds] if final.lengths else final.seeds
+        found: dict[int, list[float]] = {
+            study.tokens_trained("lengths", length): [] for length in sorted(final.lengths)
+        } | {study.tokens_trained("final"): []}
         for cell in [*self.ok(loss, "lengths"), *self.ok(loss)]:
-            tokens = self.study.tokens_trained(cell.phase, cell.iterations)
-            by_tokens.setdefault(tokens, []).append(self.mean_nll(cell))
-        return {tokens: float(np.mean(nll)) for tokens, nll in sorted(by_tokens.items())}
+            if cell.seed in seeds:
+                tokens = study.tokens_trained(cell.phase, cell.iterations)
+                found[tokens].append(self.mean_nll(cell))
+        return {tokens: float(np.mean(nll)) if nll else math.nan for tokens, nll in found.items()}
 
 
 def metric_rows(scored: Scored, yardsticks: list[dict]) -> list[dict]:
@@ -239,8 +247,10 @@ def _against_baseline(scored: Scored, loss: str) -> dict:
     if pair is None:
         return {}
     interval, p_value = pair
-    curves = [scored.curve(name) for name in (BASELINE, loss)]
-    needed = scaling.tokens_needed(*curves, interval)
+    curves = (scored.curve(name) for name in (BASELINE, loss))
+    needed = scaling.tokens_needed(
+        *(np.array(list(side)) for curve in curves for side in (curve, curve.values())), interval
+    )
     row = _columns("difference", interval) | {"p_value": p_value}
     return row | _columns("tokens_needed", needed)
 
@@ -255,9 +265,9 @@ def _range(yardsticks: list[dict]) -> tuple[float, float]:
     return grams[ORDERS[1]], source[0] if source else min(grams.values())
 
 
-def _ends(interval: Interval) -> tuple[float, float, float]:
+def _ends(interval: Interval | scaling.Needed) -> tuple[float, float, float]:
     return interval.estimate, interval.low, interval.high
 
 
-def _columns(name: str, interval: Interval) -> dict:
+def _columns(name: str, interval: Interval | scaling.Needed) -> dict:
     return dict(zip((f"{name}{end}" for end in ENDS), _ends(interval), strict=True))
