@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 import squentropy
 from squentropy import completion, errors
 from squentropy.errors import SquentropyError
-from squentropy.names import PHASES, SPLITS
+from squentropy.names import PHASES, SPLITS, name_of_slug
 
 if TYPE_CHECKING:
     from squentropy.params import Cell, Study
@@ -167,7 +167,8 @@ def train(
     out: Path,
     tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
     loss: Annotated[
-        str, typer.Option(help="A loss of losses.py.", autocompletion=completion.losses)
+        str,
+        typer.Option(help="A loss, as mse or squentropy-0.1.", autocompletion=completion.losses),
     ],
     params: Params = DEFAULT_PARAMS,
     phase: Annotated[
@@ -311,9 +312,7 @@ def lengths(
 
 def _of_study(study: "Study", given: str) -> str:
     """The loss of the study's grid that is meant by its name or its folder's."""
-    from squentropy.names import named
-
-    loss = named(given)
+    loss = _loss(given)
     if loss not in study.sweep.losses:
         raise SquentropyError(f"--loss {given}: is not in the grid of {study.study}")
     return loss
@@ -348,6 +347,14 @@ def _train(
     return run
 
 
+def _loss(text: str) -> str:
+    """The loss of this name or slug. Raises SquentropyError with the fix."""
+    try:
+        return name_of_slug(text)
+    except ValueError as error:
+        raise SquentropyError(f"--loss {text}: {error}") from None
+
+
 def _cell(
     study: "Study",
     phase: str,
@@ -361,6 +368,7 @@ def _cell(
     """The cell that the options name. Raises SquentropyError with the option that is wrong."""
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
+    loss = _loss(loss)
     if phase == "lengths":
         raise SquentropyError("--phase lengths: `squentropy lengths` trains these runs")
     given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}

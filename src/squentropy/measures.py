@@ -2,14 +2,15 @@
 
     softmax        softmax of the outputs
     tempered       softmax of the outputs over one temperature, fitted on the validation split
-    inverse_link   the inverse link of the losses that have one (losses.INVERSE_LINKS)
+    own            by the loss's own link, of the losses that have one (losses.own_link);
+                   `own 0.0001` by it with another floor
 
 Each reading has its nll, its Brier score, and its calibration: how often the likeliest token is
 the true one, by the probability it was given (Guo et al. 2017, arXiv 1706.04599). Logits are held
 for a few hundred positions at a time, as in evaluation.py. Training measures none of this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,17 @@ Reading = Callable[[Tensor], Tensor]
 """Outputs (n, C) to log probabilities (n, C)."""
 
 
-def readings(temperature: float, link: Link | None) -> dict[str, Reading]:
-    """Every way to read a model's outputs, by name; the inverse link only where there is one."""
+def readings(temperature: float, links: Mapping[str, Link]) -> dict[str, Reading]:
+    """Every way to read a model's outputs, by name: softmax, tempered, and each of the links."""
     ways: dict[str, Reading] = {
         "softmax": lambda logits: logits.log_softmax(-1),
         "tempered": lambda logits: (logits / temperature).log_softmax(-1),
     }
-    return ways if link is None else ways | {"inverse_link": lambda logits: link(logits).log()}
+    return ways | {name: _read_by(link) for name, link in links.items()}
+
+
+def _read_by(link: Link) -> Reading:
+    return lambda outputs: link(outputs).log()
 
 
 @torch.inference_mode()
@@ -70,8 +75,9 @@ def measure_split(
     frequency: np.ndarray,
     *,
     temperature: float,
-    link: Link | None,
+    links: Mapping[str, Link],
     batch_tokens: int,
+    bins: int,
 ) -> dict[str, Any]:
     """A split's measures as sums over stories and bins, for a JSON file.
 
@@ -81,7 +87,7 @@ def measure_split(
     readings    by name: nll (a sum a story, nats), brier (mean), ece, calibration
     profile     by position and by frequency: tokens, and each reading's nll, in bins that double
     """
-    ways = readings(temperature, link)
+    ways = readings(temperature, links)
     columns = by_token(
         model,
         split,
@@ -98,7 +104,7 @@ def measure_split(
         "readings": {},
     }
     for name in ways:
-        counted = calibration(columns[f"{name}/confidence"], columns["correct"])
+        counted = calibration(columns[f"{name}/confidence"], columns["correct"], bins)
         measured["readings"][name] = {
             "nll": _rounded(by_story(columns[f"{name}/nll"], split)),
             "brier": float(columns[f"{name}/brier"].mean(dtype=np.float64)),
@@ -125,7 +131,7 @@ def by_story(values: np.ndarray, split: Split) -> np.ndarray:
     return np.add.reduceat(values.astype(np.float64), split.offsets[:-1])
 
 
-def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> dict[str, list]:
+def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, list]:
     """Tokens by confidence in bins of equal width: their number, and sums of the two columns."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     return {

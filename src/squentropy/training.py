@@ -23,7 +23,7 @@ from squentropy.cpu import Noise, keep_freed_memory
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.evaluation import Scores, fit_on, score_split
-from squentropy.losses import INVERSE_LINKS, LOSSES, fuse_chunks
+from squentropy.losses import LOSSES, fuse_chunks, own_link
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
@@ -128,7 +128,7 @@ def train(
     if by_hand:
         keep_freed_memory()
 
-    link = INVERSE_LINKS.get(cell.loss)
+    link = own_link(cell.loss, study.evaluate.link_floor)
     scoring = {"batch_tokens": study.evaluate.batch_tokens, "dtype": dtype}
 
     def look(data: Split, temperature: float = 1.0) -> Scores:

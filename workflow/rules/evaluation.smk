@@ -98,6 +98,7 @@ rule metrics:
         params=PARAMS,
         tables=STUDY.table_keys(),
         code=code.digest(*code.TABLES, *code.QUALITY, *code.THEORY),
+        losses=code.catalogue(STUDY.sweep.losses),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"
