@@ -13,8 +13,8 @@ from pathlib import Path
 
 from squentropy import records, storage
 from squentropy.errors import SquentropyError
-from squentropy.outcomes import ppl, read_outcomes, runs_sha256, write_csv
 from squentropy.names import slug
+from squentropy.outcomes import ppl, read_outcomes, runs_sha256, write_csv
 from squentropy.params import SELECTION_TABLES, Cell, Study
 from squentropy.records import chosen_for
 from squentropy.refinement import GRID_KEYS, Refined, best_of, refine
