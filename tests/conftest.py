@@ -9,8 +9,10 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import matplotlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +27,11 @@ from squentropy.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.tokens import TokenFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+FONTS = {
+    "wide": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"),
+    "narrow": ("STIXGeneral", "STIXGeneralBol"),
+}
+"""Of matplotlib's own fonts, what a browser of the tests has."""
 PROJECT = ("Snakefile", "workflow", "params.yaml", "studies", "src", "notebooks", "profiles")
 
 TINY = {
@@ -262,16 +269,38 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium; skips where there is none."""
+def browsers(tmp_path_factory) -> Iterator[Callable[[str], Browser]]:
+    """browsers("wide" or "narrow"): a headless Chromium; skips where there is none.
+
+    It finds no other fonts than those of FONTS, so a page is laid out alike on every machine.
+    """
     try:
         path = pdf.chromium()
     except SquentropyError as error:
         pytest.skip(str(error))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
-        yield browser
-        browser.close()
+
+        @cache
+        def launch(width: str) -> Browser:
+            fonts = tmp_path_factory.mktemp(width)
+            for name in FONTS[width]:
+                shutil.copy(matplotlib.get_data_path() + f"/fonts/ttf/{name}.ttf", fonts)
+            (fonts / "fonts.conf").write_text(
+                '<!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
+                f"<dir>{fonts}</dir><cachedir>{fonts}/cache</cachedir></fontconfig>"
+            )
+            environment = os.environ | {"FONTCONFIG_FILE": str(fonts / "fonts.conf")}
+            return playwright.chromium.launch(
+                executable_path=path, chromium_sandbox=False, env=environment
+            )
+
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def browser(browsers) -> Browser:
+    """A headless Chromium; skips where there is none."""
+    return browsers("wide")
 
 
 @pytest.fixture(scope="session")
