@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 import squentropy
 from squentropy import completion, errors
 from squentropy.errors import SquentropyError
-from squentropy.names import PHASES, SPLITS
+from squentropy.names import PHASES, SPLITS, name_of_slug
 
 if TYPE_CHECKING:
     from squentropy.params import Cell, Study
@@ -167,7 +167,8 @@ def train(
     out: Path,
     tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
     loss: Annotated[
-        str, typer.Option(help="A loss of losses.py.", autocompletion=completion.losses)
+        str,
+        typer.Option(help="A loss, as mse or squentropy-0.1.", autocompletion=completion.losses),
     ],
     params: Params = DEFAULT_PARAMS,
     phase: Annotated[
@@ -224,7 +225,7 @@ def sweep(
 
     Example: squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --lr 0.06
     """
-    study = load(params)
+    study, loss = load(params), _loss(loss)
     cells = [cell for cell in study.sweep_cells() if (cell.loss, cell.lr) == (loss, lr)]
     if not cells:
         raise SquentropyError(f"--loss {loss} --lr {lr}: no such row in the grid of {study.study}")
@@ -267,6 +268,14 @@ def _train(
     print(f"{cell.name}: {run['iterations']} iterations, {end}", flush=True)
 
 
+def _loss(text: str) -> str:
+    """The loss of this name or slug. Raises SquentropyError with the fix."""
+    try:
+        return name_of_slug(text)
+    except ValueError as error:
+        raise SquentropyError(f"--loss {text}: {error}") from None
+
+
 def _cell(
     study: "Study",
     phase: str,
@@ -280,6 +289,7 @@ def _cell(
     """The cell that the options name. Raises SquentropyError with the option that is wrong."""
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
+    loss = _loss(loss)
     given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}
     if selected is not None:
         from squentropy.records import chosen_for

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squentropy.losses import ROWS, Loss, logits_by_rows
+from squentropy.losses import Loss
 from squentropy.model import GPT
+from squentropy.terms import ROWS, logits_by_rows
 from squentropy.tokens import Split
 
 Link = Callable[[Tensor], Tensor]

@@ -2,7 +2,7 @@
 
     softmax        softmax of the outputs
     tempered       softmax of the outputs over one temperature, fitted on the validation split
-    inverse_link   the inverse link of the losses that have one (losses.INVERSE_LINKS)
+    own            by the loss's own link, of the losses that have one (losses.own_link)
 
 Each reading has its nll, its Brier score, and its calibration: how often the likeliest token is
 the true one, by the probability it was given (Guo et al. 2017, arXiv 1706.04599). Logits are held
@@ -30,12 +30,12 @@ FIT_TOKENS = 1 << 16  # of validation: more than one number needs, and few enoug
 
 
 def readings(temperature: float, link: Link | None) -> dict[str, Reading]:
-    """Every way to read a model's outputs, by name; the inverse link only where there is one."""
+    """Every way to read a model's outputs, by name; `own` only if there is a link."""
     ways: dict[str, Reading] = {
         "softmax": lambda logits: logits.log_softmax(-1),
         "tempered": lambda logits: (logits / temperature).log_softmax(-1),
     }
-    return ways if link is None else ways | {"inverse_link": lambda logits: link(logits).log()}
+    return ways if link is None else ways | {"own": lambda logits: link(logits).log()}
 
 
 @torch.inference_mode()

@@ -28,7 +28,8 @@ from pydantic import (
 from squentropy.errors import ParameterError
 from squentropy.names import PHASES as PHASES
 from squentropy.names import SPLITS as SPLITS
-from squentropy.names import known_losses
+from squentropy.names import known_losses as known_losses
+from squentropy.names import loss_info, slug
 
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 TABLES = (  # of results/STUDY; the first two are the sweep's
@@ -39,12 +40,8 @@ TABLES = (  # of results/STUDY; the first two are the sweep's
 
 
 def _known_loss(name: str) -> str:
-    losses = known_losses()
-    if name not in losses:
-        close = difflib.get_close_matches(name, losses, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no such loss; {hint}there are: {', '.join(losses)}")
-    return name
+    """A loss's name in its one spelling."""
+    return loss_info(name).name
 
 
 def _distinct(values: list) -> list:
@@ -230,6 +227,7 @@ class Evaluate(Section):
     seed_batches: PositiveInt
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    link_floor: Annotated[float, Field(gt=0, lt=1)]
 
 
 class Sample(Section):
@@ -247,9 +245,7 @@ class Sample(Section):
 
 
 class Theory(Section):
-    contexts: Annotated[int, Field(ge=2, lt=2**31)]
     weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
-    seed: Seed
 
 
 @dataclass(frozen=True, order=True)
@@ -268,12 +264,12 @@ class Cell:
         """The run's folder below checkpoints/STUDY."""
         if self.phase == "sweep":
             return f"{self.row}/dropout{self.dropout!r}_layers{self.n_layer}"
-        return f"{self.phase}/{self.loss}/seed{self.seed}"
+        return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
 
     @property
     def row(self) -> str:
         """The folder of the cell's row of the grid: one loss at one learning rate."""
-        return f"sweep/{self.loss}/lr{self.lr!r}"
+        return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
 
 
 class Study(Section):
@@ -330,6 +326,7 @@ class Study(Section):
             "model": self.model.model_dump(),
             "train": self.train.keys(),
             "schedule": self.schedule(phase).model_dump(include=keys),
+            "evaluate": self.evaluate.model_dump(include={"link_floor"}),
         }
 
     def table_keys(self) -> dict:

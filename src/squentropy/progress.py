@@ -16,6 +16,7 @@ import safetensors
 from squentropy import code, live, lock, records
 from squentropy.completion import studies
 from squentropy.errors import SquentropyError
+from squentropy.names import slug
 from squentropy.params import PHASES, Cell, Study, load
 from squentropy.selection import selected_hyperparameters
 
@@ -154,7 +155,7 @@ def _expected(study: Study, results: Path) -> Iterator[tuple[str, str, str, Cell
         yield cell.name, "sweep", cell.loss, cell
     for loss in study.sweep.losses:
         for seed in study.final.seeds:
-            name = f"final/{loss}/seed{seed}"
+            name = f"final/{slug(loss)}/seed{seed}"
             yield name, "final", loss, cells.get(name)
     for cell in study.reported_cells():
         yield cell.name, "reported", cell.loss, cell

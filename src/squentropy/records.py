@@ -28,7 +28,7 @@ def scored_from(study: Study, folder: Path, run: dict) -> dict:
     """What the scores of a run are a function of; SPLIT.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
-        "params": study.evaluate.model_dump(include={"batch_tokens", "seed_batches"}),
+        "params": study.evaluate.model_dump(include={"batch_tokens", "seed_batches", "link_floor"}),
         "code": code.digests(*code.EVALUATION, loss=run["cell"]["loss"]),
     }
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from squentropy import params, storage
 from squentropy.errors import SquentropyError
+from squentropy.names import label as label
 
 FEWEST = 50  # tokens of a bin that is shown: fewer say little
 
@@ -19,29 +20,6 @@ BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in
     "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
     "tokens", "nll", "ppl", "bits_per_byte", "nats_per_story",
 ]  # fmt: skip
-
-_LABELS = {
-    "cross_entropy": "cross entropy",
-    "mse": "MSE",
-    "mse_weighted": "weighted MSE",
-    "squentropy": "squentropy",
-    "squentropy_tenth": "squentropy × 0.1",
-    "squentropy_weighted": "weighted squentropy",
-    "z_loss": "z-loss",
-    "brier": "Brier",
-}
-
-
-def label(loss: str) -> str:
-    """A loss's name for a reader; an unknown one is its own name with spaces."""
-    return _LABELS.get(loss, loss.replace("_", " "))
-
-
-def form_name(loss: str, weight: float) -> str:
-    """The name of a loss of theory.csv, its square term times `weight`, as losses are called."""
-    if weight == 1:
-        return loss
-    return f"{loss}_tenth" if weight == 0.1 else f"{loss} × {weight:g}"
 
 
 @dataclass(frozen=True)
@@ -118,11 +96,9 @@ class Results:
         rows = self.theory[
             (self.theory["contexts"] == contexts)
             & (self.theory["classes"] == self.corpus["vocab_size"])
+            & (self.theory["loss"] == loss)
         ]
-        for _, row in rows.iterrows():
-            if form_name(row["loss"], row["weight"]) == loss:
-                return row
-        return None
+        return rows.iloc[0] if len(rows) else None
 
     def optimum(self, loss: str) -> float | None:
         """The test nll at a form of squentropy's own optimum, nats a token, where it is known.

@@ -23,7 +23,7 @@ import torch
 from squentropy import evaluation, measures, provenance, records, sampling, storage
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
-from squentropy.losses import INVERSE_LINKS, LOSSES
+from squentropy.losses import LOSSES, own_link
 from squentropy.model import GPT, Config
 from squentropy.params import Cell, Study
 from squentropy.processes import join
@@ -178,7 +178,7 @@ def evaluate_run(
             tokens.end_of_text,
             measures.per_million(tokens.split("train"), tokens.vocab_size),
             temperature=scores["temperature"],
-            link=INVERSE_LINKS.get(cell.loss),
+            link=own_link(cell.loss, params.link_floor),
             batch_tokens=params.batch_tokens,
         )
         scores["stories"]["bytes"] = sizes
@@ -198,7 +198,7 @@ def sample_run(
         torch.set_num_threads(study.train.threads)
         model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))
         cell = run["cell"]
-        link = INVERSE_LINKS.get(cell["loss"])
+        link = own_link(cell["loss"], study.evaluate.link_floor)
         told = sampling.tell(model, encoding, **study.sample.model_dump(), link=link)
         origin = {key: cell[key] for key in ("phase", "loss", "seed")}
         stories = [origin | story for story in told]

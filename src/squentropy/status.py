@@ -8,6 +8,7 @@ from pathlib import Path
 
 from squentropy import records
 from squentropy.errors import SquentropyError
+from squentropy.names import slug
 from squentropy.params import Cell, Study
 from squentropy.selection import selected_hyperparameters
 from squentropy.tokens import TokenFolder
@@ -24,7 +25,7 @@ def stale_runs(
     root = Path("checkpoints") / study.study
     cells = {root / cell.name: cell for cell in [*study.sweep_cells(), *study.reported_cells()]}
     finals = [
-        root / "final" / loss / f"seed{seed}"
+        root / "final" / slug(loss) / f"seed{seed}"
         for loss in study.sweep.losses
         for seed in study.final.seeds
     ]

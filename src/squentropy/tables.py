@@ -282,7 +282,7 @@ def _one_loss(
     row["test_top5_accuracy"] = _stories(cells, scores, "top5").sum(1).mean() / tokens.sum()
     row["temperature"] = np.mean([scores[cell]["temperature"] for cell in cells])
     for reading in scores[cells[0]]["readings"]:
-        name = "test" if reading == "softmax" else reading
+        name = {"softmax": "test", "own": "inverse_link"}.get(reading, reading)
         row[f"{name}_nll"] = _nll(cells, scores, reading).sum(1).mean() / tokens.sum()
         for key in ("ece", "brier"):
             values = [scores[cell]["readings"][reading][key] for cell in cells]
@@ -316,8 +316,8 @@ def _against_baseline(
     interval, p_value = difference("softmax", "softmax")
     row = _interval("difference", interval) | {"p_value": p_value}
     row |= _interval("tempered_difference", difference("tempered", "tempered")[0])
-    if "inverse_link" in scores[cells[0]]["readings"]:
-        linked, _ = difference("inverse_link", "softmax")
+    if "own" in scores[cells[0]]["readings"]:
+        linked, _ = difference("own", "softmax")
         row |= _interval("inverse_link_difference", linked)
     return row
 

@@ -23,7 +23,7 @@ from squentropy.cpu import Noise, keep_freed_memory
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
 from squentropy.evaluation import Link, Scores, score_split
-from squentropy.losses import INVERSE_LINKS, LOSSES, fuse_chunks
+from squentropy.losses import LOSSES, fuse_chunks, own_link
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
 from squentropy.params import Cell, Schedule, Study, Train
@@ -201,7 +201,7 @@ def train(
                     file=sys.stderr,
                 )
             raise SystemExit(128 + number)
-    scores = look(validation, INVERSE_LINKS.get(cell.loss))
+    scores = look(validation, own_link(cell.loss, study.evaluate.link_floor))
     if not math.isfinite(scores.mean_nll()):
         return diverged(schedule.max_iters)
     end = history[-1]

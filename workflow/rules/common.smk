@@ -9,6 +9,7 @@ from shutil import which
 from squentropy import code, disk, lock, needs, params
 from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
+from squentropy.names import slug
 from squentropy.storage import write_text
 
 

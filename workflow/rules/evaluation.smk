@@ -1,7 +1,7 @@
 """Scores on the test split, stories, and the tables of the final runs."""
 
 FINAL_RUNS = [
-    f"{CHECKPOINTS}/final/{loss}/seed{seed}"
+    f"{CHECKPOINTS}/final/{slug(loss)}/seed{seed}"
     for loss in STUDY.sweep.losses
     for seed in STUDY.final.seeds
 ] + [run_folder(cell) for cell in STUDY.reported_cells()]
@@ -31,7 +31,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
         params:
             data=subpath(input[0], ancestor=2),
             params=PARAMS,
-            evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches"}),
+            evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches", "link_floor"}),
             code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
             runs=folders(phase),
         shell:
@@ -94,6 +94,7 @@ rule metrics:
         params=PARAMS,
         tables=STUDY.table_keys(),
         code=code.digest(*code.TABLES, *code.QUALITY, *code.THEORY),
+        losses=code.catalogue(STUDY.sweep.losses),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

@@ -1,12 +1,10 @@
 """The study's answer."""
 
 from squentropy.markup import Html, interval, nats, number, paragraphs, signed
+from squentropy.names import loss_info
 from squentropy.params import BASELINE
 from squentropy.results import Results
 from squentropy.sections.pieces import about_seeds, by_verdict, compared, loss_name, names, percent
-
-SQUARED = ("mse", "mse_weighted", "squentropy", "squentropy_tenth", "squentropy_weighted", "brier")
-"""The losses with a squared term among those that come with the project."""
 
 
 def answer(r: Results) -> Html:
@@ -31,7 +29,7 @@ def answer(r: Results) -> Html:
 
 def verdict(r: Results) -> str:
     """Whether a squared loss belongs in a language model, as far as this study can tell."""
-    squared = [loss for loss in compared(r) if loss in SQUARED]
+    squared = [loss for loss in compared(r) if loss_info(loss).squared]
     if not squared:
         return "None of the squared losses that come with this project is compared here."
     better, same, worse = by_verdict(r, squared)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from squentropy import theory
 from squentropy.markup import Html, integer, interval, listed, nats, paragraphs, signed, table
-from squentropy.results import Results, form_name
+from squentropy.results import Results
 from squentropy.sections.figure import figure
 from squentropy.sections.pieces import compared, loss_name
 
@@ -19,7 +19,7 @@ def floor_table(r: Results) -> Html:
     rows = []
     for context, pi in theory.CONTEXTS.items():
         floors = [theory.floor(pi, c)[0] for c in sizes]
-        floors.append(theory.floor(pi, sizes[0], weight=0.1)[0])
+        floors.append(theory.floor(pi, sizes[0], scale=0.1)[0])
         rows.append([context, *(nats(floor) for floor in floors)])
     return table(head, rows)
 
@@ -28,8 +28,8 @@ def contexts_sentence(r: Results) -> Html:
     """Which contexts of the corpus were looked at, and what is exact about them."""
     n = {kind: rows["n"].iloc[0] for kind, rows in r.theory.groupby("contexts")}
     texts = [
-        f"One token of context: what follows {integer(n['bigram'])} tokens, drawn by their "
-        "frequency, in the train split, whose own frequencies are taken for the truth."
+        f"One token of context: what follows each of the {integer(n['bigram'])} tokens that occur "
+        "in the train split, whose own frequencies are taken for the truth."
     ]
     if "whole" in n:
         texts.append(
@@ -46,10 +46,10 @@ def contexts_table(r: Results) -> Html:
     own = r.theory[r.theory["classes"] == r.corpus["vocab_size"]]
     kinds = [kind for kind in _CONTEXTS if kind in set(own["contexts"])]
     rows = []
-    for form, forms in own.groupby(["loss", "weight"], sort=False):
-        by = forms.set_index("contexts")
+    for loss, kinds_of in own.groupby("loss", sort=False):
+        by = kinds_of.set_index("contexts")
         cells = [interval(by.loc[kind], "kl", nats) for kind in kinds]
-        rows.append([loss_name(form_name(*form)), *cells])
+        rows.append([loss_name(loss), *cells])
     return table(["nats a token lost at the optimum", *(_CONTEXTS[kind] for kind in kinds)], rows)
 
 

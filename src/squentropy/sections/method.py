@@ -1,11 +1,8 @@
 """What was studied, and how it is judged."""
 
-import ast
 import math
-from pathlib import Path
 
 from squentropy.markup import (
-    DASH,
     Html,
     count,
     either,
@@ -17,51 +14,19 @@ from squentropy.markup import (
     plain,
     table,
 )
+from squentropy.names import loss_info
 from squentropy.results import Results
 from squentropy.sections.pieces import loss_name, names, percent
-
-_F2 = "<i>f</i><sub>j</sub><sup>2</sup>"
-_WRONG = f"Σ<sub>j≠y</sub> {_F2}"
-_TRUE = "(<i>f</i><sub>y</sub> − 1)<sup>2</sup>"
-_CE = "−log <i>p</i><sub>y</sub>"
-_FORMULAS = {
-    "cross_entropy": (_CE, "the baseline of every language model"),
-    "mse": (f"1/<i>C</i> ({_TRUE} + {_WRONG})", "the seed study’s first attempt"),
-    "mse_weighted": (
-        f"1/<i>C</i> (100 {_TRUE} + {_WRONG})",
-        "the seed study’s second attempt; the form of Hui &amp; Belkin 2020",
-    ),
-    "squentropy": (f"{_CE} + 1/(<i>C</i>−1) {_WRONG}", "Hui, Wright &amp; Belkin 2023"),
-    "squentropy_tenth": (f"{_CE} + 0.1/(<i>C</i>−1) {_WRONG}", "squentropy, a smaller square term"),
-    "squentropy_weighted": (
-        f"{_CE} + 1/<i>C</i> (65 {_TRUE} + {_WRONG})",
-        "the seed study’s code, which it calls squentropy",
-    ),
-    "z_loss": (f"{_CE} + 10<sup>−4</sup> log<sup>2</sup> <i>Z</i>", "Chowdhery et al. 2022"),
-    "brier": (
-        "Σ<sub>j</sub> (1[<i>j</i>=<i>y</i>] − <i>p</i><sub>j</sub>)<sup>2</sup>",
-        "Brier 1950; a proper score, Shao et al. 2024",
-    ),
-}
 
 
 def losses_table(r: Results) -> Html:
     """The losses of the study with definition and source."""
     rows = []
     for loss in r.losses:
-        formula, source = _FORMULAS.get(loss, (escape(_docstring(loss)), ""))
+        info = loss_info(loss)
         name = f"{loss_name(loss)}<br><code>{escape(loss)}</code>"
-        rows.append([name, f'<span class="formula">{formula}</span>', source])
+        rows.append([name, f'<span class="formula">{info.formula}</span>', info.source])
     return table(["loss", "definition, mean over positions", "source"], rows, text=3)
-
-
-def _docstring(loss: str) -> str:
-    """The first line of a loss's docstring; read as text, since importing torch takes seconds."""
-    source = (Path(__file__).parents[1] / "losses.py").read_text(encoding="utf-8")
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name == loss:
-            return (ast.get_docstring(node) or DASH).splitlines()[0]
-    return DASH
 
 
 def corpus_sentence(r: Results) -> Html:
