@@ -2,13 +2,14 @@
 
 # A stand-in until the module is merged: only its interface is meant to stay.
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Adequacy:
     enough: bool
-    reasons: list[str]
+    reasons: list[str] = field(default_factory=list)
 
 
 def share_learnt(nll: float, unigram: float, limit: float) -> float:
@@ -16,18 +17,34 @@ def share_learnt(nll: float, unigram: float, limit: float) -> float:
 
 
 def judge(
-    nll: float,
-    ngrams: dict[int, float],
-    must_beat: int,
+    nll: float | None,
+    counted: Mapping[int, float],
+    *,
+    order: int,
     unigram: float,
-    limit: float,
-    by_tokens: dict[int, float],
+    limit: float | None,
+    by_tokens: Mapping[int, float],
     steepest: float,
 ) -> Adequacy:
-    reasons = []
-    if must_beat in ngrams and not nll < ngrams[must_beat]:
-        reasons.append(
-            f"cross entropy ({nll:.3f}) does not beat the {must_beat}-gram model "
-            f"({ngrams[must_beat]:.3f})"
-        )
-    return Adequacy(not reasons, reasons)
+    if nll is None:
+        return Adequacy(False, ["the study has no cross entropy to compare with"])
+    if nll < counted[order]:
+        return Adequacy(True)
+    return Adequacy(
+        False,
+        [
+            f"cross entropy ({nll:.3f} nats per token) does not beat the {order}-gram model of the "
+            f"tokens it was trained on ({counted[order]:.3f})"
+        ],
+    )
+
+
+def sign_changes(
+    curves: Mapping[str, Mapping[int, float]], baseline: str = "cross_entropy"
+) -> list[str]:
+    changing = []
+    for loss, curve in curves.items():
+        gaps = [nll - curves[baseline][n] for n, nll in curve.items() if n in curves[baseline]]
+        if any(gap > 0 for gap in gaps) and any(gap < 0 for gap in gaps):
+            changing.append(loss)
+    return changing

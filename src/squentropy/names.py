@@ -35,6 +35,7 @@ class LossInfo:
     arguments: tuple[float, ...]
     label: str
     formula: str
+    source: str
     squared: bool
     link: bool
 
@@ -47,9 +48,9 @@ def loss_info(name: str) -> LossInfo:
         "squentropy_weighted": "weighted squentropy", "z_loss": "z-loss", "brier": "Brier",
     }.get(function, function.replace("_", " "))  # fmt: skip
     if arguments:
-        pretty += f" × {arguments[0]:g}" if function == "squentropy" else f" ({given})"
+        pretty += f" ({given})"
     return LossInfo(
-        name, function, arguments, pretty, "",
+        name, function, arguments, pretty, "−log <i>p</i><sub>y</sub>", "",
         squared=function.startswith(("mse", "squentropy", "brier")),
         link=function.startswith(("mse", "spherical", "taylor")),
     )  # fmt: skip

@@ -49,12 +49,12 @@ _LOOKS = {
     "mse": ("#E69F00", "s", (0, (4, 1.5))),
     "mse_weighted": ("#D55E00", "D", (0, (1.5, 1.2))),
     "squentropy": ("#0072B2", "^", "-"),
-    "squentropy_tenth": ("#332288", "<", (0, (6, 1.2, 1.2, 1.2))),
     "squentropy_weighted": ("#56B4E9", "v", (0, (4, 1.5))),
     "z_loss": ("#009E73", "P", (0, (1.5, 1.2))),
     "brier": ("#CC79A7", "X", (0, (6, 1.2, 1.2, 1.2))),
 }
 _SPARE = [
+    ("#332288", "<", (0, (6, 1.2, 1.2, 1.2))),
     ("#882255", "p", "-"),
     ("#999933", "h", (0, (4, 1.5))),
     ("#44AA99", ">", (0, (1.5, 1.2))),
@@ -75,17 +75,30 @@ def style() -> Iterator[None]:
 
 
 def look(loss: str, losses: list[str]) -> tuple:
-    """(colour, marker, line style) of a loss; unknown losses take the spare ones in order."""
+    """(colour, marker, line style) of a loss; unknown losses take the spare ones in order.
+
+    A loss with arguments looks as its function does, unless the study has that otherwise too.
+    """
+    known = {name: _family(name, losses) for name in losses}
+    if loss not in known or known[loss]:
+        return _LOOKS[known.get(loss) or loss]
+    return _SPARE[[name for name in losses if not known[name]].index(loss) % len(_SPARE)]
+
+
+def _family(loss: str, losses: list[str]) -> str | None:
+    """The key of a loss's look of its own; None if it takes a spare one."""
     if loss in _LOOKS:
-        return _LOOKS[loss]
-    return _SPARE[[name for name in losses if name not in _LOOKS].index(loss) % len(_SPARE)]
+        return loss
+    function = loss.partition("(")[0]
+    kin = [name for name in losses if name.partition("(")[0] == function]
+    return function if function in _LOOKS and kin == [loss] else None
 
 
 # --- pieces ---------------------------------------------------------------------------------------
 
 
 def loss_rows(losses: list[str]) -> tuple:
-    """A figure with one horizontal row a loss, the first on top, and a margin for notes."""
+    """A figure with one horizontal row per loss, the first on top, and a margin for notes."""
     fig = Figure(figsize=(WIDTH, 1.45 + 0.42 * len(losses)), layout="constrained")
     ax = fig.add_subplot()
     ax.set_ylim(len(losses) - 0.4, -0.6)
@@ -97,7 +110,7 @@ def loss_rows(losses: list[str]) -> tuple:
 
 
 def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
-    """A column of metrics.csv with its interval; hollow where there is none to draw."""
+    """A column of metrics.csv with its interval; hollow if there is none to draw."""
     estimate, low, high = r.metrics.loc[loss, [of, f"{of}_low", f"{of}_high"]].astype(float)
     colour, marker, _ = look(loss, r.losses)
     hollow = pd.isna(low) or pd.isna(high)
@@ -108,7 +121,7 @@ def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
 
 
 def spread(estimate: float, low: float, high: float) -> np.ndarray | None:
-    """(2, 1): the distances to the ends of an interval; zero where there is none."""
+    """(2, 1): the distances to the ends of an interval; zero if there is none."""
     return np.nan_to_num(np.array([[max(estimate - low, 0.0)], [max(high - estimate, 0.0)]]))
 
 
@@ -117,7 +130,7 @@ def mean_curve(history: pd.DataFrame, loss: str, column: str) -> pd.Series:
 
 
 def entropies(r: Results) -> list[tuple[float, str]]:
-    """The lines to read a loss against, in nats a token."""
+    """The lines to read a loss against, in nats per token."""
     lines = [(r.corpus["source_nll"], "source's entropy"),
              (r.corpus["unigram_nll"], "unigram entropy")]  # fmt: skip
     return [(nll, name) for nll, name in lines if nll is not None]
