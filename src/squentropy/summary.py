@@ -8,7 +8,7 @@ import pandas as pd
 
 from squentropy.errors import SquentropyError
 from squentropy.markup import visible
-from squentropy.results import NGRAMS, Results, label, read
+from squentropy.results import NGRAMS, Results, label, p_text, read
 from squentropy.sections.verdict import (
     Evidence,
     evidence,
@@ -80,7 +80,7 @@ def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) ->
     p = row["p_value"]
     return cells | {
         "nll − cross entropy": _interval(row, "difference"),
-        "p": NONE if pd.isna(p) else small(p, e.smallest_p).removeprefix("= "),
+        "p": NONE if pd.isna(p) else p_text(p, e.smallest_p).removeprefix("= "),
         "tokens needed": tokens_needed(e, loss),
     }
 

@@ -27,7 +27,7 @@ def lengths(r: Results) -> Figure:
     titles = ("test nll, nats per token", "the same above the exact entropy")
     for ax, column, title in zip(axes, ("nll", "excess"), titles, strict=False):
         for i, loss in enumerate(r.scored):
-            aside = 1.025 ** (i - (len(r.scored) - 1) / 2)
+            aside = 1.012 ** (i - (len(r.scored) - 1) / 2)
             _length_curve(ax, r, loss, column, aside)
         ax.set_title(title)
         ax.set_xlabel("training tokens, log scale")
@@ -83,14 +83,20 @@ def _yardsticks(ax, r: Results) -> None:
 def _token_axis(ax, tokens: Sequence[int]) -> None:
     """Ticks at the lengths that were trained."""
     ax.set_xscale("log")
-    ax.set_xlim(tokens[0] / 1.25, tokens[-1] * 1.25)
-    far = [tokens[0]]
-    for n in tokens[1:]:
-        if n >= 1.3 * far[-1]:
-            far.append(n)
-    ax.xaxis.set_major_locator(FixedLocator(far))
+    room = max(1.15, (tokens[-1] / tokens[0]) ** 0.1)
+    ax.set_xlim(tokens[0] / room**2.2, tokens[-1] * room)  # the yardsticks' names stand on the left
+    ax.xaxis.set_major_locator(FixedLocator(_apart(tokens, 1.3)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+
+
+def _apart(values: Sequence[float], factor: float) -> list[float]:
+    """Rising values without those less than a factor above the one before."""
+    kept = [values[0]]
+    for value in values[1:]:
+        if value >= factor * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _short(tokens: float) -> str:
@@ -133,8 +139,8 @@ def learning_rates(r: Results) -> Figure:
     rates = r.refine["lr"]
     ax.set_xscale("log")
     ax.set_xlim(rates.min() / 1.3, rates.max() * 1.3)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plain(x)))
+    ax.xaxis.set_major_locator(FixedLocator(_apart(sorted(rates.unique()), 1.6)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plain(float(f"{x:.3g}"))))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("learning rate, log scale")
     ax.set_ylabel("validation nll, nats per token")
@@ -149,7 +155,7 @@ def learning_rates(r: Results) -> Figure:
     if (r.refine["status"] == "diverged").any():
         handles.append(Line2D([], [], ls="", marker="x", color=SOFT, ms=6))
         texts.append("diverged")
-    fig.legend(handles, texts, loc="outside lower center", ncols=4)
+    fig.legend(handles, texts, loc="outside lower center", ncols=3)
     return fig
 
 
@@ -164,6 +170,5 @@ def _rate_curve(ax, r: Results, loss: str) -> None:
             mec="white", mew=0.5)  # fmt: skip
     best: pd.DataFrame = ok[ok["selected"]]
     ax.plot(best["lr"], best["selection_nll"], "o", mfc="none", mec=INK, mew=1.1, ms=10)
-    gone = rows[rows["status"] == "diverged"]
-    ax.plot(gone["lr"], np.full(len(gone), 0.97), "x", color=colour, ms=6, clip_on=False,
-            transform=ax.get_xaxis_transform())  # fmt: skip
+    for lr in rows["lr"][rows["status"] == "diverged"]:
+        ax.plot(lr, 0.97, "x", color=colour, ms=6, transform=ax.get_xaxis_transform())

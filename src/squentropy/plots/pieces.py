@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from squentropy.results import Results, label
+from squentropy.results import NGRAMS, Results, label
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 STYLE = {
@@ -131,8 +131,9 @@ def mean_curve(history: pd.DataFrame, loss: str, column: str) -> pd.Series:
 
 def entropies(r: Results) -> list[tuple[float, str]]:
     """The lines to read a loss against, in nats per token."""
-    lines = [(r.corpus["source_nll"], "source's entropy"),
-             (r.corpus["unigram_nll"], "unigram entropy")]  # fmt: skip
+    lines = [(r.corpus["source_nll"], "source's entropy")]
+    lines += [(r.ngrams.get(order), f"{name} counts")
+              for name, order in NGRAMS.items() if order == r.study.plan.ngram]  # fmt: skip
     return [(nll, name) for nll, name in lines if nll is not None]
 
 

@@ -65,7 +65,7 @@ def improperness(r: Results) -> Figure:
 def dose(r: Results) -> Figure:
     """Measured gap and predicted floor by the multiplier of the square term: a panel per form."""
     families = r.doses or {"": {}}
-    fig = Figure(figsize=(WIDTH if len(families) > 1 else 0.75 * WIDTH, 3.9), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes = fig.subplots(1, len(families), sharey=True, squeeze=False)[0]
     for ax, (function, family) in zip(axes, families.items(), strict=True):
         if not family:

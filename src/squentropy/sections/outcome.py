@@ -117,7 +117,7 @@ def floor_sentence(r: Results) -> Html:
 
 def perplexity_figure(r: Results, folder: str | Path) -> Html:
     """Test perplexity by loss."""
-    lines = "the entropy of token frequencies"
+    lines = "an n-gram model of as many training tokens"
     if r.corpus["source_nll"] is not None:
         lines = f"the source’s own entropy, which no model can beat but by chance, and {lines}"
     return figure(

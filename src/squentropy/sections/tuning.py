@@ -27,7 +27,8 @@ def tuning_sentence(r: Results) -> Html:
         "The grid is coarse and its cells are short. So around each loss’s best cell, learning "
         f"rates a factor {factor:g} apart were trained for {integer(s.max_iters)} iterations, "
         "until the best one lay between two that were tried; dropouts and depths whose "
-        f"cells came within {s.tie:g} nats per token of the best one were tried again too. The rule and its limit of "
+        f"cells came within {s.tie:g} nats per token of the best one were tried again too. The "
+        f"rule and its limit of "
         f"{count(s.max_runs, 'run')} per loss are the same for all losses, and each loss is tuned "
         "by its primary reading."
     )

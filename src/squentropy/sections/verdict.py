@@ -46,9 +46,16 @@ class Evidence:
     most: float
 
     @property
+    def compares(self) -> bool:
+        """Whether cross entropy, with which all else is compared, has a finished run."""
+        return BASELINE in self.metrics.index[self.metrics["nll"].notna()]
+
+    @property
     def ranked(self) -> list[str]:
         """Losses with a difference to cross entropy, from the lowest nll to the highest."""
-        known = self.metrics[self.metrics["difference"].notna()]
+        known = (
+            self.metrics[self.metrics["difference"].notna()] if self.compares else self.metrics[:0]
+        )
         return list(known["nll"].sort_values(kind="stable").index)
 
     @property
@@ -107,10 +114,9 @@ def groups(e: Evidence, losses: list[str]) -> Groups:
 
 def headline(e: Evidence) -> str:
     """The answer in one clause or sentence."""
-    scored = list(e.metrics.index[e.metrics["nll"].notna()])
-    if not scored:
+    if e.metrics["nll"].isna().all():
         return "Every final run diverged, so this study has no answer."
-    if BASELINE not in scored:
+    if not e.compares:
         why = "has no finished run" if BASELINE in e.metrics.index else "is not part of this study"
         return f"Cross entropy {why}, so no loss is compared with it."
     if not e.enough:
@@ -138,8 +144,7 @@ def _of_squared(e: Evidence, squared: list[str]) -> str:
 
 def sentences(e: Evidence) -> list[str]:
     """What follows the headline: the reasons, or the other losses and what the answer costs."""
-    scored = e.metrics["nll"].notna()
-    if BASELINE not in e.metrics.index[scored]:
+    if not e.compares:
         return []
     if not e.enough:
         return [f"{'; '.join(e.reasons)}."]
