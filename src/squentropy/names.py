@@ -53,37 +53,6 @@ class LossInfo:
     squares: Squares | None
 
 
-@dataclass(frozen=True)
-class Squares:
-    """Cross entropy plus factor/(C - less) (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2).
-
-    Of such a loss the optimum is known; factor and true_weight are 0 or more.
-    """
-
-    factor: float
-    true_weight: float
-    less: float
-
-
-@dataclass(frozen=True)
-class LossInfo:
-    """What losses.py says of a loss: see its `loss`."""
-
-    name: str
-    function: str
-    arguments: dict[str, float]
-    """By their names, defaults included."""
-    label: str
-    formula: str
-    """HTML; the first line of the docstring if none is given."""
-    source: str
-    """HTML."""
-    squared: bool
-    link: bool
-    """Whether its outputs are read by a link of its own, not by a softmax."""
-    squares: Squares | None
-
-
 @functools.cache
 def known_losses() -> tuple[str, ...]:
     """Names of the functions marked `@loss` in losses.py."""
