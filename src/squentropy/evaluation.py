@@ -52,10 +52,8 @@ def score(
     """
 
     def measure(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-        if link is None:
-            nll = logits.logsumexp(-1) - at(logits, y)
-        else:
-            nll = -at(link(logits), y).log()
+        p = None if link is None else link(logits)
+        nll = logits.logsumexp(-1) - at(logits, y) if p is None else -at(p, y).log()
         return {"nll": nll, "correct": logits.argmax(-1) == y}
 
     return by_rows(measure, hidden, weight, targets)
