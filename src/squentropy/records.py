@@ -4,7 +4,6 @@ run.json names the cell, the parameters, the code and the tokens, and the hashes
 it; test.json and samples.json name the run.json that they belong to. Read without torch.
 """
 
-import functools
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,13 +26,8 @@ def origin_of(study: Study, cell: Cell) -> dict:
     return {
         "cell": asdict(cell),
         "params": study.training_keys(cell.phase, cell.iterations),
-        "code": _training_code(cell.loss),
+        "code": code.digests(*code.TRAINING, loss=cell.loss),
     }
-
-
-@functools.cache  # tables ask for it once per run
-def _training_code(loss: str) -> dict[str, str]:
-    return code.digests(*code.TRAINING, loss=loss)
 
 
 def scored_from(study: Study, folder: Path, run: dict) -> dict:

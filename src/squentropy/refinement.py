@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from squentropy.params import Cell, Study
 
 GRID_KEYS = ("lr", "dropout", "n_layer")
+MOST = 10.0  # the largest learning rate that parameters may have
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], floa
     others = tied(study, sweep, start)
     best = replace(start, phase="refine")
     while True:
-        wanted = _wanted(study, trials, best, others)
+        near = neighbours(study, best, start.lr)
+        wanted = next((c for c in [best, *near, *_others(best, others)] if c not in trials), None)
         if wanted is None or len(trials) >= study.refine.max_runs:
             break
         trials[wanted] = nll_of(wanted)
         best = best_of(trials)
-    inside = all(cell in trials for cell in neighbours(study, best))
+    inside = all(cell in trials for cell in neighbours(study, best, start.lr))
     return Refined(best, trials, inside, wanted is not None)
 
 
@@ -73,41 +75,33 @@ def best_of(trials: dict[Cell, float]) -> Cell:
     return min(trials, key=lambda cell: (trials[cell], cell.lr, cell.dropout, cell.n_layer))
 
 
-def neighbours(study: Study, cell: Cell) -> list[Cell]:
-    """The learning rates next to a cell's, below and above, with all else alike."""
+def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
+    """The learning rates next to a cell's, below and above, with all else alike.
+
+    Those tried are start x factor^k for whole k, so that different ways lead to the same number.
+    """
     factor = study.refine.factor
-    rates = (cell.lr / factor, cell.lr * factor)
-    # Rounded, so that a step up and a step down come back to the same number.
-    return [
-        replace(cell, lr=rate) for rate in (float(f"{rate:.6g}") for rate in rates) if rate <= 10
-    ]
+    place = round(math.log(cell.lr / start) / math.log(factor))
+    rates = [float(f"{start * factor ** (place + step):.6g}") for step in (-1, 1)]
+    return [replace(cell, lr=rate) for rate in rates if rate <= MOST]
 
 
 def tied(study: Study, sweep: dict[Cell, float], best: Cell) -> list[tuple[str, float]]:
-    """(key, value): dropouts and depths that the sweep cannot tell from the best cell's."""
+    """(key, value): dropouts and depths that the sweep cannot tell from the best cell's.
+
+    Its own among them, from which another may lead away, and back.
+    """
+    if math.isinf(sweep[best]):
+        return []
     found = []
     for key in ("dropout", "n_layer"):
         for value in getattr(study.sweep, key):
             nearest = min(nll for cell, nll in sweep.items() if getattr(cell, key) == value)
-            if value != getattr(best, key) and nearest <= sweep[best] + study.refine.tie:
+            if nearest <= sweep[best] + study.refine.tie:
                 found.append((key, value))
-    return [] if math.isinf(sweep[best]) else found
+    return found
 
 
-def _wanted(
-    study: Study, trials: dict[Cell, float], best: Cell, others: list[tuple[str, float]]
-) -> Cell | None:
-    """The next cell to try; None if the rule has come to its end."""
-    values = {key: {getattr(best, key)} for key in ("dropout", "n_layer")}
-    for key, value in others:
-        values[key].add(value)
-    alternatives = [
-        replace(best, **{key: value})
-        for key in values
-        for value in sorted(values[key])
-        if value != getattr(best, key)
-    ]
-    for cell in [best, *neighbours(study, best), *alternatives]:
-        if cell not in trials:
-            return cell
-    return None
+def _others(best: Cell, tied: list[tuple[str, float]]) -> list[Cell]:
+    """The best cell with another of the tied dropouts or depths."""
+    return [replace(best, **{key: value}) for key, value in tied if value != getattr(best, key)]
