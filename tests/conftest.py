@@ -52,7 +52,6 @@ TINY = {
     },
     "evaluate": {"seed_batches": 2, "bootstrap": 100},
     "sample": {"prompts": ["Tim", "The red kite"], "stories": 2, "max_tokens": 24},
-    "theory": {"contexts": 20},
 }
 
 

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ _LEVELS = {
     "mse": (5.20, 0.31, 0.020),
     "mse_weighted": (4.60, 0.44, 0.020),
     "squentropy": (0.55, 0.51, 0.012),
-    "squentropy_tenth": (0.46, 0.51, 0.012),
+    "squentropy(0.1)": (0.46, 0.51, 0.012),
     "squentropy_weighted": (0.50, 0.505, 0.012),
     "z_loss": (0.42, 0.512, 0.010),
     "brier": (1.10, 0.47, 0.030),
@@ -374,10 +375,11 @@ def _theory(s, whole) -> pd.DataFrame:
         kinds["whole"] = (np.full((1, 2), 0.5), SOURCE)
     rows = []
     for kind, (pi, entropy) in kinds.items():
-        for loss, weight in floors.forms(s):
+        for loss in floors.improper_losses(s):
             for classes in floors.vocabularies(s.tokens.vocab_size):
-                kl = theory.floor(pi, classes, weight, loss)[0]
-                rows.append({"contexts": kind, "loss": loss, "weight": weight, "classes": classes,
+                kl = theory.floor(pi, classes, *astuple(loss.squares))[0]
+                rows.append({"contexts": kind, "loss": loss.name, "weight": loss.squares.factor,
+                             "classes": classes,
                              "n": 200, "entropy": entropy, "kl": kl, "kl_low": 0.9 * kl,
                              "kl_high": 1.1 * kl, "kl_10": 0, "kl_50": kl,
                              "kl_90": 2 * kl})  # fmt: skip
