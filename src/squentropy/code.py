@@ -120,35 +120,30 @@ def _essence(text: str, loss: str | None) -> str:
     return ast.unparse(tree)
 
 
-def _without_other_losses(body: list[ast.stmt], loss: str | None) -> Iterator[ast.stmt]:
-    """The statements of losses.py without the other losses and what they alone use.
+SHARED = {"LOSSES", "loss", "own_link", "fuse_chunks"}
+"""What the other modules use of losses.py, beside types."""
 
-    Only imports, what begins with an underscore and what is named as a link can be theirs alone.
-    Of `@loss(...)` the link stays, since what is written there besides is for the report.
+
+def _without_other_losses(body: list[ast.stmt], loss: str | None) -> Iterator[ast.stmt]:
+    """The statements of losses.py that a loss or `SHARED` needs, and those that define nothing.
+
+    Of `@loss(...)` the link alone, since what is written there besides is for the report.
     """
-    links: set[str] = set()
+    needed, waiting = [], []
     for node in body:
         if names.decorator(node) is not None:
             node.decorator_list = [_link_alone(each) for each in node.decorator_list]
-            links |= _names_in(*node.decorator_list)
-    own, waiting = [], []
-    for node in body:
-        if names.decorator(node) is not None:
-            (own if node.name == loss else []).append(node)
-        elif any(name.startswith("_") or name in links for name in _defined(node)):
-            waiting.append(node)
-        else:
-            own.append(node)
-    used, more = set(), own
+        given = _defined(node)
+        (waiting if given and not given & {loss, *SHARED} else needed).append(node)
+    used, more = set(), needed
     while more:
-        used |= _names_in(*more)
+        used |= {n.id for node in more for n in ast.walk(node) if isinstance(n, ast.Name)}
         more = [node for node in waiting if _defined(node) & used]
         waiting = [node for node in waiting if node not in more]
-        own = own + more
     for node in body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             node.names = [each for each in node.names if (each.asname or each.name) in used]
-        if node in own and getattr(node, "names", True):
+        if node not in waiting:
             yield node
 
 
@@ -163,12 +158,10 @@ def _defined(node: ast.stmt) -> set[str]:
     """The names that a statement of a module gives a meaning."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {each.asname or each.name for each in node.names}
     targets = getattr(node, "targets", [getattr(node, "target", None)])
     return {target.id for target in targets if isinstance(target, ast.Name)}
-
-
-def _names_in(*nodes: ast.AST) -> set[str]:
-    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
 
 
 def _drop_docstrings(tree: ast.AST) -> None:

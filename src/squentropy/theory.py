@@ -92,7 +92,9 @@ def _divergences(
         """p - pi of every class, and p of one that never follows."""
         each = np.repeat(log_z, lengths)
         p = _solution(square, pi + pull, each)
-        return pull - square * (np.log(p) + each), _solution(2 * s, 0.0, log_z)
+        # Equal; the first is exact if the square term is small, the second if it is large.
+        over = np.where(square < 1, pull - square * (np.log(p) + each), p - pi)
+        return over, _solution(2 * s, 0.0, log_z)
 
     def excess(log_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sum of p over all classes, minus 1, and its derivative."""
