@@ -22,7 +22,7 @@ def answer(r: Results) -> Html:
         f"seed, with {percent(r)} intervals. The intervals are conditional on the selection of "
         "hyperparameters: how much another tuning would change is not in them. Two losses are told "
         f"apart if p, corrected by Holm’s rule for {family}, is below {1 - e.confidence:.3g}. Each "
-        "loss is read in the one way that was fixed before the test split was read; everything "
-        "else on this page is exploratory."
+        "loss is read in the one way that the plan in the parameters names; everything else on "
+        "this page is exploratory."
     )
     return Html(f"{opening}<ul>{items}</ul>{paragraphs(how, about_seeds(r))}")
