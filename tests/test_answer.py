@@ -226,6 +226,10 @@ def small(folder, losses=("cross_entropy", "squentropy", "mse"), **how):
     return fake_results.write(folder, stories=20, sweep=sweep, final={"seeds": [1, 2, 3]}, **how)
 
 
+def whole(r) -> str:
+    return sections.answer(r) + sections.comparisons(r)
+
+
 def with_differences(tmp_path, gaps, **how):
     """Results whose nll and differences to cross entropy are {loss: (difference, p)}."""
     r = results.read(small(tmp_path / "results", losses=["cross_entropy", *gaps], **how))
@@ -252,20 +256,20 @@ def with_differences(tmp_path, gaps, **how):
     ],
 )  # fmt: skip
 def test_the_verdict_follows_differences_and_p_values(tmp_path, gaps, said):
-    assert said in sections.answer(with_differences(tmp_path, gaps))
+    assert said in whole(with_differences(tmp_path, gaps))
 
 
 def test_a_loss_that_declares_nothing_is_judged_too(tmp_path):
     """Faults of an earlier verdict: it spoke of a list of names and forgot all other losses."""
     gaps = {"mse": (0.6, 0.01), "squentropy": (0.1, 0.01), "z_loss": (-0.5, 0.01)}
-    text = sections.answer(with_differences(tmp_path, gaps))
+    text = whole(with_differences(tmp_path, gaps))
     assert "No: every squared loss tried" in text
     assert "Z-loss is better than cross entropy." in text
 
 
 def test_a_study_that_has_not_learnt_claims_nothing(tmp_path):
     folder = small(tmp_path / "results", learnt=False)
-    text = sections.answer(results.read(folder))
+    text = whole(results.read(folder))
     assert text.startswith(f"<p><strong>{NOT_ENOUGH}</strong>: ")
     assert "does not beat the" in text
     readme = with_results("<!-- results: x -->\n<!-- end of results -->", folder, tmp_path)
@@ -276,13 +280,13 @@ def test_a_study_that_has_not_learnt_claims_nothing(tmp_path):
 
 
 def test_intervals_are_said_once_to_be_conditional_on_the_selection(tmp_path):
-    text = sections.answer(results.read(small(tmp_path / "results")))
+    text = whole(results.read(small(tmp_path / "results")))
     assert text.count("conditional on the selection") == 1
 
 
 def test_a_p_value_is_never_given_below_what_the_seeds_support(tmp_path):
     r = with_differences(tmp_path, {"mse": (0.6, 1e-9), "squentropy": (0.1, 0.0312)})
-    text = sections.answer(r)
+    text = whole(r)
     assert "p &lt; 0.01" in text
     assert "p = 0.031" in text
 
@@ -295,7 +299,7 @@ def test_the_tokens_needed_stand_in_one_sentence(tmp_path):
     assert (
         "For the same nll, squentropy needs 1.4 times the tokens of cross entropy (1.3 to 1.5) and "
         "MSE more than 4 (3.1 to more than 4)."
-    ) in sections.answer(r)
+    ) in whole(r)
 
 
 def test_what_the_lengths_cannot_show_follows_from_the_lengths_that_finished(tmp_path):
@@ -309,4 +313,4 @@ def test_what_the_lengths_cannot_show_follows_from_the_lengths_that_finished(tmp
 def test_one_seed_is_said_openly(tmp_path):
     how = {"sweep": {"losses": ["cross_entropy", "mse"]}, "final": {"seeds": [1]}}
     r = results.read(fake_results.write(tmp_path, stories=20, **how))
-    assert "how much another seed would change is not known" in sections.answer(r)
+    assert "how much another seed would change is not known" in whole(r)

@@ -75,7 +75,7 @@ def differences(r: Results) -> Figure:
         note(ax, y, _signed(row["difference"]))
         if r.adequacy.enough and pd.notna(row["p_value"]):
             p = p_text(row["p_value"], r.study.plan.smallest_p)
-            note(ax, y, p.removeprefix("= "), right=0.19)
+            note(ax, y, p.removeprefix("= "), right=58)
     ends = rows[["difference", "difference_low", "difference_high"]].abs().to_numpy().ravel()
     ends = ends[np.isfinite(ends) & (ends > 0)]
     scale = ""
@@ -98,7 +98,7 @@ def differences(r: Results) -> Figure:
               align=["right", "left"])  # fmt: skip
     note(ax, -0.85, "difference", weight="bold")
     if r.adequacy.enough:
-        note(ax, -0.85, "p", right=0.19, weight="bold")
+        note(ax, -0.85, "p", right=58, weight="bold")
     return fig
 
 

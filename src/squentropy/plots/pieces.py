@@ -123,10 +123,11 @@ def diverged_row(ax, y: float, text: str = "diverged") -> None:
 
 
 def note(ax, y: float, text: str, right: float = 0.0, **how) -> None:
-    """Text in the right margin beside row y, `right` axes' widths further."""
-    ax.text(
-        1.02 + right, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5, **how
-    )
+    """Text in the right margin beside row y, `right` points further."""
+    ax.annotate(
+        text, (1, y), (7 + right, 0), xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points", va="center", fontsize=8.5, **how,
+    )  # fmt: skip
 
 
 def headings(ax, at: list[tuple[float, str]], align: list[str] | None = None) -> None:

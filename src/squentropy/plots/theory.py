@@ -58,7 +58,7 @@ def improperness(r: Results) -> Figure:
     if measured:
         handles.append(Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=6.5))
         texts.append(f"measured: nll − cross entropy’s, {percent(r)} interval")
-    fig.legend(handles, texts, loc="outside lower center", ncols=3)
+    fig.legend(handles, texts, loc="outside lower center", ncols=2)
     return fig
 
 

@@ -4,7 +4,7 @@ Each function takes Results and returns HTML. Whatever comes from data, stories 
 escaped: it is shown, never interpreted. Sentences follow the numbers; none is written by hand.
 """
 
-from squentropy.sections.answer import answer
+from squentropy.sections.answer import answer, comparisons
 from squentropy.sections.calibration import (
     calibration_sentence,
     floor_matters,
@@ -61,6 +61,7 @@ __all__ = [
     "answer",
     "calibration_sentence",
     "commands",
+    "comparisons",
     "contexts_sentence",
     "contexts_table",
     "corpus_sentence",

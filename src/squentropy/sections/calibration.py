@@ -1,5 +1,6 @@
 """Whether probabilities can be trusted, and where in a story and on which tokens a loss loses."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,20 +36,28 @@ def readings_table(r: Results) -> Html:
             if pd.notna(row["temperature"]):
                 how += f", <i>T</i> = {number(row['temperature'])}"
             if pd.notna(row["floor"]):
-                how += f", floor {plain(row['floor'])}"
+                how += f", floor {_power(row['floor'])}"
             rows.append([
-                loss_name(loss), how, "primary" if row["primary"] else "exploratory",
-                interval(row, "nll", nats), interval(row, "difference", signed),
+                loss_name(loss), f"<b>{how}</b>" if row["primary"] else how,
+                nats(row["nll"]), interval(row, "difference", signed),
                 f"{100 * row['ece']:.2f} %", nats(row["brier"]),
             ])  # fmt: skip
-    head = ["loss", "read by", "", "nll, nats per token", "nll − cross entropy’s", "ECE", "Brier"]
+    head = ["loss", "read by", "nll, nats per token", "nll − cross entropy’s", "ECE", "Brier"]
     caption = (
         "Every way to read a loss’s outputs as probabilities. A softmax is compared with the "
-        "softmax of cross entropy, every other reading with its primary one. Only primary readings "
-        "were planned; the others are exploratory, and their intervals are not corrected for the "
-        "number of comparisons."
+        "softmax of cross entropy, every other reading with its primary one. The primary readings, "
+        "in bold, were planned; the others are exploratory, and their intervals are not corrected "
+        "for the number of comparisons."
     )
-    return table(head, rows, text=3, caption=caption)
+    return table(head, rows, text=2, caption=caption)
+
+
+def _power(value: float) -> str:
+    """A power of ten as such, another number without an exponent."""
+    exponent = round(math.log10(value))
+    if value == float(f"1e{exponent}"):
+        return f"10<sup>{exponent}</sup>".replace("-", "−")
+    return plain(value)
 
 
 def floor_matters(r: Results) -> Html:
@@ -58,12 +67,12 @@ def floor_matters(r: Results) -> Html:
     ranges = ranges[ranges["size"] > 1]
     if ranges.empty:
         return Html()
-    floors = listed((plain(x) for x in sorted(own["floor"].unique())), "or")
+    floors = listed((_power(x) for x in sorted(own["floor"].unique())), "and")
     parts = [f"{loss_name(x)} by {nats(row['max'] - row['min'])}" for x, row in ranges.iterrows()]
     return paragraphs(
-        f"An own link’s probabilities are kept above a floor, {plain(r.study.evaluate.link_floor)} "
-        f"in the plan, and then made to sum to 1. Does it matter? Between floors of {floors}, test "
-        f"nll changes for {listed(parts)} nats per token."
+        f"An own link’s probabilities are kept above a floor, {_power(r.study.evaluate.link_floor)}, "
+        f"and then made to sum to 1. Does it matter? Between floors of {floors}, test nll "
+        f"changes for {listed(parts)} nats per token."
     )
 
 

@@ -82,13 +82,13 @@ def adequacy_sentence(r: Results) -> Html:
 def learnt_table(r: Results) -> Html:
     """The share of what there is to learn that each loss has learnt."""
     known = r.metrics["excess"].notna().any()
-    head = ["loss", "share learnt", *(["nll − exact entropy"] if known else [])]
+    head = ["loss", "share learnt", "bits per byte", *(["nll − exact entropy"] if known else [])]
     rows = []
     for loss in r.scored:
         row = r.metrics.loc[loss]
         learnt = DASH if pd.isna(row["learnt"]) else f"{100 * row['learnt']:.1f} %"
         excess = [interval(row, "excess", signed)] if known else []
-        rows.append([loss_name(loss), learnt, *excess])
+        rows.append([loss_name(loss), learnt, nats(row["bits_per_byte"]), *excess])
     limit = "the exact entropy of the stories" if known else "the best n-gram model’s nll"
     caption = (
         "Share of the range from the unigram model’s nll, 0 %, to "

@@ -8,6 +8,7 @@ from squentropy import figures
 from squentropy.markup import (
     DASH,
     Html,
+    count,
     escape,
     integer,
     interval,
@@ -29,21 +30,22 @@ def final_table(r: Results) -> Html:
     Comparisons are left out if the models have not learnt enough for them.
     """
     e = evidence(r)
-    head = ["", "nll, nats per token", "perplexity", "bits per byte", "seeds"]
+    head = ["", "nll, nats per token", "perplexity"]
     if e.enough:
-        head[4:4] = ["nll − cross entropy’s", "p, corrected", "tokens needed"]
+        head += ["nll − cross entropy’s", "p", "tokens needed"]
     rows = [_loss_row(r, e, loss) for loss in r.ranked]
-    dashes = [DASH] * (len(head) - 4)
+    dashes = [DASH] * (len(head) - 3)
     for name, row in r.yardsticks.iterrows():
         what = f"{name} counts" if row["kind"] == "ngram" else name
-        measured = [nats(row["nll"]), number(row["ppl"]), nats(row["bits_per_byte"])]
+        measured = [nats(row["nll"]), number(row["ppl"])]
         rows.append([f"<i>{escape(what)}</i>", *measured, *dashes])
     caption = (
-        f"Whole test stories, the best loss first, each in its primary reading, with {percent(r)} "
-        "intervals that are conditional on the selected hyperparameters. "
+        f"Whole test stories, the best loss first, each in its primary reading, "
+        f"{count(len(r.study.final.seeds), 'seed')} each, with {percent(r)} intervals that are "
+        "conditional on the selected hyperparameters. "
         + (
-            "Tokens needed: how many times the training tokens of cross entropy the loss needs for "
-            "the same nll. "
+            "p is corrected by Holm’s rule. Tokens needed: how many times the training tokens of "
+            "cross entropy the loss needs for the same nll. "
             if e.enough
             else ""
         )
@@ -59,20 +61,19 @@ def _source(r: Results) -> pd.DataFrame:
 
 def _loss_row(r: Results, e: Evidence, loss: str) -> list[str]:
     row = r.metrics.loc[loss]
-    seeds = f"{row['n_seeds']:.0f}"
+    name = loss_name(loss)
     if row["diverged"]:
-        seeds += f" ({row['diverged']:.0f} diverged)"
+        name += f" ({row['diverged']:.0f} of {row['diverged'] + row['n_seeds']:.0f} diverged)"
     against = [DASH] * (3 if e.enough else 0)
     if loss not in r.scored:
-        return [loss_name(loss), "diverged", DASH, DASH, *against, seeds]
+        return [loss_name(loss), "diverged", DASH, *against]
     if e.enough and pd.notna(row["difference"]):
         p = DASH if pd.isna(row["p_value"]) else p_text(row["p_value"], e.smallest_p)
         needed = DASH if pd.isna(row["tokens_needed"]) else tokens_needed(e, loss)
         against = [
             interval(row, "difference", signed), escape(p.removeprefix("= ")), needed,
         ]  # fmt: skip
-    measured = [interval(row, "nll", nats), number(row["ppl"]), nats(row["bits_per_byte"])]
-    return [loss_name(loss), *measured, *against, seeds]
+    return [name, interval(row, "nll", nats), number(row["ppl"]), *against]
 
 
 def baseline_table(r: Results) -> Html:

@@ -11,10 +11,10 @@ def reported_table(r: Results) -> Html:
     """The original study's numbers beside ours."""
     rows = [
         [escape(row.measure), loss_name(row.loss), f"{row.reported:g}", number(row.reproduced),
-         escape(row.what), escape(row.estimator)]
+         escape(f"{row.what}; {row.estimator}")]
         for row in r.reported.itertuples(index=False)
     ]  # fmt: skip
-    head = ["measure", "loss", "reported", "here", "what ours is", "how ours is estimated"]
+    head = ["measure", "loss", "reported", "here", "what ours is"]
     caption = "Reported by the original study, and measured here."
     return table(head, rows, text=2, last=True, caption=caption)
 

@@ -6,7 +6,6 @@ from squentropy.markup import (
     DASH,
     Html,
     count,
-    escape,
     integer,
     listed,
     nats,
@@ -16,7 +15,7 @@ from squentropy.markup import (
 )
 from squentropy.results import Results
 from squentropy.sections.figure import figure
-from squentropy.sections.pieces import loss_name, names, reading_name
+from squentropy.sections.pieces import loss_name, names
 
 
 def tuning_sentence(r: Results) -> Html:
@@ -64,10 +63,9 @@ def tuned_table(r: Results) -> Html:
             at = dict.fromkeys(at, DASH)
         rows.append([
             loss_name(loss), *at.values(), "inside" if chosen["inside"] else "edge",
-            escape(reading_name(chosen["reading"])), nats(chosen["selection_nll"]), runs,
+            nats(chosen["selection_nll"]), runs,
         ])  # fmt: skip
-    head = ["loss", "learning rate", "dropout", "layers", "rate lies", "read by", "validation nll",
-            "runs"]  # fmt: skip
+    head = ["loss", "learning rate", "dropout", "layers", "rate lies", "validation nll", "runs"]
     edges = {key for loss in r.losses for key in r.selected[loss]["edge"]}
     words = {"lr": "learning rate", "dropout": "dropout", "n_layer": "number of layers"}
     caption = "What was selected for each loss, by validation nll after the refining runs."
