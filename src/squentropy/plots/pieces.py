@@ -14,7 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from squentropy.results import Results, label
+from squentropy.params import BASELINE
+from squentropy.results import NGRAMS, Results, label
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 STYLE = {
@@ -43,25 +44,12 @@ STYLE = {
     "path.simplify": True,
 }
 
-# colour, marker and line style of a loss: Okabe & Ito's colours, told apart without them too
-_LOOKS = {
-    "cross_entropy": ("#222222", "o", "-"),
-    "mse": ("#E69F00", "s", (0, (4, 1.5))),
-    "mse_weighted": ("#D55E00", "D", (0, (1.5, 1.2))),
-    "squentropy": ("#0072B2", "^", "-"),
-    "squentropy_tenth": ("#332288", "<", (0, (6, 1.2, 1.2, 1.2))),
-    "squentropy_weighted": ("#56B4E9", "v", (0, (4, 1.5))),
-    "z_loss": ("#009E73", "P", (0, (1.5, 1.2))),
-    "brier": ("#CC79A7", "X", (0, (6, 1.2, 1.2, 1.2))),
-}
-_SPARE = [
-    ("#882255", "p", "-"),
-    ("#999933", "h", (0, (4, 1.5))),
-    ("#44AA99", ">", (0, (1.5, 1.2))),
-    ("#661100", "*", "-"),
-    ("#888888", "d", (0, (4, 1.5))),
-    ("#AA4499", "8", (0, (1.5, 1.2))),
-]
+# Okabe & Ito's colours and some more; markers and lines tell losses apart without them too
+_BASELINE = (INK, "o", "-")
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
+            "#332288", "#882255", "#999933", "#44AA99", "#661100"]  # fmt: skip
+_MARKERS = ["^", "s", "D", "v", "P", "X", "<", "p", ">", "h"]
+_LINES = ["-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2))]
 WIDTH = 7.2  # inches
 
 
@@ -75,17 +63,22 @@ def style() -> Iterator[None]:
 
 
 def look(loss: str, losses: list[str]) -> tuple:
-    """(colour, marker, line style) of a loss; unknown losses take the spare ones in order."""
-    if loss in _LOOKS:
-        return _LOOKS[loss]
-    return _SPARE[[name for name in losses if name not in _LOOKS].index(loss) % len(_SPARE)]
+    """(colour, marker, line style) of a loss by its place among the study's; cross entropy's own.
+
+    A loss that is none of the study's comes after them.
+    """
+    if loss == BASELINE:
+        return _BASELINE
+    others = [name for name in losses if name != BASELINE]
+    place = others.index(loss) if loss in others else len(others)
+    return tuple(looks[place % len(looks)] for looks in (_COLOURS, _MARKERS, _LINES))
 
 
 # --- pieces ---------------------------------------------------------------------------------------
 
 
 def loss_rows(losses: list[str]) -> tuple:
-    """A figure with one horizontal row a loss, the first on top, and a margin for notes."""
+    """A figure with one horizontal row per loss, the first on top, and a margin for notes."""
     fig = Figure(figsize=(WIDTH, 1.45 + 0.42 * len(losses)), layout="constrained")
     ax = fig.add_subplot()
     ax.set_ylim(len(losses) - 0.4, -0.6)
@@ -97,7 +90,7 @@ def loss_rows(losses: list[str]) -> tuple:
 
 
 def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
-    """A column of metrics.csv with its interval; hollow where there is none to draw."""
+    """A column of metrics.csv with its interval; hollow if there is none to draw."""
     estimate, low, high = r.metrics.loc[loss, [of, f"{of}_low", f"{of}_high"]].astype(float)
     colour, marker, _ = look(loss, r.losses)
     hollow = pd.isna(low) or pd.isna(high)
@@ -108,7 +101,7 @@ def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
 
 
 def spread(estimate: float, low: float, high: float) -> np.ndarray | None:
-    """(2, 1): the distances to the ends of an interval; zero where there is none."""
+    """(2, 1): the distances to the ends of an interval; zero if there is none."""
     return np.nan_to_num(np.array([[max(estimate - low, 0.0)], [max(high - estimate, 0.0)]]))
 
 
@@ -117,9 +110,10 @@ def mean_curve(history: pd.DataFrame, loss: str, column: str) -> pd.Series:
 
 
 def entropies(r: Results) -> list[tuple[float, str]]:
-    """The lines to read a loss against, in nats a token."""
-    lines = [(r.corpus["source_nll"], "source's entropy"),
-             (r.corpus["unigram_nll"], "unigram entropy")]  # fmt: skip
+    """The lines to read a loss against, in nats per token."""
+    lines = [(r.corpus["source_nll"], "source's entropy")]
+    lines += [(r.ngrams.get(order), f"{name} counts")
+              for name, order in NGRAMS.items() if order == r.study.plan.ngram]  # fmt: skip
     return [(nll, name) for nll, name in lines if nll is not None]
 
 
@@ -129,10 +123,11 @@ def diverged_row(ax, y: float, text: str = "diverged") -> None:
 
 
 def note(ax, y: float, text: str, right: float = 0.0, **how) -> None:
-    """Text in the right margin beside row y, `right` axes' widths further."""
-    ax.text(
-        1.02 + right, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5, **how
-    )
+    """Text in the right margin beside row y, `right` points further."""
+    ax.annotate(
+        text, (1, y), (7 + right, 0), xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points", va="center", fontsize=8.5, **how,
+    )  # fmt: skip
 
 
 def headings(ax, at: list[tuple[float, str]], align: list[str] | None = None) -> None:

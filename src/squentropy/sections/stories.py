@@ -5,6 +5,7 @@ Without scripts there is no browser, and more prompts are told instead.
 
 from squentropy.markup import Html, embedded, escape, integer, paragraphs, visible
 from squentropy.results import Results, label
+from squentropy.sections.pieces import reading_name
 
 LONGEST = 5000
 """Characters of a story that the page shows."""
@@ -44,7 +45,7 @@ def _record(sample: dict) -> dict:
     if len(text) > LONGEST:
         text, end = f"{text[:LONGEST]} …", f"the first {integer(LONGEST)} characters"
     heat = f"temperature {sample['temperature']:g}" if sample["temperature"] else "greedy"
-    reading = sample["reading"].replace("_", " ")
+    reading = reading_name(sample["reading"])
     seed, tokens = f"seed {sample['seed']}", f"{sample['tokens']} tokens"
     return {
         "prompt": visible(sample["prompt"]),
