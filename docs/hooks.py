@@ -29,7 +29,8 @@ from typer.cli import get_docs_for_click
 
 from squentropy import cli, params, summary
 from squentropy.errors import SquentropyError
-from squentropy.results import form_name, read
+from squentropy.names import label
+from squentropy.results import read
 
 log = get_plugin_logger("squentropy")
 
@@ -265,12 +266,12 @@ def floors() -> str:
     """What each form of squentropy loses at its own optimum, by size of the vocabulary."""
     theory = read(ROOT / "results/grammar").theory
     rows = theory[theory.contexts == "bigram"]
-    forms = dict.fromkeys(zip(rows.loss, rows.weight))
-    lines = ["| tokens | " + " | ".join(form_name(*form) for form in forms) + " |"]
-    lines += ["|---|" + "---|" * len(forms)]
+    losses = dict.fromkeys(rows.loss)
+    lines = ["| tokens | " + " | ".join(map(label, losses)) + " |"]
+    lines += ["|---|" + "---|" * len(losses)]
     for classes, group in rows.groupby("classes"):
-        kl = group.set_index(["loss", "weight"]).kl
-        lines += [f"| {classes:,} | " + " | ".join(f"{kl[form]:.3f}" for form in forms) + " |"]
+        kl = group.set_index("loss").kl
+        lines += [f"| {classes:,} | " + " | ".join(f"{kl[loss]:.3f}" for loss in losses) + " |"]
     return "\n".join(lines)
 
 

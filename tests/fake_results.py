@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -482,16 +483,17 @@ def _quality(s, rng, diverged, checked) -> pd.DataFrame:
 
 
 def _theory(s, whole) -> pd.DataFrame:
-    """A floor that grows with the weight of the square term and falls with the vocabulary."""
-    forms = {"squentropy" if w == 1 else f"squentropy({w:g})": w for w in s.theory.weights}
-    forms |= {x: 1.0 for x in s.sweep.losses if x.startswith("squentropy_weighted")}
-    entropies = {"bigram": 2.3} | ({"whole": SOURCE} if whole else {})
+    """By the true formula, in contexts of two and of ten tokens that follow."""
+    kinds = {"bigram": (np.full((1, 10), 0.1), 2.3)}
+    if whole:
+        kinds["whole"] = (np.full((1, 2), 0.5), SOURCE)
     rows = []
-    for kind, entropy in entropies.items():
-        for loss, weight in forms.items():
-            for classes in (s.tokens.vocab_size, 4**6, 4**7, 4**8):
-                kl = 0.3 * weight**1.2 * (s.tokens.vocab_size / classes) ** 0.7 * entropy / 2.3
-                rows.append({"contexts": kind, "loss": loss, "weight": weight, "classes": classes,
+    for kind, (pi, entropy) in kinds.items():
+        for loss in floors.improper_losses(s):
+            for classes in floors.vocabularies(s.tokens.vocab_size):
+                kl = theory.floor(pi, classes, *astuple(loss.squares))[0]
+                rows.append({"contexts": kind, "loss": loss.name, "weight": loss.squares.factor,
+                             "classes": classes,
                              "n": 200, "entropy": entropy, "kl": kl, "kl_low": 0.9 * kl,
                              "kl_high": 1.1 * kl, "kl_10": 0, "kl_50": kl,
                              "kl_90": 2 * kl})  # fmt: skip

@@ -25,7 +25,7 @@ from squentropy.results import read
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-STUDY = smallest.STUDY | {"study": "mine", "theory": {"contexts": 20}}
+STUDY = smallest.STUDY | {"study": "mine"}
 PROFILE = ("--workflow-profile", "profiles/kubernetes")
 MINE = ("--configfile", "studies/mine.yaml")
 FOLDERS = itertools.count()

@@ -3,6 +3,7 @@
 pytest tests/test_code.py
 """
 
+import ast
 import shutil
 from pathlib import Path
 
@@ -38,12 +39,19 @@ def digests() -> dict[str, str]:
     [
         ("losses.py", "# --- the losses ---", "# other words"),
         ("losses.py", '"""-log p_y, p = softmax(f)."""', '"""Another docstring."""'),
-        ("losses.py", '"""Every loss by its name."""', '"""What a name means."""'),
+        ("losses.py", '"""Every loss by its name;', '"""What a name means;'),
         ("losses.py", "import torch\n", "import torch  # with a comment\n\n\n"),
         ("model.py", '"""Causal self-attention."""', ""),
-        ("losses.py", "squares(100.0, ", "squares(\n        (100.0), "),
+        ("losses.py", "log_share(1.0, 1.0, 0.5)", "log_share(\n        (1.0), 1.0, 0.5)"),
         ("plots/pieces.py", "import", "import os\nimport"),  # of no concern to training
         ("sampling.py", "block // 2", "block // 3"),
+        ("losses.py", 'label="z-loss"', 'label="logarithm of Z, squared"'),
+        ("losses.py", '    source="Chowdhery et al. 2022",\n', ""),
+        ("losses.py", "    squared=True,\n", ""),
+        ("losses.py", '"less": 1}', '"less": 0}'),
+        ("losses.py", "outputs.square() + epsilon", "outputs.square() + 2 * epsilon"),
+        ("losses.py", "    link=taylor_link,\n", ""),
+        ("losses.py", "def taylor_link(", "def link_of_taylor("),
     ],
 )
 def test_comments_docstrings_layout_and_other_modules_do_not_count(source, module, old, new):
@@ -56,9 +64,15 @@ def test_comments_docstrings_layout_and_other_modules_do_not_count(source, modul
     ("module", "old", "new", "changed"),
     [
         ("losses.py", "squares(1.0, ", "squares(2.0, ", {"mse"}),
-        ("losses.py", "squares(65.0, ", "squares(64.0, ", set()),
-        ("losses.py", "1e-4 * log_z", "2e-4 * log_z", {"mse", "z_loss", "brier"}),  # a helper
-        ("losses.py", "ROWS = 512", "ROWS = 256", {"mse", "z_loss", "brier"}),
+        ("losses.py", "true_weight: float = 65.0", "true_weight: float = 64.0", set()),
+        ("losses.py", "scale: float = 1e-4", "scale: float = 1e-3", {"z_loss"}),
+        (
+            "terms.py",
+            "2 * scale * log_z",
+            "scale * log_z",
+            {"mse", "z_loss", "brier"},
+        ),  # shared
+        ("terms.py", "ROWS = 512", "ROWS = 256", {"mse", "z_loss", "brier"}),
         ("matmul.py", "1 << 20", "1 << 19", {"mse", "z_loss", "brier"}),
         ("model.py", "std=0.02", "std=0.03", {"mse", "z_loss", "brier"}),
         ("cpu.py", "2**16", "2**15", {"mse", "z_loss", "brier"}),
@@ -73,12 +87,132 @@ def test_code_that_a_loss_runs_counts_and_another_loss_does_not(source, module, 
     assert {loss for loss in before if before[loss] != after[loss]} == changed
 
 
-def test_a_new_loss_leaves_the_others_as_they_are(source):
+MINE = """
+import math
+from torch import nn
+
+
+def my_link(outputs, floor, times):
+    return _shared(outputs) / times
+
+
+def _shared(x):
+    return _deeper(x) * _FACTOR
+
+
+def _deeper(x):
+    return x * math.pi
+
+
+_FACTOR = 2.0
+_UNUSED = 1
+
+
+@loss(label="Mine", squared=True, link=my_link)
+def mine(hidden, weight, targets, times=1.0):
+    return _shared(hidden).sum()
+
+
+@loss
+def other(hidden, weight, targets):
+    return _other(nn.Identity()(hidden))
+
+
+def _other(x):
+    return x.sum()
+"""
+
+
+def of_mine() -> str:
+    return code.digest(*code.TRAINING, loss="mine")
+
+
+def test_a_new_loss_with_what_it_needs_leaves_the_others_as_they_are(source):
     before = digests()
     with (source / "losses.py").open("a") as file:
-        file.write("\n\n@loss\ndef mine(hidden, weight, targets):\n    return hidden.sum()\n")
+        file.write(MINE)
     assert digests() == before
-    assert code.digest(*code.TRAINING, loss="mine") not in before.values()
+    assert of_mine() not in before.values()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("_shared(hidden).sum()", "_shared(hidden).mean()"),
+        ("_deeper(x) * _FACTOR", "_deeper(x) + _FACTOR"),
+        ("x * math.pi", "x * math.e"),
+        ("_FACTOR = 2.0", "_FACTOR = 3.0"),
+        ("/ times", "* times"),  # the link, which validation is read by
+        (", link=my_link", ""),
+        ("link=my_link", "link=lambda outputs, floor, times: outputs"),
+        ("times=1.0", "times=2.0"),
+    ],
+)
+def test_what_a_loss_calls_counts_for_it_alone(source, old, new):
+    before = digests()
+    with (source / "losses.py").open("a") as file:
+        file.write(MINE)
+    mine, other = of_mine(), code.digest(*code.TRAINING, loss="other")
+    change(source / "losses.py", old, new)
+    assert of_mine() != mine
+    assert code.digest(*code.TRAINING, loss="other") == other
+    assert digests() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('label="Mine"', 'label="Yours", formula="<i>f</i>"'),
+        ("squared=True", "squared=False"),
+        ('label="Mine", squared=True, ', ""),
+        ("_other(nn.Identity()(hidden))", "_other(hidden)"),
+        ("return x.sum()", "return x.mean()"),
+        ("_UNUSED = 1", "_UNUSED = 2"),
+        ("_UNUSED = 1", "def helper(x):\n    return x"),
+        ("from torch import nn", "from torch import nn, optim"),
+    ],
+)
+def test_what_a_loss_does_not_call_does_not_count_for_it(source, old, new):
+    with (source / "losses.py").open("a") as file:
+        file.write(MINE)
+    mine = of_mine()
+    change(source / "losses.py", old, new)
+    assert of_mine() == mine
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("LOSSES[function.__name__] = function", "LOSSES[function.__name__] = abs"),
+        ("functools.partial(self[function], **arguments)", "self[function]"),
+        ("floor=floor", "floor=floor / 2"),
+        ("[3:]", "[4:]"),
+        ("_LINKS: dict", "LOSSES['mse'] = abs\n_LINKS: dict"),
+    ],
+)
+def test_what_all_losses_share_counts_for_all(source, old, new):
+    before = digests()
+    change(source / "losses.py", old, new)
+    assert not set(digests().values()) & set(before.values())
+
+
+def test_no_module_uses_more_of_the_losses_than_counts_for_all():
+    used = set()
+    for path in code.SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "squentropy.losses":
+                used |= {each.name for each in node.names}
+    assert used - {"Loss"} <= code.SHARED
+
+
+def test_arguments_are_no_code():
+    names = ("squentropy", "squentropy(0.1)", "squentropy-0.1", "squentropy(0.2)")
+    assert len({code.digest(*code.TRAINING, loss=name) for name in names}) == 1
+
+
+def test_what_a_loss_is_called_counts_for_the_report():
+    assert code.catalogue(["mse", "squentropy"]) == code.catalogue(["mse", "squentropy(1)"])
+    assert code.catalogue(["mse", "squentropy"]) != code.catalogue(["mse", "squentropy(0.1)"])
 
 
 @pytest.mark.parametrize(
@@ -117,5 +251,5 @@ def test_dvc_judges_by_every_parameter_that_a_table_depends_on():
     study = load([ROOT / "params.yaml"])
     assert {"study", *stages["final"]["params"]} == set(study.table_keys())
     assert {*study.training_keys("sweep")} - {"schedule"} | {"sweep"} == {
-        *stages["sweep"]["params"]
+        param.partition(".")[0] for param in stages["sweep"]["params"]
     }

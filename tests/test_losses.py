@@ -4,6 +4,7 @@ pytest tests/test_losses.py
 """
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from squentropy import losses
-from squentropy.losses import INVERSE_LINKS, LOSSES, inverse_link
+from squentropy import losses, terms
+from squentropy.errors import SquentropyError
+from squentropy.losses import LOSSES, inverse_link, own_link
 
 
 def squares(f, y, true_weight=1.0, target=1.0):
@@ -28,20 +30,38 @@ def nll(f, y):
     return -f.log_softmax(-1).gather(-1, y[:, None])[:, 0]
 
 
-# The definitions of the losses, a value a position, from whole logits.
+def share(q, y):
+    """-log of the true class's share of the numbers q, (N, C)."""
+    return -(q / q.sum(-1, keepdim=True)).gather(-1, y[:, None])[:, 0].log()
+
+
+# The definitions of the losses, a value per position, from whole logits.
 FORMULAS = {
     "cross_entropy": nll,
     "mse": lambda f, y: squares(f, y) / f.shape[1],
     "mse_weighted": lambda f, y: squares(f, y, 100.0) / f.shape[1],
+    "mse_weighted(15)": lambda f, y: squares(f, y, 15.0) / f.shape[1],
     "squentropy": lambda f, y: nll(f, y) + squares(f, y, 0.0) / (f.shape[1] - 1),
-    "squentropy_tenth": lambda f, y: nll(f, y) + 0.1 * squares(f, y, 0.0) / (f.shape[1] - 1),
+    "squentropy(0.1)": lambda f, y: nll(f, y) + 0.1 * squares(f, y, 0.0) / (f.shape[1] - 1),
     "squentropy_weighted": lambda f, y: nll(f, y) + squares(f, y, 65.0) / f.shape[1],
+    "squentropy_weighted(2.65)": lambda f, y: nll(f, y) + squares(f, y, 2.65) / f.shape[1],
     "z_loss": lambda f, y: nll(f, y) + 1e-4 * f.logsumexp(-1).square(),
+    "z_loss(0.01)": lambda f, y: nll(f, y) + 0.01 * f.logsumexp(-1).square(),
     "brier": lambda f, y: squares(f.softmax(-1), y),
+    "spherical": lambda f, y: share(f.square() + 0.01, y),
+    "spherical(0.5)": lambda f, y: share(f.square() + 0.5, y),
+    "taylor": lambda f, y: share(1 + f + f.square() / 2, y),
 }
-WITHOUT_SOFTMAX = ("mse", "mse_weighted")
+WITHOUT_SOFTMAX = (
+    "mse",
+    "mse_weighted",
+    "mse_weighted(15)",
+    "spherical",
+    "spherical(0.5)",
+    "taylor",
+)
 
-every_loss = pytest.mark.parametrize("name", LOSSES)
+every_loss = pytest.mark.parametrize("name", dict.fromkeys([*LOSSES, *FORMULAS]))
 
 
 def formula(name: str):
@@ -80,7 +100,7 @@ def assert_equals_formula(name, hidden, weight, targets, tolerance):
 @pytest.mark.parametrize("chunk", [1, 3, 10**9])  # one position, several and a ragged end, all
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_a_loss_equals_its_formula_whatever_the_chunk(name, chunk, dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(losses, "ROWS", chunk)
+    monkeypatch.setattr(terms, "ROWS", chunk)
     assert_equals_formula(name, *problem(17, 6, 13, dtype), tolerance)
 
 
@@ -132,11 +152,11 @@ def test_no_gradient_is_formed_where_none_is_asked_for(context, monkeypatch):
         return hidden.sum(), hidden * 0, weight.T * 0
 
     hidden, weight, targets = problem(5, 3, 7)
-    losses.mean(hidden, weight, targets, term)
-    losses.mean(hidden.detach(), weight, targets, term)
+    terms.mean(hidden, weight, targets, term)
+    terms.mean(hidden.detach(), weight, targets, term)
     with context():
-        losses.mean(hidden, weight, targets, term)
-    losses.mean(hidden.detach(), weight.detach(), targets, term)
+        terms.mean(hidden, weight, targets, term)
+    terms.mean(hidden.detach(), weight.detach(), targets, term)
     assert asked == [True, True, False, False]
 
 
@@ -164,7 +184,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_no_tensor_grows_with_positions_times_classes(name, monkeypatch):
     n, d, c = 96, 4, 80
-    monkeypatch.setattr(losses, "ROWS", 5)
+    monkeypatch.setattr(terms, "ROWS", 5)
     with Largest() as largest:
         value_and_gradients(LOSSES[name], *problem(n, d, c))
     chunk = 0 if name in WITHOUT_SOFTMAX else 5 * c
@@ -177,12 +197,12 @@ FUSED = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize("name", ["squentropy", "z_loss", "brier"])
 def test_fused_chunks_are_the_same_loss(name, backend, monkeypatch):
-    monkeypatch.setattr(losses, "_backend", None)
-    losses._fused.cache_clear()
-    monkeypatch.setattr(losses, "ROWS", 7)
-    losses.fuse_chunks(backend)
+    monkeypatch.setattr(terms, "_backend", None)
+    terms._fused.cache_clear()
+    monkeypatch.setattr(terms, "ROWS", 7)
+    terms.fuse_chunks(backend)
     assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)
-    assert losses._fused.cache_info().currsize > 0
+    assert terms._fused.cache_info().currsize > 0
 
 
 def frequencies(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,15 +219,15 @@ def gradient_at(name: str, logits: torch.Tensor, targets: torch.Tensor) -> torch
     return torch.autograd.grad(LOSSES[name](hidden, weight, targets), weight)[0]
 
 
-@pytest.mark.parametrize(("name", "share"), [("squentropy", 1.0), ("squentropy_tenth", 0.1)])
-def test_the_gradient_of_squentropy_vanishes_at_its_improper_optimum(name, share):
+@pytest.mark.parametrize(("name", "scale"), [("squentropy", 1.0), ("squentropy(0.1)", 0.1)])
+def test_the_gradient_of_squentropy_vanishes_at_its_improper_optimum(name, scale):
     """p_j - pi_j + 2 f_j (1 - pi_j) / (C - 1) = 0, which is not where p = pi."""
     targets, true = frequencies(12)
     pi = true.numpy()
 
     def equation(f: np.ndarray) -> np.ndarray:
         p = np.exp(f - f.max())
-        return p / p.sum() - pi + share * 2 * f * (1 - pi) / (len(f) - 1)
+        return p / p.sum() - pi + scale * 2 * f * (1 - pi) / (len(f) - 1)
 
     optimum = torch.from_numpy(scipy.optimize.root(equation, np.log(pi), tol=1e-14).x)
     assert gradient_at(name, optimum, targets).abs().max() < 1e-12
@@ -221,24 +241,168 @@ def test_a_proper_loss_is_at_rest_at_the_true_distribution(name):
     assert gradient_at(name, true.log(), targets).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize(("name", "k"), [("mse", 1.0), ("mse_weighted", 100.0)])
+# --- probabilities from outputs -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "k"), [("mse", 1.0), ("mse_weighted", 100.0), ("mse_weighted(15)", 15.0)]
+)
 def test_the_inverse_link_recovers_the_true_distribution_from_the_minimiser(name, k):
     targets, true = frequencies(12)
     minimiser = k * true / (k * true + 1 - true)
     assert gradient_at(name, minimiser, targets).abs().max() < 1e-12
-    torch.testing.assert_close(INVERSE_LINKS[name](minimiser[None])[0], true, rtol=1e-9, atol=0)
+    found = own_link(name, 1e-9)(minimiser[None])[0]
+    torch.testing.assert_close(found, true, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", ["spherical", "spherical(0.5)", "taylor"])
+def test_a_proper_loss_without_softmax_is_at_rest_where_its_link_gives_the_truth(name):
+    targets, true = frequencies(12)
+    shares = true / true.min() * 2  # q_j is at least 1/2 for Taylor's, epsilon for the spherical
+    outputs = {
+        "spherical": (shares - 0.01).sqrt(),
+        "spherical(0.5)": -(shares - 0.5).sqrt(),
+        "taylor": (2 * shares - 1).sqrt() - 1,
+    }[name]
+    torch.testing.assert_close(own_link(name, 1e-6)(outputs[None])[0], true, rtol=1e-9, atol=0)
+    assert gradient_at(name, outputs, targets).abs().max() < 1e-12
+    assert gradient_at(name, outputs + 0.1, targets).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["spherical", "spherical(0.5)", "taylor"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_these_losses_are_minus_the_log_of_what_their_links_give(name, dtype):
+    hidden, weight, targets = problem(40, 8, 30, dtype)
+    p = own_link(name, 1e-6)((hidden @ weight.T).detach())
+    expected = -p.gather(-1, targets[:, None]).log().mean()
+    torch.testing.assert_close(LOSSES[name](hidden, weight, targets).detach(), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if "mse" not in name and name != "brier"])
+def test_equal_outputs_cost_log_c(name):
+    """So every log loss of an untrained model begins there; z-loss adds 1e-4 of its square."""
+    hidden, weight, targets = torch.zeros(9, 4), torch.randn(50, 4), torch.randint(50, (9,))
+    square = {"squentropy_weighted": 65 / 50, "z_loss": 1e-4 * math.log(50) ** 2}.get(name, 0.0)
+    value = LOSSES[name](hidden, weight, targets).item()
+    assert value == pytest.approx(math.log(50) + square, rel=1e-6)
+
+
+def test_the_spherical_loss_knows_no_sign_and_no_scale_beside_epsilons():
+    hidden, weight, targets = problem(17, 6, 13)
+    loss = LOSSES["spherical(0.04)"](hidden, weight, targets)
+    torch.testing.assert_close(LOSSES["spherical(0.04)"](-hidden, weight, targets), loss)
+    torch.testing.assert_close(LOSSES["spherical(0.01)"](hidden / 2, weight, targets), loss)
+
+
+def test_shares_that_are_lost_in_rounding_stay_positive():
+    """Hidden states of which every class's output is nearly nothing: h^T (W^T W) h rounds below."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 1, generator=draw) @ torch.randn(1, 8, generator=draw)
+    hidden = torch.randn(200, 8, generator=draw) * 1e3
+    hidden -= (hidden @ weight[0] / weight[0].square().sum()).unsqueeze(-1) * weight[0]
+    targets = torch.randint(40, (200,), generator=draw)
+    for name in ("spherical(0.000001)", "taylor"):
+        found = value_and_gradients(
+            LOSSES[name], hidden.requires_grad_(), weight.requires_grad_(), targets
+        )
+        assert all(t.isfinite().all() for t in found)
+
+
+def test_shares_that_could_be_nought_are_refused():
+    hidden, weight, targets = problem(5, 3, 7)
+    with pytest.raises(SquentropyError, match="begin at 0; they have to be above 0"):
+        LOSSES["spherical(0)"](hidden, weight, targets)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     logits=st.lists(st.floats(-1e9, 1e9, width=32), min_size=2, max_size=9),
     k=st.sampled_from([1.0, 100.0]),
+    floor=st.sampled_from([1e-4, 1e-6, 1e-8]),
 )
-def test_the_inverse_link_of_any_logits_is_a_distribution_above_its_floor(logits, k):
-    p = inverse_link(torch.tensor([logits], dtype=torch.float32), k)[0]
+def test_the_inverse_link_of_any_logits_is_a_distribution_above_its_floor(logits, k, floor):
+    p = inverse_link(torch.tensor([logits], dtype=torch.float32), floor, k)[0]
     assert math.isclose(p.sum(), 1, rel_tol=1e-5)
-    assert p.min() >= 1e-6 / len(logits) * 0.99
+    assert p.min() >= floor / len(logits) * 0.99
 
 
-def test_only_losses_have_an_inverse_link():
-    assert set(INVERSE_LINKS) <= set(LOSSES)
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(outputs=st.lists(st.floats(-1e9, 1e9, width=32), min_size=2, max_size=9))
+@pytest.mark.parametrize("name", ["spherical", "taylor"])
+def test_the_other_links_of_any_outputs_are_distributions_without_a_zero(name, outputs):
+    p = own_link(name, 1e-6)(torch.tensor([outputs], dtype=torch.float32))[0]
+    assert math.isclose(p.sum(), 1, rel_tol=1e-5)
+    assert p.min() > 0
+
+
+def test_a_floor_moves_what_lies_below_it():
+    outputs = torch.tensor([[0.9, -0.5, 1e-7]])
+    low, high = own_link("mse", 1e-8)(outputs)[0], own_link("mse", 1e-2)(outputs)[0]
+    assert low[2] / low[1] == pytest.approx(10, rel=1e-4)
+    assert high[1] == high[2] == pytest.approx(0.01 / 0.92, rel=1e-4)
+
+
+def test_losses_of_logits_have_no_link_of_their_own():
+    linked = {name for name in LOSSES if own_link(name, 1e-6)}
+    assert linked == {"mse", "mse_weighted", "spherical", "taylor"}
+
+
+# --- names with arguments -----------------------------------------------------------------------
+
+
+def test_a_name_may_have_arguments_in_any_spelling_and_the_default_may_be_left_out():
+    hidden, weight, targets = problem(5, 3, 7)
+
+    def value(name):
+        return LOSSES[name](hidden, weight, targets).item()
+
+    assert value("squentropy(0.1)") == value("squentropy( 0.10 )") == value("squentropy(1e-1)")
+    assert value("squentropy(1)") == value("squentropy()") == value("squentropy")
+    half = value("cross_entropy") / 2 + value("squentropy") / 2
+    assert value("squentropy(0.5)") == pytest.approx(half)
+    assert "squentropy(0.1)" not in list(LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("squentropy(a)", "'a' is not a finite number; write it as squentropy(0.1)"),
+        ("squentropy(nan)", "'nan' is not a finite number"),
+        ("squentropy(1e999)", "'1e999' is not a finite number"),
+        ("squentropy(1_0)", "'1_0' is not a finite number"),
+        ("squentropy(0x1)", "'0x1' is not a finite number"),
+        ("squentropy(0.1,)", "'' is not a finite number"),
+        ("squentropy(1, 2)", "2 arguments do not fit; write numbers as in squentropy(scale)"),
+        ("mse(1)", "takes no argument; write mse"),
+        ("squentropy(0.1", "is no name of a loss"),
+        ("squentropy(0.1)x", "is no name of a loss"),
+        ("squentrpy(0.1)", "no such loss; did you mean 'squentropy'?"),
+        ("squentropy-0.1", "no such loss; did you mean 'squentropy'?"),
+    ],
+)
+def test_a_name_that_is_wrong_says_how_to_write_it(name, said):
+    for read in (LOSSES.__getitem__, lambda name: own_link(name, 1e-6)):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            read(name)
+
+
+def test_a_users_function_is_a_loss_with_arguments_and_a_link_of_its_own(monkeypatch):
+    monkeypatch.setattr(losses, "LOSSES", losses._Losses(LOSSES))
+    monkeypatch.setattr(losses, "_LINKS", dict(losses._LINKS))
+
+    @losses.loss
+    def mine(hidden, weight, targets, power, factor=2.0):
+        return factor * (hidden @ weight.T).abs().pow(power).mean()
+
+    @losses.loss(label="Yours", link=lambda outputs, floor, times: outputs * times + floor)
+    def yours(hidden, weight, targets, times=3.0):
+        return (hidden @ weight.T).mean() * times
+
+    hidden, weight, targets = problem(5, 3, 7)
+    expected = 2 * (hidden @ weight.T).square().mean()
+    torch.testing.assert_close(losses.LOSSES["mine(2)"](hidden, weight, targets), expected)
+    torch.testing.assert_close(losses.LOSSES["mine(2, 6)"](hidden, weight, targets), 3 * expected)
+    with pytest.raises(ValueError, match=r"0 arguments do not fit; write .* mine\(power, factor\)"):
+        losses.LOSSES["mine()"]
+    assert own_link("mine(2)", 0.5) is None
+    assert own_link("yours(4)", 0.5)(torch.ones(1)).item() == 4.5

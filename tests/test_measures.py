@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from squentropy import evaluation, measures
 from squentropy.evaluation import score_split
-from squentropy.losses import INVERSE_LINKS
+from squentropy.losses import own_link
 from squentropy.measures import (
     TEMPERATURES,
     calibration,
@@ -101,19 +101,19 @@ def test_the_temperature_is_scikit_learns(classes, scale):
 # --- against naive formulas -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reading", ["softmax", "tempered", "inverse_link"])
+@pytest.mark.parametrize("reading", ["softmax", "tempered", "own"])
 def test_every_reading_is_what_its_formula_says(reading, monkeypatch):
     monkeypatch.setattr(evaluation, "CHUNK_ELEMENTS", 40)
     draw = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(17, 6, generator=draw), torch.randn(13, 6, generator=draw)
     targets = torch.randint(13, (17,), generator=draw)
-    link = INVERSE_LINKS["mse_weighted"]
+    link = own_link("mse_weighted", 1e-6)
     columns = measure(hidden, weight, targets, readings(0.7, link))
     logits = hidden.double() @ weight.double().T
     p = {
         "softmax": logits.softmax(-1),
         "tempered": (logits / 0.7).softmax(-1),
-        "inverse_link": link(logits),
+        "own": link(logits),
     }[reading]
     true = p[torch.arange(17), targets]
     onehot = torch.eye(13, dtype=torch.float64)[targets]
@@ -128,9 +128,9 @@ def test_every_reading_is_what_its_formula_says(reading, monkeypatch):
     ]
 
 
-def test_only_losses_with_an_inverse_link_are_read_by_it():
+def test_only_losses_with_a_link_are_read_by_it():
     assert list(readings(1.0, None)) == ["softmax", "tempered"]
-    assert list(readings(1.0, INVERSE_LINKS["mse"])) == ["softmax", "tempered", "inverse_link"]
+    assert list(readings(1.0, own_link("mse", 1e-6))) == ["softmax", "tempered", "own"]
 
 
 def test_calibration_counts_every_token_in_the_bin_of_its_confidence():
@@ -216,7 +216,7 @@ def stories(*lengths: int) -> Split:
 
 
 def measure_it(model: GPT, split: Split, **how) -> dict:
-    how = {"temperature": 2.0, "link": INVERSE_LINKS["mse"], "batch_tokens": 64} | how
+    how = {"temperature": 2.0, "link": own_link("mse", 1e-6), "batch_tokens": 64} | how
     return measure_split(model, split, END, per_million(split, CLASSES), **how)
 
 
@@ -224,13 +224,13 @@ def measure_it(model: GPT, split: Split, **how) -> dict:
 def test_a_splits_sums_add_up_however_odd_it_is(model, lengths):
     split = stories(*lengths)
     whole = measure_it(model, split)
-    scores = score_split(model, split, END, batch_tokens=64, link=INVERSE_LINKS["mse"])
+    scores = score_split(model, split, END, batch_tokens=64, link=own_link("mse", 1e-6))
     assert whole["stories"]["tokens"] == list(lengths)
     assert sum(whole["stories"]["correct"]) == scores.correct.sum()
     assert all(
         0 <= first <= five <= n for n, first, five in zip(*(whole["stories"].values()), strict=True)
     )
-    expected = {"softmax": scores.nll, "inverse_link": scores.link_nll}
+    expected = {"softmax": scores.nll, "own": scores.link_nll}
     for name, measured in whole["readings"].items():
         if name in expected:
             by_story = np.add.reduceat(expected[name].astype(float), split.offsets[:-1])

@@ -13,7 +13,6 @@ import yaml
 
 from squentropy import params
 from squentropy.errors import ParameterError
-from squentropy.losses import LOSSES
 from squentropy.params import Cell
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,8 +73,20 @@ def test_a_cells_name_gives_its_numbers_back_exactly():
     assert name == "sweep/mse/lr6e-06/dropout0.30000000000000004_layers8"
 
 
-def test_known_losses_are_those_of_the_module():
-    assert params.known_losses() == tuple(LOSSES)
+def test_a_loss_with_arguments_has_one_name_and_a_folder_of_it():
+    given = ["squentropy(0.10)", "squentropy(1)", "squentropy_weighted( 2.65 )", "z_loss(1e-5)"]
+    overlay = {"sweep": {"losses": given}, "final": {"reported": {"loss": "mse_weighted(100)"}}}
+    values = params._overlay(params.load([DEFAULT]).model_dump(), overlay)
+    study = params.parse(values)
+    names = ["squentropy(0.1)", "squentropy", "squentropy_weighted(2.65)", "z_loss(0.00001)"]
+    assert study.sweep.losses == names
+    assert study.final.reported.loss == "mse_weighted"
+    assert params.parse(yaml.safe_load(study.dump())) == study
+    lr = {"lr": 0.1, "dropout": 0.1, "n_layer": 8}
+    folders = {c.name for c in study.final_cells(dict.fromkeys(names, lr)) if c.seed == 1}
+    slugs = ["squentropy-0.1", "squentropy", "squentropy_weighted-2.65", "z_loss-0.00001"]
+    assert folders == {f"final/{slug}/seed1" for slug in slugs}
+    assert {c.row for c in study.sweep_cells()} >= {f"sweep/{slugs[0]}/lr0.06"}
 
 
 def test_an_overlay_merges_sections_and_replaces_the_rest(tmp_path, default):
@@ -96,6 +107,19 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "function-x: 1": "function-x: unknown key; known here: study, ",
     "sweep: {losses: [squentrpy]}": "sweep.losses[0] = \"squentrpy\": no such loss; did you mean "
     "'squentropy'? there are: cross_entropy, ",
+    "sweep: {losses: [squentropi(0.1)]}": "sweep.losses[0] = \"squentropi(0.1)\": no such "
+    "loss; did you mean 'squentropy'? there are: cross_entropy, ",
+    "sweep: {losses: [squentropy(x)]}": "sweep.losses[0] = \"squentropy(x)\": 'x' is not a finite "
+    "number; write it as squentropy(0.1)",
+    "sweep: {losses: ['squentropy(1, 2)']}": 'sweep.losses[0] = "squentropy(1, 2)": 2 '
+    "arguments do not fit; write numbers as in squentropy(scale)",
+    "sweep: {losses: [brier(2)]}": 'sweep.losses[0] = "brier(2)": takes no argument; write brier',
+    "sweep: {losses: [squentropy(0.1), squentropy(0.10)]}": "sweep.losses = "
+    '["squentropy(0.1)", "squentropy(0.10)"]: holds a value twice; ',
+    "sweep: {losses: [squentropy, squentropy(1)]}": "sweep.losses = "
+    '["squentropy", "squentropy(1)"]: holds a value twice; ',
+    "theory: {contexts: 20}": "theory.contexts: unknown key; known here: weights",
+    "evaluate: {link_floor: 0}": "evaluate.link_floor = 0: should be greater than 0",
     "sweep: {losses: [zzz]}": 'sweep.losses[0] = "zzz": no such loss; there are: cross_entropy, ',
     "sweep: {lr: [0.1, 1e-3]}": 'sweep.lr[1] = "1e-3": YAML reads this as text; write 0.001',
     "sweep: {lr: [6e-9]}": 'sweep.lr[0] = "6e-9": YAML reads this as text; write 0.000000006',
@@ -255,6 +279,7 @@ def test_training_depends_on_its_phase_and_on_no_other_key():
     study = params.load([DEFAULT])
     keys = study.training_keys("final")
     assert keys["schedule"]["max_iters"] == study.final.max_iters != study.sweep.max_iters
-    assert set(keys) == {"model", "train", "schedule"}
+    assert set(keys) == {"model", "train", "schedule", "evaluate"}
+    assert keys["evaluate"] == {"link_floor": study.evaluate.link_floor}
     assert set(keys["schedule"]) == set(params.Schedule.model_fields)
     assert study.training_keys("reported") == keys

@@ -116,7 +116,7 @@ def test_the_table_has_a_row_a_loss_and_temperature_and_one_of_test(finished, ti
     rows = list(table[["loss", "temperature"]].itertuples(index=False, name=None))
     assert rows[:-1] == list(asked)
     assert table["loss"].iloc[-1] == quality.TEST
-    assert set(table["reading"][table["loss"] == "mse"]) == {"inverse_link"}
+    assert set(table["reading"][table["loss"] == "mse"]) == {"own"}
     for name in quality.MEASURES:
         own = table.dropna(subset=[f"{name}_low", f"{name}_high"])
         assert (own[f"{name}_low"] <= own[name] + 1e-12).all()

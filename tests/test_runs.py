@@ -20,7 +20,7 @@ import torch
 
 from squentropy import code, evaluation, storage
 from squentropy.errors import SquentropyError
-from squentropy.losses import INVERSE_LINKS
+from squentropy.losses import own_link
 from squentropy.params import Cell
 from squentropy.records import read_run
 from squentropy.runs import evaluate_run, load_model, sample_run, train_run
@@ -165,7 +165,7 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     split = tokens.split("test")
     expected = evaluation.score_split(
         load_model(run, CPU), split, tokens.end_of_text, batch_tokens=64,
-        link=INVERSE_LINKS.get(loss),
+        link=own_link(loss, 1e-6),
     )  # fmt: skip
     stories = scores["stories"]
     assert stories["tokens"] == np.diff(split.offsets).tolist()
@@ -174,9 +174,9 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     readings = scores["readings"]
     nll = np.add.reduceat(expected.nll.astype(float), split.offsets[:-1])
     assert readings["softmax"]["nll"] == pytest.approx(nll.tolist(), rel=1e-5)
-    assert ("inverse_link" in readings) == (loss in INVERSE_LINKS)
-    if loss in INVERSE_LINKS:
-        assert sum(readings["inverse_link"]["nll"]) == pytest.approx(expected.link_nll.sum())
+    assert ("own" in readings) == (loss == "mse")
+    if loss == "mse":
+        assert sum(readings["own"]["nll"]) == pytest.approx(expected.link_nll.sum())
     assert scores["run_sha256"] == storage.sha256(run / "run.json")
     assert all(map(math.isfinite, scores["seed_estimate"].values()))
 
@@ -199,7 +199,7 @@ def test_samples_say_where_they_are_from(finished, tiny_study):
     assert [tuple(s[key] for key in told) for s in samples] == list(
         itertools.product(asked.temperatures, range(asked.stories), asked.prompts)
     )
-    origin = {"phase": "final", "loss": "mse", "seed": 1, "top_k": 50, "reading": "inverse_link"}
+    origin = {"phase": "final", "loss": "mse", "seed": 1, "top_k": 50, "reading": "own"}
     assert all(s.items() >= origin.items() for s in samples)
 
 

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from squentropy import records, storage
 from squentropy.errors import SquentropyError
-from squentropy.losses import INVERSE_LINKS
 from squentropy.model import GPT
+from squentropy.names import label, loss_info
 from squentropy.params import Study
-from squentropy.results import label
 from squentropy.runs import load_model
 from squentropy.tokenizer import END_OF_TEXT, PATTERN, read_encoding
 from squentropy.tokens import TokenFolder
@@ -213,7 +212,7 @@ def written(token: bytes) -> str:
 
 def cautions(run: dict) -> list[str]:
     """What a user of the exported model has to know, in plain words."""
-    if run["cell"]["loss"] not in INVERSE_LINKS:
+    if not loss_info(run["cell"]["loss"]).link:
         return []
     return [
         f"this model was trained by {label(run['cell']['loss'])}, a pure squared loss: its outputs "

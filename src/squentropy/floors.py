@@ -2,8 +2,9 @@
 
 `squentropy metrics` writes it. Two kinds of contexts are looked at:
 
-    bigram   what follows a token in the train split, whatever stands before it. Tokens are drawn
-             by their frequency; the split's own frequencies are taken for the truth.
+    bigram   what follows a token in the train split, whatever stands before it: every token that
+             occurs, counted as often as it does. The split's own frequencies are taken for the
+             truth, so that the numbers are exact and need no interval.
     whole    what follows all that stands before a token of a test story. The grammar knows it
              exactly (corpus/prediction.py), so this is the grammar corpus' alone. Its entropy is
              the source's, and entropy and divergence together are the nll at which a model
@@ -12,6 +13,7 @@
 In a vocabulary larger than the corpus' own, the tokens that are more never follow.
 """
 
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from squentropy import statistics, storage, theory
 from squentropy.corpus.grammar import load_grammar
 from squentropy.corpus.prediction import predict
+from squentropy.names import LossInfo, Squares, loss_info
 from squentropy.params import Study
 from squentropy.tokenizer import read_encoding
 from squentropy.tokens import Split, TokenFolder
@@ -29,11 +32,14 @@ THEORY = [
 ]  # fmt: skip
 """
 contexts         bigram or whole
-loss             the form of the loss (theory.FORMS); `weight` multiplies its square term
+loss             squentropy with each weight of the study's parameters, and the study's own losses
+                 whose optimum is known (`squares` of names.LossInfo)
+weight           what multiplies its square term
 classes          size of the vocabulary
 n                number of contexts
-entropy          mean entropy of what follows, nats a token
-kl               mean divergence of the loss's optimum from it, nats a token, with its interval
+entropy          mean entropy of what follows, nats per token
+kl               mean divergence of the loss's optimum from it, nats per token; of whole contexts
+                 with its interval
 kl_10, …, kl_90  its quantiles over contexts
 """
 
@@ -46,86 +52,88 @@ CHUNK = 1 << 22  # tokens counted at once
 def theory_rows(study: Study, data: Path) -> list[dict]:
     """The rows of theory.csv, from a folder with corpus/ and tokens/."""
     tokens = TokenFolder.open(data / "tokens")
-    pi, place = bigram_contexts(
-        tokens.split("train"), tokens.vocab_size, study.theory.contexts, study.theory.seed
-    )
-    kinds = {"bigram": (pi, place, np.ones(len(place), dtype=int))}
+    kinds = {"bigram": bigram_contexts(tokens.split("train"), tokens.vocab_size)}
     if storage.read_sealed(data / "corpus" / "manifest.json")["source"] == "grammar":
         kinds["whole"] = whole_contexts(tokens)
     return [
-        {"contexts": kind, "loss": loss, "weight": weight, "classes": classes}
-        | _row(study, *contexts, classes, weight, loss)
+        {"contexts": kind, "loss": loss.name, "weight": loss.squares.factor, "classes": classes}
+        | _row(study, contexts, classes, loss.squares)
         for kind, contexts in kinds.items()
-        for loss, weight in forms(study)
+        for loss in improper_losses(study)
         for classes in vocabularies(tokens.vocab_size)
     ]
 
 
-def forms(study: Study) -> list[tuple[str, float]]:
-    """(form, weight of the square term): squentropy with each weight, the seed's code as it is."""
-    return [
-        *(("squentropy", weight) for weight in study.theory.weights),
-        ("squentropy_weighted", 1.0),
-    ]
+def improper_losses(study: Study) -> list[LossInfo]:
+    """Squentropy with each weight of the parameters, and the study's losses of a known optimum."""
+    names = [*(f"squentropy({weight!r})" for weight in study.theory.weights), *study.sweep.losses]
+    losses = {info.name: info for info in map(loss_info, names) if info.squares is not None}
+    return list(losses.values())
 
 
 def vocabularies(own: int) -> list[int]:
     return [own, *(4**i for i in range(10) if own < 4**i <= LARGEST)]
 
 
-def _row(
-    study: Study,
-    pi: np.ndarray,
-    place: np.ndarray,
-    lengths: np.ndarray,
-    classes: int,
-    weight: float,
-    form: str,
-) -> dict:
-    """Of contexts that are rows `place` of pi, `lengths` of them from one story after another."""
-    kl = theory.floor(pi, classes, weight, form)[place]
-    entropy = -theory.entropy_terms(pi, pi).sum(1)[place]
-    by_story = np.add.reduceat(kl, np.cumsum(lengths) - lengths)
-    interval = statistics.mean_nll(
-        by_story,
-        lengths,
-        resamples=study.evaluate.bootstrap,
-        confidence=study.evaluate.confidence,
-        seed=0,
-    )
-    quantiles = dict(zip(("kl_10", "kl_50", "kl_90"), np.quantile(kl, (0.1, 0.5, 0.9))))
-    return {
-        "n": len(kl),
-        "entropy": float(entropy.mean()),
-        "kl": interval.estimate,
-        "kl_low": interval.low,
-        "kl_high": interval.high,
-    } | quantiles
+@dataclass(frozen=True)
+class Contexts:
+    """Distributions of the next token, and where they occur."""
+
+    pi: np.ndarray
+    """Probabilities above 0, one distribution after the other, (m,)."""
+    starts: np.ndarray
+    """Where each distribution begins, (n,)."""
+    times: np.ndarray
+    """How often each occurs, (n,)."""
+    place: np.ndarray | None = None
+    """The distribution at each token of the stories, if these are resampled, (tokens,)."""
+    lengths: np.ndarray | None = None
+    """The stories' tokens, (stories,)."""
+
+    def mean(self, values: np.ndarray) -> float:
+        """Over contexts, of a value per distribution."""
+        return float((values * self.times).sum() / self.times.sum())
 
 
-def bigram_contexts(
-    train: Split, classes: int, contexts: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(pi, place): what follows each distinct token that was drawn, and each draw's row of pi."""
-    drawn = np.random.Generator(np.random.Philox(key=seed)).integers(
-        0, len(train.ids) - 1, size=contexts
-    )
-    distinct, place = np.unique(train.ids[drawn], return_inverse=True)
-    row_of = np.full(classes, -1)
-    row_of[distinct] = np.arange(len(distinct))
-    counts = np.zeros(len(distinct) * classes)
+def _row(study: Study, contexts: Contexts, classes: int, squares: Squares) -> dict:
+    kl = theory.ragged_floor(contexts.pi, contexts.starts, classes, *astuple(squares))
+    entropy = -np.add.reduceat(contexts.pi * np.log(contexts.pi), contexts.starts)
+    row = {
+        "n": int(contexts.times.sum()) if contexts.place is not None else len(kl),
+        "entropy": contexts.mean(entropy),
+        "kl": contexts.mean(kl),
+    }
+    if contexts.place is not None:
+        by_story = np.add.reduceat(
+            kl[contexts.place], np.cumsum(contexts.lengths) - contexts.lengths
+        )
+        interval = statistics.mean_nll(
+            by_story,
+            contexts.lengths,
+            resamples=study.evaluate.bootstrap,
+            confidence=study.evaluate.confidence,
+            seed=0,
+        )
+        row |= {"kl_low": interval.low, "kl_high": interval.high}
+    quantiles = np.quantile(kl, (0.1, 0.5, 0.9), weights=contexts.times, method="inverted_cdf")
+    return row | dict(zip(("kl_10", "kl_50", "kl_90"), quantiles))
+
+
+def bigram_contexts(train: Split, classes: int) -> Contexts:
+    """What follows each token that occurs, counted in chunks of the split."""
+    pairs, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for start in range(0, len(train.ids) - 1, CHUNK):
         ids = train.ids[start : start + CHUNK + 1].astype(np.int64)
-        rows = row_of[ids[:-1]]
-        pairs = rows[rows >= 0] * classes + ids[1:][rows >= 0]
-        counts += np.bincount(pairs, minlength=len(counts))
-    pi = -np.sort(-counts.reshape(len(distinct), classes))
-    pi = pi[:, : np.count_nonzero(pi, axis=1).max()]
-    return pi / pi.sum(1, keepdims=True), place
+        more, often = np.unique(ids[:-1] * classes + ids[1:], return_counts=True)
+        pairs, place = np.unique(np.concatenate([pairs, more]), return_inverse=True)
+        counts = np.bincount(place, np.concatenate([counts, often])).astype(np.int64)
+    _, starts = np.unique(pairs // classes, return_index=True)
+    times = np.add.reduceat(counts, starts)
+    return Contexts(counts / np.repeat(times, np.diff(starts, append=len(pairs))), starts, times)
 
 
-def whole_contexts(tokens: TokenFolder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(pi, place, lengths) of all tokens of the grammar's test stories, one after the other."""
+def whole_contexts(tokens: TokenFolder) -> Contexts:
+    """What follows all that stands before each token of the grammar's test stories."""
     test, grammar, encoding = tokens.split("test"), load_grammar(), read_encoding(tokens)
     distributions = [
         tuple(sorted((round(p, 12) for p in following), reverse=True))
@@ -133,8 +141,12 @@ def whole_contexts(tokens: TokenFolder) -> tuple[np.ndarray, np.ndarray, np.ndar
         for following in predict(test.story(index), grammar, encoding)
     ]
     number = {distribution: i for i, distribution in enumerate(dict.fromkeys(distributions))}
-    pi = np.zeros((len(number), max(map(len, number))))
-    for distribution, i in number.items():
-        pi[i, : len(distribution)] = distribution
     place = np.array([number[distribution] for distribution in distributions])
-    return pi, place, np.diff(test.offsets)
+    sizes = np.array([len(distribution) for distribution in number])
+    return Contexts(
+        np.array([p for distribution in number for p in distribution]),
+        np.cumsum(sizes) - sizes,
+        np.bincount(place),
+        place,
+        np.diff(test.offsets),
+    )

@@ -4,290 +4,248 @@ Every loss takes the last hidden states and the output matrix instead of logits,
 to hold N x C numbers:
 
     LOSSES["squentropy"](hidden, weight, targets) -> scalar
+    LOSSES["squentropy(0.1)"](hidden, weight, targets)      with an argument of its own
 
     hidden   (N, D) float    last hidden states
     weight   (C, D) float    output matrix; the logits would be f = hidden @ weight.T
     targets  (N,)   int64    true classes y
 
-The square terms need no logits at all: over all positions, the sum of f_j^2 is the inner product
-of two D x D Gram matrices (Vincent et al. 2015, arXiv 1412.7091). The terms with a softmax go
-through the logits in chunks of positions and form their gradient on the way.
-
 To add a loss, write a function below, mark it `@loss`, and name it in params.yaml. It may be a
-`mean` of `squares` and of something `over_logits`, or just use `hidden @ weight.T`.
+`mean` of terms (terms.py), as `squares` and something `over_logits`, or just use
+`hidden @ weight.T`.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from squentropy.matmul import times_transposed, transposed_times
+from squentropy import names
+from squentropy.terms import (
+    brier_chunk,
+    cross_entropy_chunk,
+    log_share,
+    mean,
+    over_logits,
+    squares,
+    z_loss_chunk,
+)
+from squentropy.terms import fuse_chunks as fuse_chunks
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-LOSSES: dict[str, Loss] = {}
-"""Every loss by its name."""
 
-INVERSE_LINKS: dict[str, Callable[[Tensor], Tensor]] = {}
-"""Logits to probabilities for losses whose minimiser is not a softmax: see `inverse_link`."""
+class _Losses(dict[str, Callable[..., Tensor]]):
+    def __missing__(self, name: str) -> Loss:
+        function, arguments = _bound(name)
+        return functools.partial(self[function], **arguments)
 
 
-def loss(function: Loss) -> Loss:
-    """Make a function known as a training loss under its own name."""
-    LOSSES[function.__name__] = function
-    return function
+LOSSES = _Losses()
+"""Every loss by its name; a name may have arguments, but only the plain names are listed.
+
+Raises ValueError if there is no such loss, or if it does not take these arguments.
+"""
+
+_LINKS: dict[str, Callable[..., Tensor] | None] = {}
+
+
+def loss(
+    function: Callable[..., Tensor] | None = None,
+    *,
+    label: str = "",
+    formula: str = "",
+    source: str = "",
+    squared: bool = False,
+    squares: dict | None = None,
+    link: Callable[..., Tensor] | None = None,
+):
+    """Make a function known as a training loss under its own name.
+
+    Parameters after the first three are its arguments, numbers all. What is given here besides
+    `link` is for the report alone, which reads it from this file (names.py), so write it out.
+
+    label    the loss's name for a reader
+    formula  of one position, in HTML; an argument in braces stands for its value
+    source   where the loss comes from, in HTML
+    squared  whether it squares an error
+    squares  factor, true_weight, less: that it is cross entropy plus factor/(C - less) times
+             sum_{j != y} f_j^2 + true_weight (f_y - 1)^2; a number or an argument's name each.
+             Its optimum is then known (theory.py).
+    link     (outputs (n, C), floor, **arguments) -> probabilities (n, C), for a loss whose outputs
+             are not the logits of a softmax; none is to be below the floor by much
+    """
+
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        LOSSES[function.__name__] = function
+        _LINKS[function.__name__] = link
+        return function
+
+    return register if function is None else register(function)
+
+
+def own_link(name: str, floor: float) -> Callable[[Tensor], Tensor] | None:
+    """What makes probabilities of a loss's outputs, (n, C) -> (n, C); None if softmax does.
+
+    No probability is below the floor before they are renormalised.
+    """
+    function, arguments = _bound(name)
+    link = _LINKS.get(function)
+    return None if link is None else functools.partial(link, floor=floor, **arguments)
+
+
+def _bound(name: str) -> tuple[str, dict[str, float]]:
+    """(function, arguments) of a loss's name."""
+    function, values = names.parse(name)
+    if function not in LOSSES:
+        raise ValueError(names.unknown(function, LOSSES))
+    parameters = list(inspect.signature(LOSSES[function]).parameters.values())[3:]
+    defaults = {p.name: None if p.default is p.empty else p.default for p in parameters}
+    return function, names.bind(function, defaults, values)
+
+
+# --- probabilities of outputs that are no logits of a softmax -----------------------------------
+
+
+def inverse_link(outputs: Tensor, floor: float, true_weight: float = 1.0) -> Tensor:
+    """Probabilities from outputs trained by a weighted squared loss.
+
+    If pi is the true distribution, the minimiser of k (f_y - 1)^2 + sum_{j != y} f_j^2 is
+    f_j = k pi_j / (k pi_j + 1 - pi_j). Solved for pi_j, kept above the floor, renormalised.
+    """
+    probabilities = outputs / (true_weight - (true_weight - 1) * outputs)
+    probabilities = torch.where(outputs < 1, probabilities, 1.0).clamp_(floor, 1.0)
+    return probabilities / probabilities.sum(-1, keepdim=True)
+
+
+def spherical_link(outputs: Tensor, floor: float, epsilon: float) -> Tensor:
+    """p_j = (f_j^2 + epsilon) / sum_k (f_k^2 + epsilon); epsilon takes the floor's place."""
+    shares = outputs.square() + epsilon
+    return shares / shares.sum(-1, keepdim=True)
+
+
+def taylor_link(outputs: Tensor, floor: float) -> Tensor:
+    """p_j = q_j / sum_k q_k, q_j = 1 + f_j + f_j^2/2, which is 1/2 or more: no floor is needed."""
+    shares = ((1 + outputs).square() + 1) / 2
+    return shares / shares.sum(-1, keepdim=True)
 
 
 # --- the losses ---------------------------------------------------------------------------------
 
 
-@loss
+@loss(
+    label="cross entropy",
+    formula="−log <i>p</i><sub>y</sub>",
+    source="the baseline of every language model",
+)
 def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """-log p_y, p = softmax(f)."""
-    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk))
+    return mean(hidden, weight, targets, over_logits(cross_entropy_chunk))
 
 
-@loss
+@loss(
+    label="MSE",
+    formula="1/<i>C</i> ((<i>f</i><sub>y</sub> − 1)<sup>2</sup> + "
+    "Σ<sub>j≠y</sub> <i>f</i><sub>j</sub><sup>2</sup>)",
+    source="the original study’s first attempt",
+    squared=True,
+    link=inverse_link,
+)
 def mse(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """(1/C) sum_j (onehot_j - f_j)^2. The seed study's first attempt."""
+    """(1/C) sum_j (onehot_j - f_j)^2. The original study's first attempt."""
     return mean(hidden, weight, targets, squares(1.0, 1 / len(weight)))
 
 
-@loss
-def mse_weighted(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """As `mse`, the true class's squared error times 100. The seed study's second attempt.
+@loss(
+    label="weighted MSE",
+    formula="1/<i>C</i> ({true_weight} (<i>f</i><sub>y</sub> − 1)<sup>2</sup> + "
+    "Σ<sub>j≠y</sub> <i>f</i><sub>j</sub><sup>2</sup>)",
+    source="the original study’s second attempt; the form of Hui &amp; Belkin 2020",
+    squared=True,
+    link=inverse_link,
+)
+def mse_weighted(
+    hidden: Tensor, weight: Tensor, targets: Tensor, true_weight: float = 100.0
+) -> Tensor:
+    """As `mse`, the true class's squared error times a weight. The original's second attempt.
 
     Hui & Belkin 2020 (arXiv 2006.07322) have the same form with a target height M; here M = 1.
     """
-    return mean(hidden, weight, targets, squares(100.0, 1 / len(weight)))
+    return mean(hidden, weight, targets, squares(true_weight, 1 / len(weight)))
 
 
-@loss
-def squentropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """-log p_y + 1/(C-1) sum_{j != y} f_j^2. Hui, Wright, Belkin 2023 (arXiv 2302.03952)."""
-    wrong = squares(0.0, 1 / (len(weight) - 1))
-    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk), wrong)
+@loss(
+    label="squentropy",
+    formula="−log <i>p</i><sub>y</sub> + {scale}/(<i>C</i>−1) "
+    "Σ<sub>j≠y</sub> <i>f</i><sub>j</sub><sup>2</sup>",
+    source="Hui, Wright &amp; Belkin 2023",
+    squared=True,
+    squares={"factor": "scale", "true_weight": 0.0, "less": 1},
+)
+def squentropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+    """-log p_y + scale/(C-1) sum_{j != y} f_j^2. Hui, Wright, Belkin 2023 (arXiv 2302.03952)."""
+    wrong = squares(0.0, scale / (len(weight) - 1))
+    return mean(hidden, weight, targets, over_logits(cross_entropy_chunk), wrong)
 
 
-@loss
-def squentropy_tenth(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """`squentropy` with its square term times 0.1, which moves its optimum nearer to the truth."""
-    wrong = squares(0.0, 0.1 / (len(weight) - 1))
-    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk), wrong)
+@loss(
+    label="weighted squentropy",
+    formula="−log <i>p</i><sub>y</sub> + 1/<i>C</i> ({true_weight} (<i>f</i><sub>y</sub> − 1)"
+    "<sup>2</sup> + Σ<sub>j≠y</sub> <i>f</i><sub>j</sub><sup>2</sup>)",
+    source="the original study’s code, which it calls squentropy, with a weight of 65",
+    squared=True,
+    squares={"factor": 1.0, "true_weight": "true_weight", "less": 0},
+)
+def squentropy_weighted(
+    hidden: Tensor, weight: Tensor, targets: Tensor, true_weight: float = 65.0
+) -> Tensor:
+    """`cross_entropy` + `mse_weighted` with another weight: the original study's code."""
+    squared = squares(true_weight, 1 / len(weight))
+    return mean(hidden, weight, targets, over_logits(cross_entropy_chunk), squared)
 
 
-@loss
-def squentropy_weighted(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """`cross_entropy` + `mse_weighted` with weight 65: the seed study's code."""
-    squared = squares(65.0, 1 / len(weight))
-    return mean(hidden, weight, targets, over_logits(_cross_entropy_chunk), squared)
+@loss(
+    label="z-loss",
+    formula="−log <i>p</i><sub>y</sub> + {scale} log<sup>2</sup> <i>Z</i>",
+    source="Chowdhery et al. 2022",
+)
+def z_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1e-4) -> Tensor:
+    """-log p_y + scale log^2 Z, Z = sum_j exp f_j. Chowdhery et al. 2022 (arXiv 2204.02311)."""
+    return mean(hidden, weight, targets, over_logits(z_loss_chunk(scale)))
 
 
-@loss
-def z_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """-log p_y + 1e-4 log^2 Z, Z = sum_j exp f_j. Chowdhery et al. 2022 (arXiv 2204.02311)."""
-    return mean(hidden, weight, targets, over_logits(_z_loss_chunk))
-
-
-@loss
+@loss(
+    label="Brier",
+    formula="Σ<sub>j</sub> (1[<i>j</i>=<i>y</i>] − <i>p</i><sub>j</sub>)<sup>2</sup>",
+    source="Brier 1950; a proper score, Shao et al. 2024",
+    squared=True,
+)
 def brier(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """sum_j (onehot_j - p_j)^2, p = softmax(f): a proper squared score (arXiv 2405.18906)."""
-    return mean(hidden, weight, targets, over_logits(_brier_chunk))
+    return mean(hidden, weight, targets, over_logits(brier_chunk))
 
 
-# --- sums of terms, each with its gradients -----------------------------------------------------
-
-Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
-"""(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
-
-The gradients are by hidden, (N, D), and by weight, as (D, C); None where they are not asked for.
-All are in float32, or in float64 where hidden is.
-"""
-
-
-def mean(hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
-    """The mean over positions of a sum of terms, as one node of autograd's graph."""
-    with_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _Mean.apply(hidden, weight, targets, with_gradients, *terms)
+@loss(
+    label="spherical",
+    formula="−log <i>p</i><sub>y</sub>, <i>p</i><sub>j</sub> ∝ "
+    "<i>f</i><sub>j</sub><sup>2</sup> + {epsilon}",
+    source="spherical softmax, de Brébisson &amp; Vincent 2015; a proper score",
+    link=spherical_link,
+)
+def spherical(hidden: Tensor, weight: Tensor, targets: Tensor, epsilon: float = 0.01) -> Tensor:
+    """-log p_y, p_j proportional to f_j^2 + epsilon (arXiv 1511.05042), without logits."""
+    return mean(hidden, weight, targets, log_share(epsilon, 0.0, 1.0))
 
 
-class _Mean(torch.autograd.Function):
-    """Gradients are formed beside the value, so that memory grows with N D and C D, never N C."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, targets, with_gradients: bool, *terms: Term) -> Tensor:
-        first, *others = terms
-        total, d_hidden, d_weight = first(hidden, weight, targets, with_gradients)
-        for term in others:
-            more, dh, dw = term(hidden, weight, targets, with_gradients)
-            total = total + more
-            if with_gradients:
-                d_hidden.add_(dh)
-                d_weight.add_(dw)
-        if with_gradients:
-            ctx.save_for_backward(d_hidden, d_weight)
-            ctx.dtypes, ctx.terms = (hidden.dtype, weight.dtype), len(terms)
-        return total / len(hidden)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream: Tensor):
-        d_hidden, d_weight = ctx.saved_tensors
-        scale = upstream / len(d_hidden)
-        gradients = d_hidden * scale, (d_weight * scale).T
-        no_more = [None] * (2 + ctx.terms)
-        return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more
-
-
-def squares(true_weight: float, factor: float) -> Term:
-    """factor (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2), without logits: O((N + C) D^2).
-
-    Over all positions and classes, the sum of f_j^2 is <W^T W, H^T H>.
-    """
-
-    def term(hidden, weight, targets, with_gradients):
-        with torch.autocast(hidden.device.type, enabled=False):
-            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
-            true_rows = weight[targets]
-            true = (hidden * true_rows).sum(-1)
-            gram_hidden, gram_weight = hidden.T @ hidden, weight.T @ weight
-            at_true = true_weight * (true - 1).square() - true.square()
-            total = factor * ((gram_hidden * gram_weight).sum() + at_true.sum())
-            if not with_gradients:
-                return total, None, None
-            d_true = (2 * factor * (true_weight * (true - 1) - true)).unsqueeze(-1)
-            d_hidden = times_transposed(hidden, gram_weight.mul_(2 * factor))
-            d_hidden.addcmul_(d_true, true_rows)
-            d_weight = times_transposed(gram_hidden.mul_(2 * factor), weight)
-            d_weight.index_add_(1, targets, (d_true * hidden).T)
-            return total, d_hidden, d_weight
-
-    return term
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-# --- softmax terms, a chunk of positions at a time ----------------------------------------------
-
-Chunk = Callable[[Tensor, Tensor], Tensor]
-"""(logits (n, C), targets (n,)) -> the sum of the loss; leaves the gradient in `logits`."""
-
-ROWS = 512
-"""Positions whose logits are held at once: enough for the matrix products to be fast."""
-
-_backend: str | None = None  # of torch.compile, where chunks are to be fused
-
-
-def fuse_chunks(backend: str = "inductor") -> None:
-    """From now on, have each chunk's passes over its logits fused by torch.compile.
-
-    For a GPU, where these passes cost as much as the matrix products; a CPU gains nothing.
-    """
-    global _backend
-    _backend = backend
-
-
-@functools.cache
-def _fused(chunk: Chunk, backend: str) -> Chunk:
-    return torch.compile(chunk, backend=backend)
-
-
-def over_logits(chunk: Chunk) -> Term:
-    """A function of each position's logits, of which `ROWS` positions' are held at once.
-
-    `chunk` is a function of a module's, since each is compiled once where chunks are fused.
-    """
-
-    def term(hidden, weight, targets, with_gradients):
-        total, d_hidden, d_weight = 0.0, [], None
-        device = hidden.device.type
-        if torch.is_autocast_enabled(device):
-            hidden = hidden.to(torch.get_autocast_dtype(device))
-        weight = weight.to(hidden.dtype)
-        if device != "cuda":  # where products of half precision do not come in float32
-            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
-        work = _fused(chunk, _backend) if _backend else chunk
-        with torch.autocast(device, enabled=False):
-            for h, logits, y in logits_by_rows(hidden, weight, targets, ROWS):
-                total = total + work(logits, y)
-                if with_gradients:
-                    gradient = logits.to(h.dtype)
-                    d_hidden.append(times_transposed(gradient, weight.T))
-                    part = transposed_times(h, gradient)
-                    d_weight = part if d_weight is None else d_weight.add_(part)
-        return total, torch.cat(d_hidden) if with_gradients else None, d_weight
-
-    return term
-
-
-def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Iterator[tuple]:
-    """(hidden, logits, targets) of `rows` positions after the others; logits in float32 or 64.
-
-    `hidden` and `weight` are of one precision.
-    """
-    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
-        yield h, times_transposed(h, weight), y
-
-
-def _softmax_(logits: Tensor) -> Tensor:
-    """Turn logits into their softmax in place; returns log Z, (n, 1)."""
-    largest = logits.amax(-1, keepdim=True)
-    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-    logits.div_(total)
-    return total.log_().add_(largest)
-
-
-def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:
-    """Subtract the one-hot rows in place: the gradient of cross entropy."""
-    column = targets.unsqueeze(-1)
-    probabilities.scatter_add_(-1, column, probabilities.new_full(column.shape, -1.0))
-
-
-def _cross_entropy_chunk(logits: Tensor, targets: Tensor) -> Tensor:
-    true = logits.gather(-1, targets.unsqueeze(-1))
-    log_z = _softmax_(logits)
-    _minus_one_at_(logits, targets)
-    return (log_z - true).sum()
-
-
-def _z_loss_chunk(logits: Tensor, targets: Tensor) -> Tensor:
-    true = logits.gather(-1, targets.unsqueeze(-1))
-    log_z = _softmax_(logits)
-    logits.mul_(1 + 2e-4 * log_z)
-    _minus_one_at_(logits, targets)
-    return (log_z - true).sum() + 1e-4 * log_z.square().sum()
-
-
-def _brier_chunk(logits: Tensor, targets: Tensor) -> Tensor:
-    """With q_j = p_j - onehot_j, the gradient of sum q_j^2 is 2 p_j (q_j - sum_k p_k q_k)."""
-    _softmax_(logits)
-    true = logits.gather(-1, targets.unsqueeze(-1))
-    own = logits.square().sum(-1, keepdim=True)
-    inner = own - true
-    value = (own - 2 * true + 1).sum()
-    at_true = 2 * true * (true - 1 - inner)
-    logits.mul_(2 * (logits - inner)).scatter_(-1, targets.unsqueeze(-1), at_true)
-    return value
-
-
-# --- probabilities of the squared losses --------------------------------------------------------
-
-
-def inverse_link(logits: Tensor, true_weight: float, floor: float = 1e-6) -> Tensor:
-    """Probabilities from outputs trained by a weighted squared loss, (n, C) -> (n, C).
-
-    Where pi is the true distribution, the minimiser of k (f_y - 1)^2 + sum_{j != y} f_j^2 is
-    f_j = k pi_j / (k pi_j + 1 - pi_j). Solved for pi_j, kept above a floor, renormalised.
-    """
-    probabilities = logits / (true_weight - (true_weight - 1) * logits)
-    probabilities = torch.where(logits < 1, probabilities, 1.0).clamp_(floor, 1.0)
-    return probabilities / probabilities.sum(-1, keepdim=True)
-
-
-INVERSE_LINKS["mse"] = lambda logits: inverse_link(logits, 1.0)
-INVERSE_LINKS["mse_weighted"] = lambda logits: inverse_link(logits, 100.0)
+@loss(
+    label="Taylor",
+    formula="−log <i>p</i><sub>y</sub>, <i>p</i><sub>j</sub> ∝ "
+    "1 + <i>f</i><sub>j</sub> + <i>f</i><sub>j</sub><sup>2</sup>/2",
+    source="Taylor softmax, de Brébisson &amp; Vincent 2015; a proper score",
+    link=taylor_link,
+)
+def taylor(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """-log p_y, p_j proportional to 1 + f_j + f_j^2/2 (arXiv 1511.05042), without logits."""
+    return mean(hidden, weight, targets, log_share(1.0, 1.0, 0.5))

@@ -28,7 +28,8 @@ from pydantic import (
 from squentropy.errors import ParameterError
 from squentropy.names import PHASES as PHASES
 from squentropy.names import SPLITS as SPLITS
-from squentropy.names import known_losses, loss_info
+from squentropy.names import known_losses as known_losses
+from squentropy.names import loss_info, slug
 
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 TABLES = (  # of results/STUDY
@@ -40,12 +41,8 @@ SELECTION_TABLES = TABLES[:3]  # written by `select`, before any final run
 
 
 def _known_loss(name: str) -> str:
-    losses = known_losses()
-    if name.partition("(")[0] not in losses:
-        close = difflib.get_close_matches(name, losses, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"no such loss; {hint}there are: {', '.join(losses)}")
-    return name
+    """A loss's name in its one spelling."""
+    return loss_info(name).name
 
 
 def _distinct(values: list) -> list:
@@ -299,9 +296,7 @@ class Sample(Section):
 
 
 class Theory(Section):
-    contexts: Annotated[int, Field(ge=2, lt=2**31)]
     weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
-    seed: Seed
 
 
 @dataclass(frozen=True, order=True)
@@ -326,15 +321,18 @@ class Cell:
         if self.phase == "sweep":
             return f"{self.row}/{point}"
         if self.phase == "refine":
-            return f"refine/{self.loss}/lr{self.lr!r}_{point}"
+            return f"refine/{slug(self.loss)}/lr{self.lr!r}_{point}"
         if self.phase == "lengths":
-            return f"lengths/{self.loss}/iters{self.iterations}/seed{self.seed}"
-        return f"{self.phase}/{self.loss}/seed{self.seed}"
+            return f"lengths/{slug(self.loss)}/iters{self.iterations}/seed{self.seed}"
+        return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
 
     @property
     def row(self) -> str:
         """The folder of the cell's row of the grid: one loss at one learning rate."""
-        return f"sweep/{self.loss}/lr{self.lr!r}"
+        return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
+
+
+_NOT_TUNED = {"lr": None, "dropout": None, "n_layer": None}
 
 
 class Study(Section):
@@ -386,19 +384,22 @@ class Study(Section):
         ]
 
     def final_cells(self, selected: dict[str, dict]) -> list[Cell]:
-        """The final runs: each loss with its selected {lr, dropout, n_layer}, once a seed."""
+        """The final runs: each loss with its selected {lr, dropout, n_layer}, once per seed.
+
+        These are None in the cells of a loss that is not among the selected ones.
+        """
         return [
-            Cell("final", loss, **selected[loss], seed=seed)
+            Cell("final", loss, **selected.get(loss, _NOT_TUNED), seed=seed)
             for loss in self.sweep.losses
             for seed in self.final.seeds
         ]
 
     def length_cells(self, selected: dict[str, dict]) -> list[Cell]:
-        """The shorter runs of the first `length_seeds` seeds, with the final runs' cells."""
+        """The shorter runs of the first `length_seeds` seeds, as `final_cells` has them."""
         return [
-            Cell("lengths", loss, **selected[loss], seed=seed, iterations=iterations)
+            Cell("lengths", loss, **selected.get(loss, _NOT_TUNED), seed=seed, iterations=length)
             for loss in self.sweep.losses
-            for iterations in self.final.lengths
+            for length in self.final.lengths
             for seed in self.final.seeds[: self.final.length_seeds]
         ]
 
@@ -421,6 +422,7 @@ class Study(Section):
             "model": self.model.model_dump(),
             "train": self.train.keys(),
             "schedule": self.schedule(phase, iterations).model_dump(include=keys),
+            "evaluate": self.evaluate.model_dump(include={"link_floor"}),
         }
 
     def table_keys(self) -> dict:
@@ -431,7 +433,14 @@ class Study(Section):
             "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
         } | self.model_dump(
             include={
-                "study", "tokens", "model", "refine", "final", "evaluate", "plan", "sample",
+                "study",
+                "tokens",
+                "model",
+                "refine",
+                "final",
+                "evaluate",
+                "plan",
+                "sample",
                 "theory",
             }
         )

@@ -53,7 +53,7 @@ def stream(
 
     The probabilities p of temperature 1 are the softmax of the model's outputs, or what `link`
     makes of them, (n, C) -> (n, C); temperature T draws from p^(1/T), renormalised. The outputs
-    of a pure squared loss need its link (losses.INVERSE_LINKS): their softmax is nearly flat.
+    of a loss with a link of its own need it (losses.own_link): their softmax is nearly flat.
     """
     model.eval()
     block, device = model.config.block_size, model.output_weight.device
@@ -125,7 +125,7 @@ def tell(
     """`stories` stories for each temperature and prompt; one at temperature 0, where all are alike.
 
     Each is {prompt, temperature, top_k, reading, number, text, tokens, ended}: `reading` says
-    what made probabilities of the model's outputs, "softmax" or "inverse_link"; `number` counts
+    what made probabilities of the model's outputs, "softmax" or "own"; `number` counts
     from 0 the stories of a prompt and temperature; `text` begins with the prompt, `tokens` counts
     those after it. More stories or temperatures leave the others as they are.
     """
@@ -148,7 +148,7 @@ def tell(
                 "prompt": prompt,
                 "temperature": temperature,
                 "top_k": top_k,
-                "reading": "softmax" if link is None else "inverse_link",
+                "reading": "softmax" if link is None else "own",
                 "number": number,
                 "text": prompt + encoding.decode(tokens),
                 "tokens": len(tokens),

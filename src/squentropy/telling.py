@@ -15,7 +15,7 @@ import torch
 from squentropy import records, sampling
 from squentropy.devices import pick_device
 from squentropy.errors import SquentropyError
-from squentropy.losses import INVERSE_LINKS
+from squentropy.losses import own_link
 from squentropy.runs import load_model
 from squentropy.tokenizer import read_encoding
 from squentropy.tokens import TokenFolder
@@ -56,7 +56,7 @@ def tell(
             temperature=temperature,
             top_k=top_k,
             seed=seed,
-            link=INVERSE_LINKS.get(run["cell"]["loss"]),
+            link=own_link(run["cell"]["loss"], run["params"]["evaluate"]["link_floor"]),
             first=number,
         )
         yield pieces(prompt, (token for _, token in drawn), encoding)

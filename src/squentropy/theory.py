@@ -6,10 +6,13 @@ wrong logits near zero. The Kullback-Leibler divergence from pi to where it is r
 that a model of any size loses once it has learnt what the loss asks for.
 """
 
-import numpy as np
+import math
+from collections.abc import Callable
 
-FORMS = {"squentropy": (0.0, 1), "squentropy_weighted": (65.0, 0)}
-"""The weight of the true class's square, and how much less than C the squares are divided by."""
+import numpy as np
+from scipy.special import wrightomega
+
+from squentropy.errors import SquentropyError
 
 CONTEXTS = {
     "one token is certain": np.ones(1),
@@ -19,58 +22,133 @@ CONTEXTS = {
 }
 """Kinds of contexts: the probabilities of the tokens that can follow, each array summing to 1."""
 
+STEPS = 300
+"""At most, of the search for each row's log normaliser; about 10 are enough."""
+
 
 def floor(
-    pi: np.ndarray, classes: int, weight: float = 1.0, form: str = "squentropy"
+    pi: np.ndarray, classes: int, scale: float = 1.0, true_weight: float = 0.0, less: int = 1
 ) -> np.ndarray:
     """KL from each row of pi to the minimiser of the expected loss, in nats: (n, k) -> (n,).
 
-    pi       probabilities of k tokens, each row summing to 1; the other classes - k never follow
-    classes  C, the size of the vocabulary, at least k
-    weight   multiplies the square term: 1 is the loss itself, 0 cross entropy
-    form     of FORMS: squentropy, or squentropy_weighted, which pulls the true logit to 1
-
-    With true_weight w and s = weight/(C - 1) or weight/C, the expected loss of logits f is
-        -sum_j pi_j f_j + log sum_j exp f_j + s sum_j [(1 - pi_j) f_j^2 + w pi_j (f_j - 1)^2].
-    It is convex, and equal for all classes that never follow, so these share one logit, the last,
-    and Newton's method has k + 1 unknowns a row.
+    pi           probabilities of k tokens, each row summing to 1; the other classes never follow
+    classes      C, the size of the vocabulary, at least k
+    scale        multiplies the square term: 1 is squentropy itself, 0 cross entropy
+    true_weight  of the true logit's squared distance to 1; squentropy itself leaves it free
+    less         the square term is divided by C - less
     """
-    true_weight, less = FORMS[form]
     pi = np.atleast_2d(np.asarray(pi, dtype=float))
-    known = pi.shape[1]
-    pi = np.hstack([pi, np.zeros((len(pi), 1))])
-    count = np.append(np.ones(known), classes - known)
-    scale = weight / (classes - less)
-    pull = scale * true_weight * pi
-    square = scale * count * (1 - pi) + pull
+    follows = pi > 0
+    rows, starts = pi[follows], np.cumsum(follows.sum(1)) - follows.sum(1)
+    return ragged_floor(rows, starts, classes, scale, true_weight, less)
 
-    def expected_loss(f: np.ndarray) -> np.ndarray:
-        return _log_sum(count, f) + ((square * f - pi - 2 * pull) * f).sum(1)
 
-    f = np.zeros_like(pi)
-    for _ in range(200):
-        p = count * np.exp(f - _log_sum(count, f)[:, None])
-        gradient = p - pi + 2 * (square * f - pull)
-        diagonal = p + 2 * square + 1e-12  # the Hessian is this minus p p^T: Sherman & Morrison
-        scaled = p / diagonal
-        along = (scaled * gradient).sum(1) / (1 - (p * scaled).sum(1))
-        step = gradient / diagonal + scaled * along[:, None]
-        if (gradient * step).sum(1).max() < 1e-14:  # twice what there is still to gain, in nats
+def ragged_floor(
+    pi: np.ndarray,
+    starts: np.ndarray,
+    classes: int,
+    scale: float = 1.0,
+    true_weight: float = 0.0,
+    less: int = 1,
+) -> np.ndarray:
+    """`floor` of distributions of different lengths, one after the other: (m,) -> (n,).
+
+    pi      probabilities above 0
+    starts  where each distribution begins, (n,)
+
+    With s = scale/(C - less) and true_weight w, the expected loss of logits f is
+        -sum_j pi_j f_j + log sum_j exp f_j + s sum_j [(1 - pi_j) f_j^2 + w pi_j (f_j - 1)^2].
+    It is convex. Where it is least, p = softmax(f) has, class by class,
+        p_j - pi_j + 2 s (1 - pi_j + w pi_j) f_j - 2 s w pi_j = 0,    log p_j = f_j - L.
+    For a given L each of these is solved in closed form, and the sum of p falls as L rises, so
+    that a single number is searched for in each row. Classes that never follow are all alike.
+
+    Raises SquentropyError with the input if the search does not converge.
+    """
+    if not (scale >= 0 and true_weight >= 0):
+        raise SquentropyError(f"no optimum with a scale of {scale} and a weight of {true_weight}")
+    lengths = np.diff(np.append(starts, len(pi)))
+    # Where one token is certain and its logit free, that logit grows for ever, and p is right.
+    known = (lengths == 1) & (true_weight == 0) | (scale == 0)
+    kl = np.zeros(len(starts))
+    if not known.all():
+        left = pi[~np.repeat(known, lengths)]
+        s = scale / (classes - less)
+        kl[~known] = _divergences(left, lengths[~known], classes, s, true_weight)
+    return kl
+
+
+def _divergences(
+    pi: np.ndarray, lengths: np.ndarray, classes: int, s: float, true_weight: float
+) -> np.ndarray:
+    starts, never = np.cumsum(lengths) - lengths, classes - lengths
+    pull = 2 * s * true_weight * pi
+    square = 2 * s * (1 - pi) + pull
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts)
+
+    def beyond(log_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """p - pi of every class, and p of one that never follows."""
+        each = np.repeat(log_z, lengths)
+        p = _solution(square, pi + pull, each)
+        # Equal; the first is exact if the square term is small, the second if it is large.
+        over = np.where(square < 1, pull - square * (np.log(p) + each), p - pi)
+        return over, _solution(2 * s, 0.0, log_z)
+
+    def excess(log_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum of p over all classes, minus 1, and its derivative."""
+        over, rest = beyond(log_z)
+        p = pi + over
+        slope = sums(p * square / (p + square)) + never * rest * 2 * s / (rest + 2 * s)
+        return sums(over) + never * rest, -slope
+
+    log_z, converged = _roots(excess, np.full(len(lengths), math.log(classes)))
+    over, rest = beyond(log_z)
+    share = over / pi
+    kl = sums(pi * (share - np.log1p(share))) + never * rest  # as both p and pi sum to 1
+    wrong = ~(converged & (kl >= 0) & (kl <= math.log(classes) + 1e-9))
+    if wrong.any():
+        start = starts[wrong.argmax()]
+        raise SquentropyError(
+            f"the optimum of a square term of {s:g} a class, with {classes} classes, is not found "
+            f"in a context whose probabilities begin with {pi[start : start + 3].tolist()}"
+        )
+    return kl
+
+
+def _solution(a: np.ndarray | float, b: np.ndarray | float, log_z: np.ndarray) -> np.ndarray:
+    """The p with p + a (log p + log_z) = b, for a > 0."""
+    return a * wrightomega(b / a - log_z - np.log(a))
+
+
+def _roots(
+    function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a falling function of each row is 0, and whether that was found.
+
+    Newton's method between two ends, which are moved apart until the root lies between them; every
+    third step halves the distance, so that it ends whatever the function.
+
+    function  (n,) -> its values and derivatives, (n,) each
+    """
+    low, high = start - 1, start + 1
+    for step in 2.0 ** np.arange(12):
+        low = np.where(function(low)[0] < 0, low - step, low)
+        high = np.where(function(high)[0] > 0, high + step, high)
+    at, found = start, np.zeros(len(start), dtype=bool)
+    for i in range(STEPS):
+        value, slope = function(at)
+        low, high = np.where(value >= 0, at, low), np.where(value <= 0, at, high)
+        newton = at - value / slope
+        found |= np.abs(newton - at) <= 1e-12 * np.maximum(1, np.abs(at))
+        halve = (i % 3 == 2) | ~((low <= newton) & (newton <= high))
+        at = np.where(found, at, np.where(halve, (low + high) / 2, newton))
+        if found.all():
             break
-        size, now = np.ones(len(f)), expected_loss(f)
-        while (worse := (expected_loss(f - size[:, None] * step) > now) & (size > 1e-8)).any():
-            size[worse] /= 2
-        f = f - size[:, None] * step
-    log_p = f - _log_sum(count, f)[:, None]
-    return entropy_terms(pi, pi).sum(1) - (pi * log_p).sum(1)
+    return at, found
 
 
 def entropy_terms(pi: np.ndarray, of: np.ndarray) -> np.ndarray:
     """pi log of, 0 where pi is."""
     return pi * np.log(np.where(pi > 0, of, 1.0))
-
-
-def _log_sum(count: np.ndarray, f: np.ndarray) -> np.ndarray:
-    """log sum_j count_j exp f_j of each row: (n, k + 1) -> (n,)."""
-    largest = f.max(1)
-    return largest + np.log((count * np.exp(f - largest[:, None])).sum(1))

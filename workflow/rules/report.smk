@@ -34,6 +34,7 @@ rule draw:
         results=subpath(input[0], parent=True),
         figures=subpath(output[0], parent=True),
         code=code.digest(*code.FIGURES),
+        losses=code.catalogue(STUDY.sweep.losses),
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -43,7 +44,6 @@ rule page:
         TABLES,
         FIGURES,
         local("notebooks/report.ipynb"),
-        local("src/squentropy/losses.py"),  # a loss of the user's is shown by its docstring
         local("src/squentropy/report.html.j2"),
         local("src/squentropy/report.css"),
         local("src/squentropy/report.js"),
@@ -66,6 +66,7 @@ rule page:
         figures=lambda wildcards: here(f"{REPORT}/figures"),
         shown=STUDY.dump(),
         code=code.digest(*code.REPORT),
+        losses=code.catalogue(STUDY.sweep.losses),
     shell:
         "squentropy report {params.results} {params.figures} {output.page} > {log} 2>&1 || failed {log}"
 

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from squentropy.params import BASELINE
 from squentropy.results import NGRAMS, Results, label
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
@@ -43,25 +44,12 @@ STYLE = {
     "path.simplify": True,
 }
 
-# colour, marker and line style of a loss: Okabe & Ito's colours, told apart without them too
-_LOOKS = {
-    "cross_entropy": ("#222222", "o", "-"),
-    "mse": ("#E69F00", "s", (0, (4, 1.5))),
-    "mse_weighted": ("#D55E00", "D", (0, (1.5, 1.2))),
-    "squentropy": ("#0072B2", "^", "-"),
-    "squentropy_weighted": ("#56B4E9", "v", (0, (4, 1.5))),
-    "z_loss": ("#009E73", "P", (0, (1.5, 1.2))),
-    "brier": ("#CC79A7", "X", (0, (6, 1.2, 1.2, 1.2))),
-}
-_SPARE = [
-    ("#332288", "<", (0, (6, 1.2, 1.2, 1.2))),
-    ("#882255", "p", "-"),
-    ("#999933", "h", (0, (4, 1.5))),
-    ("#44AA99", ">", (0, (1.5, 1.2))),
-    ("#661100", "*", "-"),
-    ("#888888", "d", (0, (4, 1.5))),
-    ("#AA4499", "8", (0, (1.5, 1.2))),
-]
+# Okabe & Ito's colours and some more; markers and lines tell losses apart without them too
+_BASELINE = (INK, "o", "-")
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
+            "#332288", "#882255", "#999933", "#44AA99", "#661100"]  # fmt: skip
+_MARKERS = ["^", "s", "D", "v", "P", "X", "<", "p", ">", "h"]
+_LINES = ["-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2))]
 WIDTH = 7.2  # inches
 
 
@@ -75,23 +63,15 @@ def style() -> Iterator[None]:
 
 
 def look(loss: str, losses: list[str]) -> tuple:
-    """(colour, marker, line style) of a loss; unknown losses take the spare ones in order.
+    """(colour, marker, line style) of a loss by its place among the study's; cross entropy's own.
 
-    A loss with arguments looks as its function does, unless the study has that otherwise too.
+    A loss that is none of the study's comes after them.
     """
-    known = {name: _family(name, losses) for name in losses}
-    if loss not in known or known[loss]:
-        return _LOOKS[known.get(loss) or loss]
-    return _SPARE[[name for name in losses if not known[name]].index(loss) % len(_SPARE)]
-
-
-def _family(loss: str, losses: list[str]) -> str | None:
-    """The key of a loss's look of its own; None if it takes a spare one."""
-    if loss in _LOOKS:
-        return loss
-    function = loss.partition("(")[0]
-    kin = [name for name in losses if name.partition("(")[0] == function]
-    return function if function in _LOOKS and kin == [loss] else None
+    if loss == BASELINE:
+        return _BASELINE
+    others = [name for name in losses if name != BASELINE]
+    place = others.index(loss) if loss in others else len(others)
+    return tuple(looks[place % len(looks)] for looks in (_COLOURS, _MARKERS, _LINES))
 
 
 # --- pieces ---------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def improperness(r: Results) -> Figure:
                 mfc="white", ms=6.5,
             )  # fmt: skip
         _axes(ax, rows["classes"].unique())
-    axes[0].set_ylim(LEAST, 1.6 * r.theory["kl_high"].max())
+    axes[0].set_ylim(LEAST, 1.6 * r.theory[["kl", "kl_high"]].max(axis=None))
     axes[0].set_ylabel("nll lost at the optimum, nats per token, log scale")
     axes[0].annotate(
         "this study", (own, LEAST), (4, 4), textcoords="offset points", color=SOFT, fontsize=8

@@ -30,7 +30,7 @@ def floor_table(r: Results) -> Html:
     rows = []
     for context, pi in theory.CONTEXTS.items():
         floors = [theory.floor(pi, c)[0] for c in sizes]
-        floors.append(theory.floor(pi, sizes[0], weight=0.1)[0])
+        floors.append(theory.floor(pi, sizes[0], scale=0.1)[0])
         rows.append([context, *(nats(floor) for floor in floors)])
     return table(head, rows)
 
@@ -39,8 +39,8 @@ def contexts_sentence(r: Results) -> Html:
     """Which contexts of the corpus were looked at, and what is exact about them."""
     n = {kind: rows["n"].iloc[0] for kind, rows in r.theory.groupby("contexts")}
     texts = [
-        "One token of context: what follows a token in the train split, over "
-        f"{integer(n['bigram'])} contexts; the split’s own frequencies are taken for the truth."
+        f"One token of context: what follows each of the {integer(n['bigram'])} tokens that occur "
+        "in the train split, whose own frequencies are taken for the truth."
     ]
     if "whole" in n:
         texts.append(
