@@ -235,7 +235,7 @@ def brier(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     source="spherical softmax, de Brébisson &amp; Vincent 2015; a proper score",
     link=spherical_link,
 )
-def spherical(hidden: Tensor, weight: Tensor, targets: Tensor, epsilon: float = 0.01) -> Tensor:
+def spherical(hidden: Tensor, weight: Tensor, targets: Tensor, epsilon: float = 0.1) -> Tensor:
     """-log p_y, p_j proportional to f_j^2 + epsilon (arXiv 1511.05042), without logits."""
     return mean(hidden, weight, targets, log_share(epsilon, 0.0, 1.0))
 
