@@ -24,6 +24,7 @@ wildcard_constraints:
     loss="[^/]+",
     lr="[^/]+",
     seed="[0-9]+",
+    iterations="[0-9]+",
 
 
 # Run where Snakemake runs, since a cluster would take longer to start them.
@@ -37,7 +38,7 @@ rule all:
     input:
         # The runs too, which a clone lacks though it holds their tables.
         [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
-        expand("{folder}/run.json", folder=FINAL_RUNS),
+        [f"{run}/run.json" for runs in SCORED_RUNS.values() for run in runs],
         TABLES,
         FIGURES,
         f"{REPORT}/index.html",
@@ -46,8 +47,9 @@ rule all:
 onstart:
     start()
     print(disk.summary(STUDY))
-    # A folder that dvc.yaml names, empty where final.reported is null.
-    Path(CHECKPOINTS, "reported").mkdir(parents=True, exist_ok=True)
+    # Folders that dvc.yaml names, empty if the study has no such runs.
+    for phase in ("lengths", "reported"):
+        Path(CHECKPOINTS, phase).mkdir(parents=True, exist_ok=True)
 
 
 onerror:

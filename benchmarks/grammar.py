@@ -12,13 +12,15 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
 from math import log, sqrt
 from random import Random
 from statistics import fmean, stdev
 
+import numpy as np
+
+from squentropy import ngrams
 from squentropy.corpus import parser
 from squentropy.corpus.grammar import WORD, load_grammar
 
@@ -65,33 +67,10 @@ def tokens(text: str) -> list[str]:
     return [*TOKEN.findall(text), END]
 
 
-def witten_bell(order: int, train: list[list[str]], test: list[list[str]]) -> float:
-    """Total −log p of `test` in nats, under an interpolated n-gram model (Witten & Bell 1991).
-
-    p(w|h) = (c(hw) + T(h) p(w|h')) / (c(h) + T(h)), T(h) the kinds of words seen after h; below
-    the unigrams lies the uniform distribution over the training words and one for all others.
-    """
-    followers: defaultdict[tuple, Counter] = defaultdict(Counter)
-    for story in train:
-        padded = [""] * (order - 1) + story
-        for i in range(order - 1, len(padded)):
-            for length in range(order):
-                followers[tuple(padded[i - length : i])][padded[i]] += 1
-    uniform = 1 / (len(followers[()]) + 1)
-    totals = {history: counts.total() for history, counts in followers.items()}
-    nats = 0.0
-    for story in test:
-        padded = [""] * (order - 1) + story
-        for i in range(order - 1, len(padded)):
-            p = uniform
-            for length in range(order):
-                history = tuple(padded[i - length : i])
-                if history not in totals:
-                    break
-                kinds = len(followers[history])
-                p = (followers[history][padded[i]] + kinds * p) / (totals[history] + kinds)
-            nats -= log(p)
-    return nats
+def numbered(stories: list[list[str]], ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, offsets) of stories, as squentropy.ngrams takes them. All unknown words share an id."""
+    words = np.array([ids.get(word, len(ids)) for story in stories for word in story])
+    return words, np.cumsum([0, *map(len, stories)])
 
 
 def recall(texts: list[str]) -> tuple[float, list[int], float]:
@@ -177,7 +156,11 @@ def main() -> None:
     total_bytes = sum(len(story.text.encode()) for story in held_out)
     exact = -sum(story.log_prob for story in held_out)
     models = [("the grammar itself", exact)]
-    models += [(f"{order}-gram", witten_bell(order, train, test)) for order in (1, 2, 3, 5, 8)]
+    ids = {word: i for i, word in enumerate(sorted({word for story in train for word in story}))}
+    nll = ngrams.story_nll(
+        *numbered(train, ids), *numbered(test, ids), ids[END], len(ids) + 1, (1, 2, 3, 5, 8)
+    )
+    models += [(f"{order}-gram", nats.sum()) for order, nats in nll.items()]
     for name, nats in models:
         row(
             f"held-out {name}",

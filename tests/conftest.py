@@ -9,8 +9,10 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import matplotlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +27,11 @@ from squentropy.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.tokens import TokenFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+FONTS = {
+    "wide": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"),
+    "narrow": ("STIXGeneral", "STIXGeneralBol"),
+}
+"""Of matplotlib's own fonts, what a browser of the tests has."""
 PROJECT = ("Snakefile", "workflow", "params.yaml", "studies", "src", "notebooks", "profiles")
 
 TINY = {
@@ -42,15 +49,25 @@ TINY = {
         "eval_interval": 3,
         "eval_stories": 4,
     },
+    "refine": {
+        "max_runs": 4,
+        "tie": 0.0,
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 3,
+        "eval_stories": 4,
+    },
     "final": {
         "seeds": [1, 2],
+        "lengths": [4],
+        "length_seeds": 1,
         "max_iters": 8,
         "warmup_iters": 2,
         "eval_interval": 4,
         "eval_stories": 4,
         "reported": {"loss": "squentropy_weighted", "n_layer": 1},
     },
-    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "evaluate": {"original_batches": 2, "bootstrap": 100},
     "sample": {"prompts": ["Tim", "The red kite"], "stories": 2, "max_tokens": 24},
 }
 
@@ -142,15 +159,23 @@ def finished(data, tokens, tmp_path_factory) -> Path:
     sizes, encoding = story_bytes(data / "corpus", "test", tokens), read_encoding(tokens)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(losses.LOSSES, "brier", lambda h, w, y: h.sum() * torch.nan)
+
+        def train(cell) -> dict:
+            return runs.train_run(study, cell, tokens, checkpoints / cell.name).run
+
         for cell in study.sweep_cells():
-            runs.train_run(study, cell, tokens, checkpoints / cell.name)
+            train(cell)
+        for loss in study.sweep.losses:
+            selection.refine_loss(study, loss, checkpoints, train)
         selection.select(study, checkpoints, results)
         chosen = selection.selected_hyperparameters(study, results)
-        for cell in [*study.final_cells(chosen), *study.reported_cells()]:
+        finals = [*study.final_cells(chosen), *study.reported_cells()]
+        for cell in [*study.length_cells(chosen), *finals]:
             run = checkpoints / cell.name
-            runs.train_run(study, cell, tokens, run)
+            train(cell)
             runs.evaluate_run(study, run, tokens, sizes, "test")
-            runs.sample_run(study, run, tokens, encoding)
+            if cell in finals:
+                runs.sample_run(study, run, tokens, encoding)
     tables.metrics(study, data, checkpoints, results)
     return folder
 
@@ -244,16 +269,38 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium; skips where there is none."""
+def browsers(tmp_path_factory) -> Iterator[Callable[[str], Browser]]:
+    """browsers("wide" or "narrow"): a headless Chromium; skips where there is none.
+
+    It finds no other fonts than those of FONTS, so a page is laid out alike on every machine.
+    """
     try:
         path = pdf.chromium()
     except SquentropyError as error:
         pytest.skip(str(error))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
-        yield browser
-        browser.close()
+
+        @cache
+        def launch(width: str) -> Browser:
+            fonts = tmp_path_factory.mktemp(width)
+            for name in FONTS[width]:
+                shutil.copy(matplotlib.get_data_path() + f"/fonts/ttf/{name}.ttf", fonts)
+            (fonts / "fonts.conf").write_text(
+                '<!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
+                f"<dir>{fonts}</dir><cachedir>{fonts}/cache</cachedir></fontconfig>"
+            )
+            environment = os.environ | {"FONTCONFIG_FILE": str(fonts / "fonts.conf")}
+            return playwright.chromium.launch(
+                executable_path=path, chromium_sandbox=False, env=environment
+            )
+
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def browser(browsers) -> Browser:
+    """A headless Chromium; skips where there is none."""
+    return browsers("wide")
 
 
 @pytest.fixture(scope="session")

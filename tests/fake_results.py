@@ -18,20 +18,24 @@ import pandas as pd
 import yaml
 
 from squentropy import floors, params, quality, statistics, theory
+from squentropy.names import loss_info
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.tables import write_manifest
 
-SOURCE, UNIGRAM = 1.60, 5.30  # nats a token
-LINKED = ("mse", "mse_weighted")  # the losses with an inverse link
+SOURCE, UNIGRAM = 1.60, 5.30  # nats per token
+NGRAMS = {"unigram": 5.31, "bigram": 3.60, "trigram": 2.90, "4-gram": 2.75, "5-gram": 2.74}
+SLOPE = 0.6  # nats per token that cross entropy wins from a quarter of the tokens to all
+FLAT = 3.0  # nats per token that the softmax of an own-link loss's outputs is worse than its link
 
 # a loss's test nll above the source's, its accuracy, its standard deviation over seeds
 _LEVELS = {
     "cross_entropy": (0.42, 0.51, 0.010),
-    "mse": (5.20, 0.31, 0.020),
-    "mse_weighted": (4.60, 0.44, 0.020),
+    "mse": (2.20, 0.31, 0.020),
+    "mse_weighted": (1.60, 0.44, 0.020),
     "squentropy": (0.55, 0.51, 0.012),
-    "squentropy(0.1)": (0.46, 0.51, 0.012),
-    "squentropy_weighted": (0.50, 0.505, 0.012),
+    "squentropy(0.1)": (0.43, 0.51, 0.012),
+    "squentropy_weighted": (0.66, 0.505, 0.012),
+    "spherical": (0.60, 0.50, 0.012),
     "z_loss": (0.42, 0.512, 0.010),
     "brier": (1.10, 0.47, 0.030),
 }
@@ -61,9 +65,13 @@ def write(
     diverged: tuple[str, ...] = (),
     source_nll: float | None = SOURCE,
     text: str = STORY,
+    learnt: bool = True,
     **changes,
 ) -> Path:
-    """Write the results of a study; losses named in `diverged` blow up in every cell and seed."""
+    """Write the results of a study; losses named in `diverged` blow up in every cell and seed.
+
+    Unless `learnt`, n-gram models are better than cross entropy.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -78,34 +86,32 @@ def write(
         "vocab_size": s.tokens.vocab_size, "unigram_nll": UNIGRAM, "source_nll": source_nll,
         "source_nll_se": None if source_nll is None else 0.011,
     })  # fmt: skip
-    sweep = _sweep(s, rng, diverged)
-    selected = _selected(s, sweep)
-    sweep["selected"] = [
-        all(row[key] == selected[row["loss"]][key] for key in ("lr", "dropout", "n_layer"))
-        and row["status"] == "ok"
-        for _, row in sweep.iterrows()
-    ]
-    _csv(sweep.assign(selected=sweep["selected"].map({True: "true", False: "false"})),
-         folder / "sweep.csv")  # fmt: skip
-    held = {"sweep_sha256": sha256(folder / "sweep.csv"), "losses": selected}
-    write_sealed(folder / "selected.json", held)
+    sweep, refine, selected = _tuning(s, rng, diverged)
+    _csv(sweep, folder / "sweep.csv")
+    _csv(refine, folder / "refine.csv")
+    hashes = {name: sha256(folder / name) for name in ("sweep.csv", "refine.csv")}
+    write_sealed(folder / "selected.json", {"sha256": hashes, "losses": selected})
     table = _stories(s, rng, stories, diverged)
     _csv(table, folder / "stories.csv")
     _csv(_history(s, rng, diverged, selected), folder / "history.csv")
     calibration = _calibration(s, rng, table)
     _csv(calibration, folder / "calibration.csv")
-    metrics = _metrics(s, table, selected, source_nll, calibration)
-    _csv(_profile(s, table, metrics), folder / "profile.csv")
-    _csv(metrics, folder / "metrics.csv")
+    readings = _readings(s, table, calibration)
+    _csv(readings, folder / "readings.csv")
+    _csv(_lengths(s, rng, table, source_nll), folder / "lengths.csv")
+    metrics = _metrics(s, table, selected, source_nll)
+    _csv(_profile(s, table, readings), folder / "profile.csv")
+    _csv(pd.concat([metrics, _yardsticks(source_nll, learnt)]), folder / "metrics.csv")
     write_json(folder / "metrics.json", {
-        row["loss"]: {k: v for k, v in row.items() if k != "loss" and pd.notna(v)}
+        row["loss"]: {k: v for k, v in row.items()
+                      if k != "loss" and pd.notna(v) and v != math.inf}
         for row in metrics.to_dict("records")
     })  # fmt: skip
     _csv(_reported(s, metrics), folder / "reported.csv")
     write_json(folder / "samples.json", [
         {"phase": "final", "loss": loss, "seed": s.final.seeds[0], "prompt": prompt,
          "temperature": temperature, "top_k": s.sample.top_k,
-         "reading": "inverse_link" if loss.startswith("mse") else "softmax", "number": number,
+         "reading": _primary(s, loss), "number": number,
          "text": text, "tokens": 70, "ended": True}
         for loss in s.sweep.losses if loss not in diverged
         for temperature in s.sample.temperatures for number in (0, 1) for prompt in s.sample.prompts
@@ -117,55 +123,78 @@ def write(
     return folder
 
 
+def _linked(loss: str) -> bool:
+    return loss_info(loss).link
+
+
+def _primary(s, loss: str) -> str:
+    return "own" if _linked(loss) else s.plan.reading
+
+
 def _level(loss: str) -> tuple[float, float, float]:
-    return _LEVELS.get(loss, (0.8, 0.48, 0.02))
+    return _LEVELS.get(loss, _LEVELS.get(loss.partition("(")[0], (0.8, 0.48, 0.02)))
 
 
-def _sweep(s, rng, diverged) -> pd.DataFrame:
-    rows = []
-    for cell in s.sweep_cells():
-        linked = SOURCE + 1 + 4 * rng.random() if cell.loss in LINKED else None
-        blown = cell.loss in diverged or (cell.lr > 0.01 and cell.loss not in ("mse", "brier"))
-        start, best = math.log(s.tokens.vocab_size), SOURCE + 1.6 + _level(cell.loss)[0] / 2
-        reached = math.exp(-((math.log10(cell.lr / 0.0006)) ** 2) / 1.5)
-        reached *= 1 - 0.15 * cell.dropout - 0.004 * cell.n_layer
-        nll = start - max(0.02, start - best) * reached + rng.normal(0, 0.02)
-        rows.append({
-            "loss": cell.loss, "lr": cell.lr, "dropout": cell.dropout, "n_layer": cell.n_layer,
-            "seed": cell.seed, "status": "diverged" if blown else "ok",
-            "iterations": 7 if blown else s.sweep.max_iters, "diverged_at": 7 if blown else None,
-            "train_loss": 71.0 if blown else nll + 0.1, "train_nll": None if blown else nll - 0.05,
-            "validation_nll": None if blown else nll,
-            "validation_ppl": None if blown else math.exp(nll),
-            "validation_link_nll": None if blown else linked,
-            "validation_accuracy": None if blown else 0.1, "parameters": 50_000 * cell.n_layer,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _selected(s, sweep) -> dict:
-    selected = {}
+def _tuning(s, rng, diverged) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """sweep.csv, refine.csv and the losses of selected.json."""
+    sweep = pd.DataFrame([_cell(s, rng, cell, diverged) for cell in s.sweep_cells()])
+    rows, selected = [], {}
     for loss in s.sweep.losses:
-        rows = sweep[sweep["loss"] == loss]
-        linked = rows["validation_link_nll"].notna().any()
-        by = "validation_link_nll" if linked else "validation_nll"
-        best = rows.iloc[0] if rows[by].isna().all() else rows.loc[rows[by].idxmin()]
-        edge = [
-            key for key in ("lr", "dropout", "n_layer")
-            if len(getattr(s.sweep, key)) > 1
-            and best[key] in (min(getattr(s.sweep, key)), max(getattr(s.sweep, key)))
-        ]  # fmt: skip
-        nll = {
-            key: None if pd.isna(best[key]) else float(best[key])
-            for key in ("validation_nll", "validation_link_nll")
-        }
+        own = sweep[sweep["loss"] == loss]
+        by = own["selection_nll"]
+        start = own.iloc[0] if by.isna().all() else own.loc[by.idxmin()]
+        best = start["lr"] * s.refine.factor
+        if pd.isna(start["selection_nll"]):
+            best = start["lr"]
+        point = {"dropout": float(start["dropout"]), "n_layer": int(start["n_layer"])}
+        tried = [best * s.refine.factor**i for i in (-2, -1, 0, 1)]
+        for lr in tried:
+            away = abs(math.log(lr / best))
+            nll = SOURCE + 1.2 * _level(loss)[0] + 0.6 + 0.3 * away**2
+            blown = loss in diverged
+            rows.append({
+                "loss": loss, "lr": lr, **point, "seed": s.sweep.seed,
+                "status": "diverged" if blown else "ok", "iterations": s.refine.max_iters,
+                "tokens": s.tokens_trained("refine"), "reading": _primary(s, loss),
+                "validation_nll": None if blown else nll + (FLAT if _linked(loss) else 0.03),
+                "selection_nll": None if blown else nll, "selected": lr == best,
+            })  # fmt: skip
+        last = next(row for row in rows[-4:] if row["selected"])
         selected[loss] = {
-            "lr": float(best["lr"]), "dropout": float(best["dropout"]),
-            "n_layer": int(best["n_layer"]),
-            "selected_by": "inverse_link" if linked else "softmax", **nll,
-            "edge": edge, "diverged": int((rows["status"] == "diverged").sum()),
+            "lr": float(best), **point, "reading": _primary(s, loss),
+            "validation_nll": last["validation_nll"], "selection_nll": last["selection_nll"],
+            "inside": True, "edge": ["n_layer"] if loss == s.sweep.losses[-1] else [],
+            "runs": len(tried), "max_runs_reached": False,
+            "diverged": int((own["status"] == "diverged").sum()),
+            "sweep": {"lr": float(start["lr"]), **point},
         }  # fmt: skip
-    return selected
+        sweep.loc[own.index, "selected"] = own.index == start.name
+    return _spelt(sweep), _spelt(pd.DataFrame(rows)), selected
+
+
+def _spelt(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(selected=table["selected"].map({True: "true", False: "false"}))
+
+
+def _cell(s, rng, cell, diverged) -> dict:
+    """A row of sweep.csv: the best learning rate is that of the grid nearest to 0.004."""
+    linked = _linked(cell.loss)
+    blown = cell.loss in diverged or (cell.lr > 0.01 and not linked)
+    start, best = math.log(s.tokens.vocab_size), SOURCE + 1.6 + _level(cell.loss)[0] / 2
+    reached = math.exp(-((math.log10(cell.lr / 0.004)) ** 2) / 1.5)
+    reached *= 1 - 0.15 * cell.dropout - 0.004 * cell.n_layer
+    nll = start - max(0.02, start - best) * reached + rng.normal(0, 0.02)
+    return {
+        "loss": cell.loss, "lr": cell.lr, "dropout": cell.dropout, "n_layer": cell.n_layer,
+        "seed": cell.seed, "status": "diverged" if blown else "ok",
+        "iterations": 7 if blown else s.sweep.max_iters, "diverged_at": 7 if blown else None,
+        "train_loss": 71.0 if blown else nll + 0.1, "train_nll": None if blown else nll - 0.05,
+        "validation_nll": None if blown else nll + 2 * linked,
+        "validation_ppl": None if blown else math.exp(nll + 2 * linked),
+        "reading": "own" if linked else "softmax", "selection_nll": None if blown else nll,
+        "validation_accuracy": None if blown else 0.1, "parameters": 50_000 * cell.n_layer,
+        "selected": False,
+    }  # fmt: skip
 
 
 def _stories(s, rng, n, diverged) -> pd.DataFrame:
@@ -176,13 +205,15 @@ def _stories(s, rng, n, diverged) -> pd.DataFrame:
         if loss in diverged:
             continue
         excess, accuracy, spread = _level(loss)
-        a_token = SOURCE + excess + hard + rng.normal(0, spread) + rng.normal(0, 0.05, n)
+        each = SOURCE + excess + hard + rng.normal(0, spread) + rng.normal(0, 0.05, n)
+        worse = FLAT if _linked(loss) else 0.03 if s.plan.reading == "tempered" else 0
         for i in range(n):
             rows.append({"phase": "final", "loss": loss, "seed": seed, "story": i,
                          "tokens": tokens[i], "bytes": 4 * tokens[i],
-                         "nll": a_token[i] * tokens[i],
+                         "nll": each[i] * tokens[i],
+                         "softmax_nll": (each[i] + worse) * tokens[i],
                          "correct": rng.binomial(tokens[i], accuracy)})  # fmt: skip
-    columns = ["phase", "loss", "seed", "story", "tokens", "bytes", "nll", "correct"]
+    columns = ["phase", "loss", "seed", "story", "tokens", "bytes", "nll", "softmax_nll", "correct"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -191,6 +222,7 @@ def _history(s, rng, diverged, selected) -> pd.DataFrame:
     cells = [("final", loss, seed) for loss in s.sweep.losses for seed in s.final.seeds]
     for phase, loss, seed in cells:
         start, end = math.log(s.tokens.vocab_size), SOURCE + _level(loss)[0]
+        end += 2 * _linked(loss)
         last = 50 if loss in diverged else s.final.max_iters
         offset = rng.normal(0, 0.03)
         for iteration in range(0, last + 1, s.final.eval_interval):
@@ -205,50 +237,93 @@ def _history(s, rng, diverged, selected) -> pd.DataFrame:
 
 def _calibration(s, rng, table) -> pd.DataFrame:
     """Runs that are too sure of themselves, or too little, and less so when tempered."""
-    middle = (np.arange(15) + 0.5) / 15
-    slopes = {"softmax": 0.75, "tempered": 0.98, "inverse_link": 0.6}
+    n = s.evaluate.bins
+    middle = (np.arange(n) + 0.5) / n
+    slopes = {"softmax": 0.75, "tempered": 0.98, "own": 0.6}
     rows = []
     for (loss, seed), run in table.groupby(["loss", "seed"], sort=False):
         sure = -0.8 if loss.startswith("squentropy") else 0.0
-        readings = [x for x in slopes if x != "inverse_link" or loss in LINKED]
+        readings = [x for x in slopes if x != "own" or _linked(loss)]
         for reading in readings:
             share = np.exp(-5 * middle) + 0.12 * middle
-            if loss in LINKED and reading == "softmax":
-                share = (middle < 1 / 15).astype(float)  # as good as flat
+            if _linked(loss) and reading == "softmax":
+                share = (middle < 1 / n).astype(float)  # as good as flat
             tokens = rng.multinomial(run["tokens"].sum(), share / share.sum())
             off = sure if reading == "softmax" else 0.0
             logit = slopes[reading] * np.log(middle / (1 - middle)) - off - 0.1
             correct = rng.binomial(tokens, 1 / (1 + np.exp(-logit)))
             rows.append(pd.DataFrame({
-                "loss": loss, "seed": seed, "reading": reading, "low": np.arange(15) / 15,
-                "high": np.arange(1, 16) / 15, "tokens": tokens, "correct": correct,
+                "loss": loss, "seed": seed, "reading": reading, "low": np.arange(n) / n,
+                "high": np.arange(1, n + 1) / n, "tokens": tokens, "correct": correct,
                 "confidence": tokens * middle,
             }))  # fmt: skip
     columns = ["loss", "seed", "reading", "low", "high", "tokens", "correct", "confidence"]
     return pd.concat(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def _profile(s, table, metrics) -> pd.DataFrame:
-    """Less to lose further into a story, more on rare tokens, the sums as in the metrics."""
-    levels = metrics.set_index("loss")
+def _readings(s, table, calibration) -> pd.DataFrame:
+    """The primary reading as the stories have it, softmax too, and others a constant away."""
+    tempered = s.plan.reading == "tempered"
+    rows = []
+    for loss in dict.fromkeys(table["loss"]):
+        linked = _linked(loss)
+        off = {"softmax": FLAT if linked else 0.03 * tempered,
+               "tempered": 0.5 if linked else 0.0 if tempered else -0.03}  # fmt: skip
+        kinds = [("softmax", None), ("tempered", None)]
+        if linked:
+            floors = [s.evaluate.link_floor, *s.evaluate.other_floors]
+            kinds += [("own", floor) for floor in floors]
+            off["own"] = 0.0
+        for reading, floor in kinds:
+            shift = off[reading]
+            if floor is not None:
+                shift += 0.02 * abs(math.log10(floor / s.evaluate.link_floor))
+            rows.append(_reading(s, table, calibration, loss, reading, floor, shift))
+    columns = ["loss", "reading", "floor", "primary", "temperature", "nll", "nll_low", "nll_high",
+               "difference", "difference_low", "difference_high", "ece", "brier"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _reading(s, table, calibration, loss, reading, floor, shift) -> dict:
+    nll, tokens = _matrix(table, loss), _matrix(table, loss, "tokens")[0]
+    main = reading == _primary(s, loss) and floor in (None, s.evaluate.link_floor)
+    row = {"loss": loss, "reading": reading, "floor": floor, "primary": str(main).lower(),
+           "temperature": None if reading != "tempered" else 0.0123 if _linked(loss) else 0.9}  # fmt: skip
+    row |= _ends("nll", statistics.mean_nll(nll + shift * tokens, tokens, **_how(s)))
+    if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
+        theirs = _matrix(table, "cross_entropy", "softmax_nll" if reading == "softmax" else "nll")
+        gap, _ = statistics.difference(nll + shift * tokens, theirs, tokens, **_how(s))
+        row |= _ends("difference", gap)
+    bins = calibration[(calibration["loss"] == loss) & (calibration["reading"] == reading)]
+    flat = _linked(loss) and reading == "softmax"
+    gaps = (bins["correct"] - bins["confidence"]).abs()
+    return row | {"ece": gaps.sum() / bins["tokens"].sum(), "brier": 0.998 if flat else 0.6}
+
+
+def _how(s) -> dict:
+    return {"resamples": 200, "confidence": s.evaluate.confidence, "seed": 0}
+
+
+def _ends(name: str, interval: statistics.Interval) -> dict:
+    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _profile(s, table, readings) -> pd.DataFrame:
+    """Less to lose further into a story, more on rare tokens, the sums as in the readings."""
     shapes = {
         "position": (2 ** np.arange(9), lambda low: 0.75 + 1.6 * np.exp(-low / 12)),
         "frequency": (2 ** np.arange(17), lambda low: 2.6 - 0.13 * np.log2(1 + low)),
     }
-    columns = {"softmax": "test_nll", "tempered": "tempered_nll",
-               "inverse_link": "inverse_link_nll"}  # fmt: skip
     rows = []
+    known = readings[readings["floor"].isna() | (readings["floor"] == s.evaluate.link_floor)]
     for (loss, seed), run in table.groupby(["loss", "seed"], sort=False):
-        for reading, column in columns.items():
-            nll = levels.at[loss, column]
-            if pd.isna(nll):
-                continue
-            nll += 0.02 * (seed % 3 - 1)
+        for _, read in known[known["loss"] == loss].iterrows():
+            nll, reading = read["nll"] + 0.02 * (seed % 3 - 1), read["reading"]
             for by, (high, shape) in shapes.items():
                 low = high // 2
                 tokens = len(run) * np.maximum(1, np.minimum(high - low, 2**13 // high))
                 level = shape(low)
-                if loss in LINKED and reading == "softmax":
+                if _linked(loss) and reading == "softmax":
                     level = np.ones(len(low))
                 level *= nll * tokens.sum() / (level * tokens).sum()
                 rows.append(pd.DataFrame({
@@ -264,76 +339,115 @@ def _matrix(table, loss, column="nll"):
     return rows.pivot(index="seed", columns="story", values=column).to_numpy(dtype=float)
 
 
-def _metrics(s, table, selected, source_nll, calibration) -> pd.DataFrame:
-    how = {"resamples": 200, "confidence": s.evaluate.confidence, "seed": 0}
-    names = ["test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low",
-             "test_ppl_high", "test_bits_per_byte", "test_accuracy", "test_ece", "test_brier",
-             "temperature", "tempered_nll", "tempered_difference", "tempered_difference_low",
-             "tempered_difference_high", "tempered_ece", "tempered_brier", "difference",
-             "difference_low", "difference_high", "p_value", "inverse_link_nll",
-             "inverse_link_difference", "inverse_link_difference_low",
-             "inverse_link_difference_high", "inverse_link_ece", "inverse_link_brier", "seed_ppl",
-             "excess", "excess_low", "excess_high"]  # fmt: skip
+def _lengths(s, rng, table, source_nll) -> pd.DataFrame:
+    """Every run loses with the square root of its tokens."""
+    rows = []
+    for loss in dict.fromkeys(table["loss"]):
+        nll, tokens = _matrix(table, loss), _matrix(table, loss, "tokens")[0]
+        final = dict(zip(s.final.seeds, nll.sum(1) / tokens.sum(), strict=True))
+        runs = [
+            (n, seed) for n in s.final.lengths for seed in s.final.seeds[: s.final.length_seeds]
+        ]
+        for n, seed in [*runs, *((s.final.max_iters, seed) for seed in s.final.seeds)]:
+            nll = final[seed] + SLOPE * (math.sqrt(s.final.max_iters / n) - 1)
+            rows.append({
+                "loss": loss, "iterations": n,
+                "tokens": s.tokens_trained("final") * n // s.final.max_iters, "seed": seed,
+                "reading": _primary(s, loss), "nll": nll,
+                "excess": None if source_nll is None else nll - source_nll,
+            })  # fmt: skip
+    columns = ["loss", "iterations", "tokens", "seed", "reading", "nll", "excess"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+METRICS = [
+    "kind", "loss", "lr", "dropout", "n_layer", "n_seeds", "diverged", "parameters", "tokens",
+    "train_loss", "train_nll", "validation_nll",
+    "reading", "nll", "nll_low", "nll_high", "ppl", "ppl_low", "ppl_high", "bits_per_byte",
+    "difference", "difference_low", "difference_high", "p_value",
+    "learnt", "tokens_needed", "tokens_needed_low", "tokens_needed_high",
+    "excess", "excess_low", "excess_high",
+    "test_nll", "test_nll_low", "test_nll_high", "test_ppl", "test_ppl_low", "test_ppl_high",
+    "test_bits_per_byte", "test_accuracy", "test_top5_accuracy", "original_ppl",
+]  # fmt: skip
+
+
+def _metrics(s, table, selected, source_nll) -> pd.DataFrame:
     rows = []
     for loss in s.sweep.losses:
-        row = {"loss": loss, **{k: selected[loss][k] for k in ("lr", "dropout", "n_layer")}}
+        row = {"kind": "loss", "loss": loss, "reading": _primary(s, loss)}
+        row |= {k: selected[loss][k] for k in ("lr", "dropout", "n_layer")}
         nll = _matrix(table, loss) if (table["loss"] == loss).any() else np.zeros((0, 0))
         row |= {"n_seeds": len(nll), "diverged": len(s.final.seeds) - len(nll),
-                "parameters": 50_000 * selected[loss]["n_layer"]}  # fmt: skip
-        row |= dict.fromkeys(["train_loss", "train_nll", "validation_nll", *names])
+                "parameters": 50_000 * selected[loss]["n_layer"],
+                "tokens": s.tokens_trained("final")}  # fmt: skip
         if len(nll):
-            tokens = _matrix(table, loss, "tokens")[0]
-            mean = statistics.mean_nll(nll, tokens, **how)
-            for end, value in zip(
-                ("", "_low", "_high"), (mean.estimate, mean.low, mean.high), strict=True
-            ):
-                row["test_nll" + end], row["test_ppl" + end] = value, math.exp(value)
-                if source_nll is not None:
-                    row["excess" + end] = value - source_nll
-            row |= {"train_loss": mean.estimate + 0.2, "train_nll": mean.estimate - 0.04,
-                    "validation_nll": mean.estimate + 0.01,
-                    "test_bits_per_byte": mean.estimate / math.log(2) / 4,
-                    "test_accuracy": _matrix(table, loss, "correct").sum() / tokens.sum()
-                    / len(nll), "seed_ppl": math.exp(mean.estimate + 0.05)}  # fmt: skip
-            flat = loss in LINKED
-            row |= {"temperature": 0.0123 if flat else 0.9,
-                    "tempered_nll": mean.estimate - (2.5 if flat else 0.03)}  # fmt: skip
-            if flat:
-                row["inverse_link_nll"] = mean.estimate - 3.0
-            own = calibration[calibration["loss"] == loss]
-            for reading, bins in own.groupby("reading"):
-                name = "test" if reading == "softmax" else reading
-                gaps = (bins["correct"] - bins["confidence"]).abs()
-                row[f"{name}_ece"] = gaps.sum() / bins["tokens"].sum()
-                row[f"{name}_brier"] = 0.998 if flat and name == "test" else 0.6 + 0.1 * flat
-            if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
-                gap, p = statistics.difference(nll, _matrix(table, "cross_entropy"), tokens, **how)
-                row |= {"difference": gap.estimate, "difference_low": gap.low,
-                        "difference_high": gap.high, "p_value": p}  # fmt: skip
-                shift = 2.47 if flat else 0.0
-                row |= {f"tempered_difference{end}": value - shift for end, value in
-                        (("", gap.estimate), ("_low", gap.low), ("_high", gap.high))}  # fmt: skip
+            row |= _measured(s, table, loss, nll, source_nll)
         rows.append(row)
-    corrected = statistics.holm([row["p_value"] for row in rows])
-    return pd.DataFrame(rows).assign(p_value=corrected)
+    metrics = pd.DataFrame(rows, columns=METRICS)
+    corrected = statistics.holm(metrics["p_value"])
+    return metrics.assign(p_value=np.maximum(corrected, s.plan.smallest_p))
+
+
+def _measured(s, table, loss, nll, source_nll) -> dict:
+    tokens = _matrix(table, loss, "tokens")[0]
+    softmax = _matrix(table, loss, "softmax_nll")
+    row = _ends("nll", statistics.mean_nll(nll, tokens, **_how(s)))
+    row |= _ends("test_nll", statistics.mean_nll(softmax, tokens, **_how(s)))
+    row |= {key.replace("nll", "ppl"): math.exp(value) for key, value in row.items()}
+    mean = row["nll"]
+    if source_nll is not None:
+        row |= {f"excess{end}": row[f"nll{end}"] - source_nll for end in ("", "_low", "_high")}
+    row |= {
+        "train_loss": mean + 0.2, "train_nll": mean - 0.04, "validation_nll": row["test_nll"],
+        "bits_per_byte": mean / math.log(2) / 4,
+        "test_bits_per_byte": row["test_nll"] / math.log(2) / 4,
+        "test_accuracy": _matrix(table, loss, "correct").sum() / tokens.sum() / len(nll),
+        "test_top5_accuracy": 0.8, "original_ppl": math.exp(row["test_nll"] + 0.05),
+        "learnt": (NGRAMS["unigram"] - mean) / (NGRAMS["unigram"] - (source_nll or min(NGRAMS.values()))),
+    }  # fmt: skip
+    if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
+        gap, p = statistics.difference(nll, _matrix(table, "cross_entropy"), tokens, **_how(s))
+        row |= _ends("difference", gap) | {"p_value": p}
+        needed = {end: _needed(row[f"difference{end}"]) for end in ("", "_low", "_high")}
+        row |= {f"tokens_needed{end}": value for end, value in needed.items()}
+    return row
+
+
+def _needed(gap: float) -> float:
+    """The share of cross entropy's tokens that a gap in nll is worth, by `_lengths`."""
+    needed = max(0.1, 1 + gap / SLOPE) ** 2
+    return needed if needed <= 4 else math.inf
+
+
+def _yardsticks(source_nll, learnt) -> pd.DataFrame:
+    better = 0 if learnt else 1.5
+    rows = [("ngram", name, nll - better * (name != "unigram")) for name, nll in NGRAMS.items()]
+    if source_nll is not None:
+        rows.append(("source", "source entropy", source_nll))
+    return pd.DataFrame(
+        [{"kind": kind, "loss": name, "nll": nll, "ppl": math.exp(nll),
+          "bits_per_byte": nll / math.log(2) / 4} for kind, name, nll in rows],
+        columns=METRICS,
+    )  # fmt: skip
 
 
 def _reported(s, metrics) -> pd.DataFrame:
-    """The seed's `squentropy` is the run of its reported optimum, not the study's own."""
+    """The original study's `squentropy` is the run of its reported optimum, not this study's."""
     by_loss = metrics.set_index("loss")
-    seed_study = {"cross_entropy": (1.81, 1.83, 3.8), "squentropy": (1.89, 1.90, 5.2)}
-    source = {"cross_entropy": "cross_entropy"}
-    if s.final.reported:
-        source["squentropy"] = s.final.reported.loss
+    theirs = "squentropy_weighted"
+    original = {"cross_entropy": (1.81, 1.83, 3.8), theirs: (1.89, 1.90, 5.2)}
     what = {"cross_entropy": "final cross-entropy runs, mean over seeds",
-            "squentropy": "the seed's code at its reported optimum, one seed"}  # fmt: skip
-    measures = {"train loss": "train_loss", "test loss": "test_nll", "test perplexity": "seed_ppl"}
+            theirs: "the original code at its reported optimum, one seed"}  # fmt: skip
+    measures = {"train loss": "train_loss", "test loss": "test_nll",
+                "test perplexity": "original_ppl"}  # fmt: skip
     rows = []
-    for loss, values in seed_study.items():
+    for loss, values in original.items():
         for (measure, column), value in zip(measures.items(), values, strict=True):
-            here = by_loss[column].get(source.get(loss))
             rows.append({"measure": measure, "loss": loss, "reported": value,
-                         "reproduced": here, "what": what[loss]})  # fmt: skip
+                         "reproduced": by_loss[column].get(loss, 2.1), "what": what[loss],
+                         "estimator": "random batches" if "ppl" in column else "whole stories",
+                         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -383,7 +497,7 @@ def _theory(s, whole) -> pd.DataFrame:
                              "n": 200, "entropy": entropy, "kl": kl, "kl_low": 0.9 * kl,
                              "kl_high": 1.1 * kl, "kl_10": 0, "kl_50": kl,
                              "kl_90": 2 * kl})  # fmt: skip
-    return pd.DataFrame(rows, columns=floors.THEORY)
+    return pd.DataFrame(rows)
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:

@@ -13,13 +13,21 @@ STUDY = {
         "warmup_iters": 2,
         "eval_interval": 6,
     },
+    "refine": {
+        "max_runs": 3,
+        "tie": 0.0,
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "eval_interval": 6,
+    },
     "final": {
         "seeds": [1],
+        "lengths": [4],
         "max_iters": 8,
         "warmup_iters": 2,
         "eval_interval": 4,
         "reported": None,
     },
-    "evaluate": {"seed_batches": 2, "bootstrap": 100},
+    "evaluate": {"original_batches": 2, "bootstrap": 100},
     "sample": {"prompts": ["Once upon a time"], "max_tokens": 20},
 }

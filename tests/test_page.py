@@ -54,6 +54,9 @@ HOSTILE = [
 ]
 
 
+fonts = pytest.mark.parametrize("font", ["wide", "narrow"])
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """A study whose every sampled story is hostile, and its page."""
@@ -85,14 +88,14 @@ def samples(study) -> list[dict]:
 
 
 @pytest.fixture
-def visit(browser, study):
-    """visit(width, …) -> the page; the page may ask for nothing and complain of nothing."""
+def visit(browsers, study):
+    """visit(width, font, …) -> the page; the page may ask for nothing and complain of nothing."""
     uri = (study / "index.html").as_uri()
     asked, said, contexts = [], [], []
 
-    def visit(width: int = 1280, **how):
+    def visit(width: int = 1280, font: str = "wide", **how):
         how = {"viewport": {"width": width, "height": 800}, "offline": True, **how}
-        contexts.append(browser.new_context(**how))
+        contexts.append(browsers(font).new_context(**how))
         page = contexts[-1].new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: said.append(message.text))
@@ -121,16 +124,74 @@ def test_every_figure_is_shown(visit):
     assert all(width > 0 for width in widths)
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_the_page_never_scrolls_sideways(visit, width):
-    assert overflow(visit(width)) <= 0
+def test_the_fonts_are_the_tests_own(visit):
+    text = "document.querySelector('.study').textContent"
+    width = f"""() => {{
+        const context = document.createElement("canvas").getContext("2d");
+        context.font = getComputedStyle(document.body).font;
+        return context.measureText({text}).width;
+    }}"""
+    wide, narrow = (visit(font=font).evaluate(width) for font in ("wide", "narrow"))
+    assert wide > 1.2 * narrow
+
+
+@fonts
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def test_the_page_never_scrolls_sideways(visit, width, font):
+    page = visit(width, font)
+    page.locator("summary", has_text="Every parameter").click()
+    assert overflow(page) <= 0
+
+
+@fonts
+@pytest.mark.parametrize("width", [320, 1280])
+def test_no_control_is_wider_than_its_column(visit, width, font):
+    page = visit(width, font)
+    page.locator("select").evaluate_all(
+        "all => all.forEach(e => e.add(new Option('many words '.repeat(30))))"
+    )
+    page.locator("summary", has_text="Every parameter").click()
+    boxes = page.locator(
+        "main :is(select, label, fieldset, .choices, .story, pre, .table, th button)"
+    )
+    wider = boxes.evaluate_all("""all => all.filter(e => {
+        const right = e => e.getBoundingClientRect().right;
+        const padding = parseFloat(getComputedStyle(e.parentElement).paddingRight);
+        return right(e) > right(e.parentElement) - padding + 0.5;
+    }).map(e => e.outerHTML.slice(0, 80))""")
+    assert wider == []
+    assert overflow(page) <= 0
+
+
+@fonts
+def test_no_word_of_a_table_or_of_code_is_broken(visit, font):
+    page = visit(320, font)
+    page.locator("summary", has_text="Every parameter").click()
+    broken = page.locator(":is(th, td, pre)").evaluate_all(r"""all => all.flatMap(cell => {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        const found = [];
+        while (texts.nextNode())
+            for (const word of texts.currentNode.data.matchAll(/[^\s–-]+/g)) {
+                const range = document.createRange();
+                range.setStart(texts.currentNode, word.index);
+                range.setEnd(texts.currentNode, word.index + word[0].length);
+                const lines = new Set([...range.getClientRects()].map(box => box.top));
+                const past = cell.matches("th, td")
+                    && range.getBoundingClientRect().right > cell.getBoundingClientRect().right + 1;
+                if (lines.size > 1 || past) found.push(word[0]);
+            }
+        return found;
+    })""")
+    assert broken == []
 
 
 def test_a_wide_table_scrolls_in_a_region_that_the_keyboard_reaches(visit):
-    regions = (
-        visit(360)
-        .locator(".table")
-        .evaluate_all("all => all.map(e => [e.scrollWidth > e.clientWidth, e.tabIndex === 0])")
+    page = visit(360)
+    page.locator("summary", has_text="Every parameter").click()
+    page.locator("details pre").evaluate("e => { e.textContent = 'word'.repeat(50); }")
+    page.wait_for_function("document.querySelector('details pre').tabIndex === 0")
+    regions = page.locator(".table, pre").evaluate_all(
+        "all => all.map(e => [e.scrollWidth > e.clientWidth, e.tabIndex === 0])"
     )
     assert any(scrolls for scrolls, _ in regions)
     assert all(scrolls == stops for scrolls, stops in regions)
@@ -243,6 +304,23 @@ def test_a_figure_enlarges_and_escape_closes_it_by_keyboard(visit):
     assert button.evaluate("e => e === document.activeElement")
 
 
+@fonts
+def test_on_a_phone_a_figure_scrolls_in_its_own_box_and_is_as_legible(visit, font):
+    page = visit(360, font)
+    for figure in page.locator("figure").all():
+        image, caption = figure.locator("img"), figure.locator("figcaption")
+        assert image.bounding_box()["width"] >= 640
+        figure.get_by_role("button").focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("e => e.scrollLeft > 0", arg=figure.element_handle())
+        figure.evaluate("e => e.scrollTo({ left: 9999, behavior: 'instant' })")
+        assert image.bounding_box()["x"] + image.bounding_box()["width"] <= 360
+        box = caption.bounding_box()  # which stays where it is read
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+    assert overflow(page) <= 0
+
+
 # --- stories -----------------------------------------------------------------------------------
 
 
@@ -266,8 +344,9 @@ def test_two_stories_of_ones_choice_stand_side_by_side(visit, samples):
     assert first.bounding_box()["y"] == second.bounding_box()["y"]
 
 
-def test_no_story_is_more_than_text(visit, samples):
-    page = visit(360)
+@fonts
+def test_no_story_is_more_than_text(visit, samples, font):
+    page = visit(360, font)
     side = page.locator("fieldset").first
     seen = set()
     for sample in samples:

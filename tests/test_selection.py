@@ -11,7 +11,7 @@ import pytest
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.selection import SWEEP, select, selected_hyperparameters
+from squentropy.selection import REFINE, SWEEP, select, selected_hyperparameters
 
 CELL = ["lr", "dropout", "n_layer"]
 
@@ -30,9 +30,37 @@ def test_the_sweep_has_a_row_a_cell_in_the_order_of_the_parameters(sweep, tiny_s
     np.testing.assert_allclose(ok.validation_ppl, np.exp(ok.validation_nll), rtol=1e-8)
 
 
-def test_a_squared_loss_is_validated_by_its_inverse_link_too(sweep):
-    assert sweep[sweep.loss == "mse"].validation_link_nll.notna().all()
-    assert sweep[sweep.loss != "mse"].validation_link_nll.isna().all()
+def test_each_cell_is_selected_by_its_own_probabilities(sweep):
+    """In the sweep no temperature is fitted, so softmax stands for tempered."""
+    by = dict(sweep.groupby("loss").reading.unique().map(list))
+    assert by == {"cross_entropy": ["softmax"], "mse": ["own"], "brier": ["softmax"]}
+    ok = sweep[sweep.status == "ok"]
+    assert (ok.selection_nll == ok.validation_nll).all()
+
+
+@pytest.fixture(scope="module")
+def refined(finished) -> pd.DataFrame:
+    return pd.read_csv(finished / "results" / "refine.csv")
+
+
+def test_refined_runs_start_at_the_best_cell_of_the_sweep(sweep, refined, tiny_study):
+    assert list(refined.columns) == REFINE
+    for loss in ("cross_entropy", "mse"):
+        own, cells = refined[refined.loss == loss], sweep[sweep.loss == loss]
+        best = cells.loc[cells.selection_nll.idxmin()]
+        assert own.iloc[0].lr == best.lr
+        assert best.selected
+        assert cells.selected.sum() == own.selected.sum() == 1
+        assert len(own) <= tiny_study().refine.max_runs
+        assert (own.tokens == 6 * 2 * 16).all()
+
+
+def test_a_loss_whose_outputs_are_logits_is_refined_by_a_fitted_temperature(refined):
+    by = dict(refined.groupby("loss").reading.unique().map(list))
+    assert by["cross_entropy"] == ["tempered"]
+    assert by["mse"] == ["own"]
+    own = refined[refined.loss == "cross_entropy"]
+    assert (own.selection_nll <= own.validation_nll + 1e-6).all()
 
 
 def test_a_diverged_cell_has_its_iteration_and_no_nll(sweep):
@@ -44,57 +72,45 @@ def test_a_diverged_cell_has_its_iteration_and_no_nll(sweep):
     assert sweep[sweep.loss != "brier"][columns].notna().all(axis=None)
 
 
-def test_the_selected_cell_is_the_best_on_validation(sweep, finished, tiny_study):
+def test_the_selected_run_is_the_best_on_validation(refined, finished, tiny_study):
     chosen = selected_hyperparameters(tiny_study(), finished / "results")
-    by = {"cross_entropy": "validation_nll", "mse": "validation_link_nll"}
-    for loss, column in by.items():
-        own = sweep[sweep.loss == loss]
-        best = own.loc[own[column].idxmin()]
+    for loss in ("cross_entropy", "mse"):
+        own = refined[refined.loss == loss]
+        best = own.loc[own.selection_nll.idxmin()]
         assert chosen[loss] == {key: best[key] for key in CELL}
-        assert own.selected.sum() == 1
         assert best.selected
 
 
-def test_a_loss_that_diverged_everywhere_goes_on_at_its_smallest_rate(sweep, finished):
+def test_a_loss_that_diverged_everywhere_goes_on_at_its_smallest_rate(sweep, refined, finished):
     chosen = storage.read_sealed(finished / "results" / "selected.json")["losses"]["brier"]
-    assert (chosen["lr"], chosen["diverged"]) == (0.001, 3)
-    assert chosen["validation_nll"] is chosen["validation_link_nll"] is None
+    assert chosen["lr"] == refined[refined.loss == "brier"].lr.min() < 0.001
+    assert (chosen["diverged"], chosen["max_runs_reached"]) == (3, True)
+    assert chosen["validation_nll"] is chosen["selection_nll"] is None
     assert sweep[sweep.loss == "brier"].selected.tolist() == [True, False, False]
 
 
-@pytest.fixture
-def selected(copy, tiny_study):
-    """selected(loss, values): what is selected where the cells' run.json say these values."""
+def rewrite(path, changes: dict) -> None:
+    storage.write_sealed(path, storage.read_sealed(path) | changes)
+
+
+def test_runs_that_the_rule_would_not_have_tried_are_refused(copy, tiny_study):
+    """The refinement is followed again, from the sweep on."""
     study, checkpoints = tiny_study(), copy / "checkpoints"
-
-    def selected(loss: str, values: list[dict]) -> dict:
-        cells = [cell for cell in study.sweep_cells() if cell.loss == loss]
-        for cell, changes in zip(cells, values, strict=True):
-            path = checkpoints / cell.name / "run.json"
-            storage.write_sealed(path, storage.read_sealed(path) | changes)
-        return select(study, checkpoints, copy / "results")[loss]
-
-    return selected
+    cells = [c for c in study.sweep_cells() if c.loss == "cross_entropy"]
+    nll = [storage.read_sealed(checkpoints / c.name / "run.json")["validation_nll"] for c in cells]
+    other = cells[max(range(len(nll)), key=nll.__getitem__)]
+    rewrite(checkpoints / other.name / "run.json", {"validation_nll": 0.1})
+    said = r"refine\.json: is not what the study's sweep and parameters lead to"
+    with pytest.raises(SquentropyError, match=said):
+        select(study, checkpoints, copy / "results")
 
 
-def test_a_best_value_at_the_edge_of_its_grid_is_flagged(selected):
-    """Grids of one value have no edge."""
-    for best, (lr, edge) in enumerate([(0.001, ["lr"]), (0.01, []), (0.02, ["lr"])]):
-        values = [{"validation_nll": 5.0 - (i == best)} for i in range(3)]
-        chosen = selected("cross_entropy", values)
-        assert (chosen["lr"], chosen["edge"]) == (lr, edge)
-
-
-def test_a_loss_with_an_inverse_link_is_selected_by_it(selected):
-    values = [(5.0, 6.0), (5.1, 4.0), (5.2, 7.0)]
-    names = ("validation_nll", "validation_link_nll")
-    chosen = selected("mse", [dict(zip(names, v)) for v in values])
-    assert (chosen["lr"], chosen["selected_by"]) == (0.01, "inverse_link")
-    assert [chosen[name] for name in names] == [5.1, 4.0]
-    diverged = {"status": "diverged"} | dict.fromkeys(names)
-    chosen = selected("mse", [diverged, diverged, dict(zip(names, values[2]))])
-    assert (chosen["lr"], chosen["selected_by"]) == (0.02, "inverse_link")
-    assert selected("cross_entropy", [{}] * 3)["selected_by"] == "softmax"
+def test_refined_runs_of_other_parameters_are_refused(copy, tiny_study):
+    study = tiny_study(refine={"max_iters": 5})
+    with pytest.raises(
+        SquentropyError, match=r"refine\.json: params\.schedule\.max_iters was 6, is 5"
+    ):
+        select(study, copy / "checkpoints", copy / "results")
 
 
 def test_a_run_of_another_cell_is_refused(copy, tiny_study):

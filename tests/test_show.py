@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import fake_results
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -87,16 +88,18 @@ def steps(text: str) -> dict[str, tuple[str, str]]:
 def test_a_whole_study_has_its_tables_and_nothing_left_to_do(shown, finished):
     text = shown()
     assert "The study tiny is not being run." in text
-    assert [row[0] for row in cells(text, "Final runs, on test")[1:]] == [
-        "cross_entropy", "mse", "brier",
-    ]  # fmt: skip
+    final = [row[0] for row in cells(text, "Final runs, on test")[1:]]
+    assert sorted(final[:3]) == ["brier", "cross_entropy", "mse"]
+    assert final[2] == "brier"  # the best first, the diverged last
+    assert final[3:] == ["trigram counts", "source entropy"]
     chosen = storage.read_sealed(finished / "results/selected.json")["losses"]["mse"]
-    (mse,) = [row for row in cells(text, "Selected cells") if row[0] == "mse"]
-    nll = chosen["validation_link_nll"]
-    assert mse[1:5] == [f"{chosen['lr']:g}", "0.1", "1", f"{nll:.3f} (inverse link)"]
+    (mse,) = [row for row in cells(text, "Selected hyperparameters") if row[0] == "mse"]
+    nll = chosen["selection_nll"]
+    assert mse[1:5] == [f"{chosen['lr']:g}", "0.1", "1", f"{nll:.3f} (own link)"]
     grid = {loss: row for loss, *row in cells(text, GRID)}
     assert grid["brier"] == ["— (1 diverged)"] * 3
-    assert f"{nll:.3f}" in grid["mse"]
+    sweep = pd.read_csv(finished / "results/sweep.csv")
+    assert f"{sweep['selection_nll'][sweep['loss'] == 'mse'].min():.3f}" in grid["mse"]
     assert steps(text) == {
         "corpus": ("1 of 1", ""), "tokens": ("1 of 1", ""), "sweep": ("9 of 9", "3 diverged"),
         "final": ("6 of 6", "2 diverged"), "reported": ("1 of 1", ""),
@@ -130,7 +133,7 @@ def test_halfway_through_the_sweep_the_grid_says_what_is_there(shown):
     assert steps(text)["sweep"] == ("7 of 9", "3 diverged, 2 waiting")
     (mse,) = [row for row in cells(text, GRID) if row[0] == "mse"]
     assert mse[2:] == ["— (1 waiting)"] * 2
-    assert "Selected cells" not in text
+    assert "Selected hyperparameters" not in text
 
 
 def test_a_running_cell_is_shown_with_its_iteration_and_last_loss(shown, begun):
@@ -232,7 +235,7 @@ def test_tables_without_runs_say_that_the_runs_are_elsewhere(shown):
 def test_in_a_file_nothing_is_coloured_or_cut_off(shown):
     text = shown()
     assert "\x1b" not in text
-    assert "(inverse link)" in text
+    assert "(own link)" in text
     assert re.search(r"\(\d\.\d{3} to \d\.\d{3}\)", text)
 
 
@@ -261,7 +264,7 @@ def test_the_default_studys_tables_fold_no_name_in_80_columns(tmp_path, monkeypa
     lines = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
     for loss in study.sweep.losses:
-        assert sum(line.split(" ")[0] == loss for line in lines) == 3  # of three tables
+        assert sum(line.split("  ")[0] == loss for line in lines) == 3  # of three tables
 
 
 def test_no_color_means_none(whole_study, tiny_study, monkeypatch):

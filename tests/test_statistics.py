@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from squentropy.errors import SquentropyError
-from squentropy.statistics import Interval, difference, holm, mean_nll
+from squentropy.statistics import Interval, capped, difference, holm, mean_nll
 
 HOW = {"resamples": 500, "confidence": 0.95, "seed": 0}
 
@@ -182,3 +182,8 @@ def test_data_that_cannot_be_averaged_are_refused(nll, tokens):
 def test_unpaired_data_are_refused():
     with pytest.raises(SquentropyError, match="same seeds and stories"):
         difference(np.ones((2, 4)), np.ones((3, 4)), np.ones(4), **HOW)
+
+
+def test_a_p_value_is_given_no_smaller_than_the_seeds_support():
+    assert [capped(p, 0.01) for p in (2e-6, 0.01, 0.3)] == [0.01, 0.01, 0.3]
+    assert math.isnan(capped(math.nan, 0.01))

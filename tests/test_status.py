@@ -30,7 +30,7 @@ def test_nothing_is_said_of_a_whole_study_and_a_named_run_is_up_to_date(why):
 
 def test_a_changed_parameter_is_named_with_both_values_and_only_where_it_matters(why):
     said = why(final={"max_iters": 9})
-    assert all("final" in path.parts or "reported" in path.parts for path in said)
+    assert {path.parts[2] for path in said} == {"lengths", "final", "reported"}
     assert "params.schedule.max_iters was 8, is 9" in said[FINAL]
     said = why(SWEPT, FINAL, sample={"top_k": 7})
     assert said == {SWEPT: [], FINAL: ["samples.json: params.top_k was 50, is 7"]}
@@ -80,8 +80,9 @@ def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole
     manifest = Path("data/tiny/tokens/manifest.json")
     storage.write_sealed(manifest, storage.read_sealed(manifest) | {"corpus_sha256": "other"})
     assert why(SWEPT) == {SWEPT: ["the tokens have changed"]}
-    Path("results/tiny/selected.json").unlink()
-    assert why(FINAL)[FINAL][0].startswith("waits for the sweep (results/tiny/selected.json: does")
+    refined = Path("checkpoints/tiny/refine/mse/refine.json")
+    refined.unlink()
+    assert why(FINAL)[FINAL][0].startswith(f"waits for its tuning ({refined}: does")
     manifest.unlink()
     assert why(SWEPT)[SWEPT][0].startswith("waits for its tokens (data/tiny/tokens/manifest.json:")
 

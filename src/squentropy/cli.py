@@ -174,7 +174,8 @@ def train(
     phase: Annotated[
         str,
         typer.Option(
-            help="Whose schedule: sweep, final or reported.", autocompletion=completion.phases
+            help="Whose schedule: sweep, refine, final or reported.",
+            autocompletion=completion.phases,
         ),
     ] = "sweep",
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -182,7 +183,8 @@ def train(
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of initial weights and batches.")] = None,
     selected: Annotated[
-        Path | None, typer.Option(help="selected.json, in place of lr, dropout and n_layer.")
+        Path | None,
+        typer.Option(help="selected.json or a refine.json, in place of lr, dropout and n_layer."),
     ] = None,
     states: States = DEFAULT_STATES,
     resume: Resume = True,
@@ -225,7 +227,8 @@ def sweep(
 
     Example: squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --lr 0.06
     """
-    study, loss = load(params), _loss(loss)
+    study = load(params)
+    loss = _of_study(study, loss)
     cells = [cell for cell in study.sweep_cells() if (cell.loss, cell.lr) == (loss, lr)]
     if not cells:
         raise SquentropyError(f"--loss {loss} --lr {lr}: no such row in the grid of {study.study}")
@@ -237,6 +240,82 @@ def sweep(
         return
     for cell in cells:
         _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
+
+
+@app.command()
+def refine(
+    checkpoints: Path,
+    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    loss: Annotated[
+        str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
+    ],
+    params: Params = DEFAULT_PARAMS,
+    states: States = DEFAULT_STATES,
+    resume: Resume = True,
+) -> None:
+    """Train longer runs around a loss's best cell, into CHECKPOINTS/refine/LOSS/refine.json.
+
+    Reads the cells of the sweep. The learning rate goes up and down until the best one lies
+    between two others; dropouts and depths that the sweep could not tell apart are tried again.
+
+    Example: squentropy refine checkpoints/grammar --tokens data/grammar/tokens --loss mse
+    """
+    study = load(params)
+
+    from squentropy.selection import refine_loss
+    from squentropy.tokens import TokenFolder
+
+    loss = _of_study(study, loss)
+    folder = TokenFolder.open(tokens)
+    if _launched(study):
+        return
+
+    def train(cell: "Cell") -> dict:
+        return _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
+
+    found = refine_loss(study, loss, checkpoints, train)
+    print(f"{loss}: {found.best.name}, {len(found.trials)} runs")
+
+
+@app.command()
+def lengths(
+    checkpoints: Path,
+    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    loss: Annotated[
+        str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
+    ],
+    params: Params = DEFAULT_PARAMS,
+    states: States = DEFAULT_STATES,
+    resume: Resume = True,
+) -> None:
+    """Train a loss's shorter runs, each with a schedule of its own, into CHECKPOINTS/lengths/LOSS.
+
+    Reads what `refine` has selected, in CHECKPOINTS/refine/LOSS/refine.json.
+
+    Example: squentropy lengths checkpoints/grammar --tokens data/grammar/tokens --loss mse
+    """
+    study = load(params)
+
+    from squentropy.records import chosen_for
+    from squentropy.selection import refine_file
+    from squentropy.tokens import TokenFolder
+
+    loss = _of_study(study, loss)
+    chosen = {loss: chosen_for(loss, refine_file(checkpoints, loss))}
+    folder = TokenFolder.open(tokens)
+    if _launched(study):
+        return
+    for cell in study.length_cells(chosen):
+        if cell.loss == loss:
+            _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
+
+
+def _of_study(study: "Study", given: str) -> str:
+    """The loss of the study's grid that is meant by its name or its folder's."""
+    loss = _loss(given)
+    if loss not in study.sweep.losses:
+        raise SquentropyError(f"--loss {given}: is not in the grid of {study.study}")
+    return loss
 
 
 def _launched(study: "Study") -> bool:
@@ -254,18 +333,18 @@ def _launched(study: "Study") -> bool:
 
 def _train(
     study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
-) -> None:
+) -> dict:
+    """Train a cell, say how it went, and return its run.json, which every process reads."""
     from squentropy.runs import train_run
 
-    run, trained = train_run(study, cell, tokens, out, states)
-    if run is None:  # the first process of the run tells
-        return
-    if not trained:
+    run, now, first = train_run(study, cell, tokens, out, states)
+    if first and not now:
         print(f"{cell.name}: already there")
-        return
-    nll = run["validation_nll"]
-    end = f"validation nll {nll:.4f}" if nll is not None else f"diverged at {run['diverged_at']}"
-    print(f"{cell.name}: {run['iterations']} iterations, {end}", flush=True)
+    elif first:
+        nll = run["validation_nll"]
+        how = f"diverged at {run['diverged_at']}" if nll is None else f"validation nll {nll:.4f}"
+        print(f"{cell.name}: {run['iterations']} iterations, {how}", flush=True)
+    return run
 
 
 def _loss(text: str) -> str:
@@ -290,6 +369,8 @@ def _cell(
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
     loss = _loss(loss)
+    if phase == "lengths":
+        raise SquentropyError("--phase lengths: `squentropy lengths` trains these runs")
     given = {"lr": lr, "dropout": dropout, "n_layer": n_layer}
     if selected is not None:
         from squentropy.records import chosen_for
@@ -330,7 +411,7 @@ def why(
 
 @app.command()
 def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) -> None:
-    """Gather the grid of CHECKPOINTS into RESULTS: sweep.csv and selected.json.
+    """Gather the tuning runs of CHECKPOINTS into RESULTS: sweep.csv, refine.csv, selected.json.
 
     Example: squentropy select checkpoints/grammar results/grammar
     """
@@ -338,8 +419,8 @@ def select(checkpoints: Path, results: Path, params: Params = DEFAULT_PARAMS) ->
 
     for loss, chosen in select(load(params), checkpoints, results).items():
         at = ", ".join(f"{key} {chosen[key]:g}" for key in ("lr", "dropout", "n_layer"))
-        edge = f" (edge of the grid: {', '.join(chosen['edge'])})" if chosen["edge"] else ""
-        print(f"{loss}: {at}{edge}, {chosen['diverged']} cells diverged")
+        ends = "" if chosen["inside"] else " (learning rate at the end of what was tried)"
+        print(f"{loss}: {at}{ends}, {chosen['runs']} runs, {chosen['diverged']} cells diverged")
 
 
 @app.command()
@@ -357,6 +438,7 @@ def evaluate(
     """
     study = load(params)
 
+    from squentropy.records import read_run
     from squentropy.runs import evaluate_run
     from squentropy.tokenizer import story_bytes
     from squentropy.tokens import TokenFolder
@@ -368,8 +450,9 @@ def evaluate(
     for run in runs:
         scores = evaluate_run(study, run, tokens, sizes, split)
         if "stories" in scores:
-            nll = sum(scores["readings"]["softmax"]["nll"]) / sum(scores["stories"]["tokens"])
-            print(f"{run}: {split} nll {nll:.4f} nats a token")
+            reading = study.primary(read_run(run)["cell"]["loss"])
+            nll = sum(scores["readings"][reading]["nll"]) / sum(scores["stories"]["tokens"])
+            print(f"{run}: {split} nll {nll:.4f} nats per token, read by {reading}")
         else:
             print(f"{run}: {scores['status']}, not scored")
 

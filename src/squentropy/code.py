@@ -36,7 +36,7 @@ EVALUATION = (
     "runs.py",
     "tokens.py",
 )
-SELECTION = ("selection.py", "outcomes.py", "records.py")
+SELECTION = ("selection.py", "refinement.py", "outcomes.py", "records.py")
 SAMPLING = (
     "losses.py",
     "terms.py",
@@ -46,10 +46,20 @@ SAMPLING = (
     "runs.py",
     "tokenizer.py",
 )
-QUALITY = ("quality.py", "corpus/parser.py", "corpus/grammar.py")
+QUALITY = ("quality.py", "corpus/grading.py", "corpus/parser.py", "corpus/grammar.py")
 THEORY = ("floors.py", "theory.py", "names.py", "corpus/prediction.py", "corpus/grammar.py")
-TABLES = ("tables.py", "statistics.py", "tokens.py", *SELECTION)
-FIGURES = ("figures.py", "plots", "results.py", "names.py", "statistics.py")
+TABLES = (
+    "tables.py",
+    "metric_rows.py",
+    "original.py",
+    "statistics.py",
+    "ngrams.py",
+    "scaling.py",
+    "adequacy.py",
+    "tokens.py",
+    *SELECTION,
+)
+FIGURES = ("figures.py", "plots", "results.py", "adequacy.py", "names.py", "statistics.py")
 REPORT = (
     "report.py",
     "names.py",
@@ -57,6 +67,7 @@ REPORT = (
     "markup.py",
     "theory.py",
     "results.py",
+    "adequacy.py",
     "outcomes.py",
 )
 

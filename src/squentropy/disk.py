@@ -26,10 +26,13 @@ def checkpoints(study: Study) -> tuple[int, int]:
 
     The depth of a final run is not known before the sweep, so it counts as the deepest.
     """
-    depths = [max(study.sweep.n_layer)] * len(study.sweep.losses) * len(study.final.seeds)
+    final = study.final
+    runs = len(final.seeds) + len(final.lengths) * final.length_seeds
+    depths = [max(study.sweep.n_layer)] * len(study.sweep.losses) * runs
     depths += [cell.n_layer for cell in study.reported_cells()]
     if study.sweep.keep_weights:
         depths += [cell.n_layer for cell in study.sweep_cells()]
+        depths += [max(study.sweep.n_layer)] * len(study.sweep.losses) * study.refine.max_runs
     return len(depths), sum(weights_bytes(study, depth) for depth in depths)
 
 

@@ -7,6 +7,7 @@ token once. A story longer than the context is scored in windows that overlap by
 every token but the first ones has at least half a context before it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from squentropy.tokens import Split
 Link = Callable[[Tensor], Tensor]
 
 CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MB, which nearly stay in a processor's cache
+TEMPERATURES = (1e-4, 1e3)  # a fit ends at one of these if the nll falls beyond it
+FIT_TOKENS = 1 << 16  # of validation: more than one number needs, and few enough to be held
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,12 @@ class Scores:
     """A split's tokens, one after the other, each array (T,); `offsets` (stories + 1,)."""
 
     nll: np.ndarray  # float32, nats
-    correct: np.ndarray  # bool: the likeliest token is the true one
+    correct: np.ndarray  # bool: the most likely token is the true one
     offsets: np.ndarray
-    link_nll: np.ndarray | None = None  # float32, nats: of the inverse link's probabilities
 
     def mean_nll(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return float(self.nll.mean(dtype=np.float64))
-
-    def mean_link_nll(self) -> float | None:
-        """Nats a token by the inverse link; None where the loss has none."""
-        return None if self.link_nll is None else float(self.link_nll.mean(dtype=np.float64))
 
 
 @torch.inference_mode()
@@ -49,12 +47,14 @@ def score(
 ) -> dict[str, Tensor]:
     """What `Scores` holds of each position, (N,), a few hundred positions' logits at a time.
 
-    hidden (N, D), weight (C, D), targets (N,); `link_nll` only where there is a `link`.
+    hidden (N, D), weight (C, D), targets (N,); nll is that of softmax, or of a `link`'s
+    probabilities.
     """
 
     def measure(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-        scores = {"nll": logits.logsumexp(-1) - at(logits, y), "correct": logits.argmax(-1) == y}
-        return scores if link is None else scores | {"link_nll": -at(link(logits), y).log()}
+        p = None if link is None else link(logits)
+        nll = logits.logsumexp(-1) - at(logits, y) if p is None else -at(p, y).log()
+        return {"nll": nll, "correct": logits.argmax(-1) == y}
 
     return by_rows(measure, hidden, weight, targets)
 
@@ -96,15 +96,83 @@ def score_split(
     *,
     batch_tokens: int,
     link: Link | None = None,
+    temperature: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Scores:
-    """Score every token of `split` once; `batch_tokens` inputs at a time, the longest first."""
+    """Score every token of `split` once; `batch_tokens` inputs at a time, the longest first.
+
+    By softmax of the outputs over a temperature, or by a `link`.
+    """
 
     def measure(hidden: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return score(hidden, model.output_weight, targets, link)
+        return score(hidden / temperature, model.output_weight, targets, link)
 
     columns = by_token(model, split, end_of_text, measure, batch_tokens=batch_tokens, dtype=dtype)
     return Scores(**columns, offsets=split.offsets)
+
+
+@torch.inference_mode()
+def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
+    """The temperature T of least nll of softmax(hidden @ weight.T / T), within `TEMPERATURES`.
+
+    hidden (N, D), weight (C, D), targets (N,). The nll is convex in b = 1/T: its slope is the mean
+    of E_p[f] - f_y under p = softmax(b f), and the slope's own is the mean of Var_p[f]. Newton's
+    method in log b, kept within an interval that holds the root.
+    """
+
+    def slopes(log_b: float) -> tuple[float, float]:
+        def of_rows(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
+            logits = logits - at(logits, y).unsqueeze(-1)
+            p = (math.exp(log_b) * logits).softmax(-1)
+            first = (p * logits).sum(-1)
+            return {"first": first, "second": (p * logits.square()).sum(-1) - first.square()}
+
+        sums = by_rows(of_rows, hidden, weight, targets)
+        first, second = (sums[key].double().mean().item() for key in ("first", "second"))
+        return first, math.exp(log_b) * second
+
+    coldest, hottest = TEMPERATURES
+    low, high = -math.log(hottest), -math.log(coldest)
+    if slopes(low)[0] >= 0:
+        return hottest
+    if slopes(high)[0] <= 0:
+        return coldest
+    log_b = 0.0
+    for _ in range(100):
+        first, second = slopes(log_b)
+        low, high = (log_b, high) if first < 0 else (low, log_b)
+        step = first / second if second > 0 else math.inf
+        new = log_b - step if low < log_b - step < high else (low + high) / 2
+        if abs(new - log_b) < 1e-7:  # of T, relative; float32 tells no more
+            return math.exp(-new)
+        log_b = new
+    return math.exp(-log_b)
+
+
+def fit_on(
+    model: GPT,
+    split: Split,
+    end_of_text: int,
+    *,
+    batch_tokens: int,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """The temperature of least nll on the first stories of a split, `FIT_TOKENS` tokens or fewer.
+
+    On the first story alone if it is longer than that.
+    """
+    stories = np.searchsorted(split.offsets, FIT_TOKENS, side="right") - 1
+    held = by_token(
+        model,
+        split.head(max(1, int(stories))),
+        end_of_text,
+        lambda hidden, targets: {"hidden": hidden.float(), "targets": targets},
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+    )
+    weight = model.output_weight
+    hidden, targets = (torch.from_numpy(held[x]).to(weight.device) for x in ("hidden", "targets"))
+    return fit_temperature(hidden, weight, targets)
 
 
 @torch.inference_mode()
@@ -165,7 +233,7 @@ def by_token(
 def random_batch_estimate(
     model: GPT, split: Split, loss: Loss, *, batches: int, batch_size: int, seed: int
 ) -> tuple[float, float]:
-    """The seed study's own estimate: mean nll and mean loss of blocks drawn across stories."""
+    """The original study's own estimate: mean nll and mean loss of blocks drawn across stories."""
     block = min(model.config.block_size, len(split.ids) - 1)
     weight = model.output_weight
     draw = np.random.Generator(np.random.Philox(key=seed))

@@ -13,8 +13,8 @@ from squentropy.errors import SquentropyError
 from squentropy.params import BASELINE, Study
 
 NAMES = (
-    "perplexity", "differences", "accuracy", "reliability", "profile", "quality", "improperness",
-    "learning_curves", "grid",
+    "lengths", "perplexity", "differences", "learning_rates", "accuracy", "reliability", "profile",
+    "quality", "improperness", "dose", "learning_curves", "grid",
 )  # fmt: skip
 """Every figure; each is a function of plots/ and, with .svg and .png, a file."""
 
@@ -22,17 +22,23 @@ NAMES = (
 def names(study: Study) -> list[str]:
     """The figures of a study, known before there are any results.
 
-    Without cross entropy, or with nothing else, there is no difference to show.
+    Without cross entropy, or with nothing else, there is no difference to show; without a loss
+    that stands there with two arguments, no dose.
     """
     losses = study.sweep.losses
-    compared = BASELINE in losses and len(losses) > 1
-    return [name for name in NAMES if name != "differences" or compared]
+    functions = [loss.partition("(")[0] for loss in losses]
+    absent = set()
+    if BASELINE not in losses or len(losses) == 1:
+        absent |= {"differences", "dose"}
+    if len(set(functions)) == len(functions):
+        absent.add("dose")
+    return [name for name in NAMES if name not in absent]
 
 
 def draw(results: str | Path, folder: str | Path) -> list[Path]:
     """Draw the figures of the results in a folder as folder/NAME.svg and .png, then a manifest.
 
-    Returns the paths. Raises SquentropyError where a table is missing or damaged, or a figure
+    Returns the paths. Raises SquentropyError if a table is missing or damaged, or a figure
     cannot be written.
     """
     # here, so that Snakemake learns the names above without waiting for matplotlib and pandas
@@ -56,7 +62,7 @@ def draw(results: str | Path, folder: str | Path) -> list[Path]:
 
 
 def check(results: str | Path, folder: str | Path) -> None:
-    """Raises SquentropyError where the figures in a folder are not whole, or of other results."""
+    """Raises SquentropyError if the figures in a folder are not whole, or of other results."""
     path = Path(folder) / "manifest.json"
     held = storage.read_sealed(path)
     if held["results_sha256"] != storage.sha256(Path(results) / "manifest.json"):

@@ -78,7 +78,7 @@ def embedded(value: Any) -> str:
 
 
 def interval(row: pd.Series, name: str, style: Callable[[float], str]) -> str:
-    """An estimate with its interval, or alone where it has none."""
+    """An estimate with its interval, or alone if it has none."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if pd.isna(row[name]):
         return DASH
@@ -104,10 +104,6 @@ def nats(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     return DASH if value is None or pd.isna(value) else f"{value:+.3f}".replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    return DASH if pd.isna(p) else "&lt; 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def plain(value: float) -> str:

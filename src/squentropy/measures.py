@@ -2,20 +2,19 @@
 
     softmax        softmax of the outputs
     tempered       softmax of the outputs over one temperature, fitted on the validation split
-    own            by the loss's own link, of the losses that have one (losses.own_link)
+    own            by the loss's own link, of the losses that have one (losses.own_link);
+                   `own 0.0001` by it with another floor
 
 Each reading has its nll, its Brier score, and its calibration: how often the likeliest token is
 the true one, by the probability it was given (Guo et al. 2017, arXiv 1706.04599). Logits are held
 for a few hundred positions at a time, as in evaluation.py. Training measures none of this.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from squentropy.evaluation import Link, at, by_rows, by_token
@@ -25,17 +24,18 @@ from squentropy.tokens import Split
 Reading = Callable[[Tensor], Tensor]
 """Outputs (n, C) to log probabilities (n, C)."""
 
-TEMPERATURES = (1e-4, 1e3)  # a fit ends at one of these where the nll falls beyond it
-FIT_TOKENS = 1 << 16  # of validation: more than one number needs, and few enough to be held
 
-
-def readings(temperature: float, link: Link | None) -> dict[str, Reading]:
-    """Every way to read a model's outputs, by name; `own` only if there is a link."""
+def readings(temperature: float, links: Mapping[str, Link]) -> dict[str, Reading]:
+    """Every way to read a model's outputs, by name: softmax, tempered, and each of the links."""
     ways: dict[str, Reading] = {
         "softmax": lambda logits: logits.log_softmax(-1),
         "tempered": lambda logits: (logits / temperature).log_softmax(-1),
     }
-    return ways if link is None else ways | {"own": lambda logits: link(logits).log()}
+    return ways | {name: _read_by(link) for name, link in links.items()}
+
+
+def _read_by(link: Link) -> Reading:
+    return lambda outputs: link(outputs).log()
 
 
 @torch.inference_mode()
@@ -65,50 +65,6 @@ def measure(
     return by_rows(of_rows, hidden, weight, targets)
 
 
-# --- the temperature ----------------------------------------------------------------------------
-
-
-@torch.inference_mode()
-def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
-    """The temperature T of least nll of softmax(hidden @ weight.T / T), within `TEMPERATURES`.
-
-    hidden (N, D), weight (C, D), targets (N,). The nll is convex in b = 1/T, so it is least where
-    its slope, the mean of E_p[f] - f_y under p = softmax(b f), is zero.
-    """
-
-    def slope(log_b: float) -> float:
-        def of_rows(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-            logits = logits - at(logits, y).unsqueeze(-1)
-            return {"slope": ((math.exp(log_b) * logits).softmax(-1) * logits).sum(-1)}
-
-        return by_rows(of_rows, hidden, weight, targets)["slope"].double().mean().item()
-
-    coldest, hottest = TEMPERATURES
-    if slope(-math.log(hottest)) >= 0:
-        return hottest
-    if slope(-math.log(coldest)) <= 0:
-        return coldest
-    return math.exp(-brentq(slope, -math.log(hottest), -math.log(coldest), xtol=1e-10))
-
-
-def fit_on(model: GPT, split: Split, end_of_text: int, *, batch_tokens: int) -> float:
-    """The temperature of least nll on the first stories of a split, `FIT_TOKENS` tokens or fewer.
-
-    On the first story alone where it is longer than that.
-    """
-    stories = np.searchsorted(split.offsets, FIT_TOKENS, side="right") - 1
-    held = by_token(
-        model,
-        split.head(max(1, int(stories))),
-        end_of_text,
-        lambda hidden, targets: {"hidden": hidden, "targets": targets},
-        batch_tokens=batch_tokens,
-    )
-    weight = model.output_weight
-    hidden, targets = (torch.from_numpy(held[x]).to(weight.device) for x in ("hidden", "targets"))
-    return fit_temperature(hidden, weight, targets)
-
-
 # --- sums over a split's tokens -----------------------------------------------------------------
 
 
@@ -119,8 +75,9 @@ def measure_split(
     frequency: np.ndarray,
     *,
     temperature: float,
-    link: Link | None,
+    links: Mapping[str, Link],
     batch_tokens: int,
+    bins: int,
 ) -> dict[str, Any]:
     """A split's measures as sums over stories and bins, for a JSON file.
 
@@ -130,7 +87,7 @@ def measure_split(
     readings    by name: nll (a sum a story, nats), brier (mean), ece, calibration
     profile     by position and by frequency: tokens, and each reading's nll, in bins that double
     """
-    ways = readings(temperature, link)
+    ways = readings(temperature, links)
     columns = by_token(
         model,
         split,
@@ -147,7 +104,7 @@ def measure_split(
         "readings": {},
     }
     for name in ways:
-        counted = calibration(columns[f"{name}/confidence"], columns["correct"])
+        counted = calibration(columns[f"{name}/confidence"], columns["correct"], bins)
         measured["readings"][name] = {
             "nll": _rounded(by_story(columns[f"{name}/nll"], split)),
             "brier": float(columns[f"{name}/brier"].mean(dtype=np.float64)),
@@ -174,7 +131,7 @@ def by_story(values: np.ndarray, split: Split) -> np.ndarray:
     return np.add.reduceat(values.astype(np.float64), split.offsets[:-1])
 
 
-def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> dict[str, list]:
+def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, list]:
     """Tokens by confidence in bins of equal width: their number, and sums of the two columns."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     return {

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
-PHASES = ("sweep", "final", "reported")
+PHASES = ("sweep", "refine", "lengths", "final", "reported")
 
 
 @dataclass(frozen=True)

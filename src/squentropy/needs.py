@@ -28,13 +28,16 @@ def training_mb(study: Study) -> int:
 
 
 def training_flops(study: Study, phase: str) -> float:
-    """Operations of the longest training job of a phase: a row of the sweep, or one other run."""
-    schedule, train = study.schedule(phase), study.train
-    iteration = train.accumulation * train.batch_size * study.model.block_size
-    depths = [_deepest(study)]
+    """Operations of the longest training job of a phase: a row of the sweep, the runs that refine
+    a loss, its shorter runs, or one other run."""
+    depths, lengths = [_deepest(study)], [None]
     if phase == "sweep":
         depths = study.sweep.n_layer * len(study.sweep.dropout)
-    tokens = schedule.max_iters * iteration
+    elif phase == "refine":
+        depths *= study.refine.max_runs
+    elif phase == "lengths":
+        lengths = study.final.lengths * study.final.length_seeds
+    tokens = sum(study.tokens_trained(phase, length) for length in lengths)
     return sum(6 * _parameters(study, n_layer) * tokens for n_layer in depths)
 
 
@@ -43,8 +46,10 @@ def evaluation_flops(study: Study, phase: str) -> float:
 
     Both are small beside it where time is long, and within START_MINUTES where it is not.
     """
-    runs = len(study.final.seeds) if phase == "final" else 1
-    return runs * training_flops(study, phase) / 10
+    flops = training_flops(study, phase)
+    if phase == "final":
+        flops = flops * len(study.final.seeds) + training_flops(study, "lengths")
+    return flops / 10
 
 
 def minutes(study: Study, flops: float, gpu: bool) -> int:

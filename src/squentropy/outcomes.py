@@ -1,18 +1,16 @@
 """What the tables are made from and how they are written: runs' outcomes in, rows of text out."""
 
-import functools
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from squentropy import code, storage
+from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.params import Cell, Study
-from squentropy.records import made_from
+from squentropy.records import made_from, origin_of
 
 
 def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, dict]:
@@ -21,16 +19,10 @@ def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dic
     Raises SquentropyError where one belongs to another cell, or was trained with other parameters
     or code than the study's, or on other tokens than the rest.
     """
-    code_of = functools.cache(lambda loss: code.digests(*code.TRAINING, loss=loss))
     runs, tokens = {}, {}
     for cell in cells:
         path = checkpoints / cell.name / "run.json"
-        expected = {
-            "cell": asdict(cell),
-            "params": study.training_keys(cell.phase),
-            "code": code_of(cell.loss),
-        }
-        runs[cell] = made_from(path, expected)
+        runs[cell] = made_from(path, origin_of(study, cell))
         tokens[runs[cell]["tokens_sha256"]] = path
     if len(tokens) > 1:
         raise SquentropyError(
@@ -40,10 +32,10 @@ def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dic
     return runs
 
 
-def runs_sha256(checkpoints: Path, cells: Iterable[Cell]) -> str:
-    """One hash of the cells' run.json files, in order."""
-    each = (storage.sha256(checkpoints / cell.name / "run.json") for cell in cells)
-    return hashlib.sha256("".join(each).encode()).hexdigest()
+def runs_sha256(checkpoints: Path, cells: Iterable[Cell], files: Iterable[Path] = ()) -> str:
+    """One hash of the cells' run.json files and of other files, in order."""
+    paths = [*(checkpoints / cell.name / "run.json" for cell in cells), *files]
+    return hashlib.sha256("".join(map(storage.sha256, paths)).encode()).hexdigest()
 
 
 def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:

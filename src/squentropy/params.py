@@ -32,11 +32,12 @@ from squentropy.names import known_losses as known_losses
 from squentropy.names import loss_info, slug
 
 BASELINE = "cross_entropy"  # the loss that the others are compared with
-TABLES = (  # of results/STUDY; the first two are the sweep's
-    "sweep.csv", "selected.json", "metrics.csv", "metrics.json", "reported.csv",
-    "history.csv", "stories.csv", "calibration.csv", "profile.csv", "corpus.json",
-    "samples.json", "samples.md", "quality.csv", "theory.csv",
+TABLES = (  # of results/STUDY
+    "sweep.csv", "refine.csv", "selected.json", "metrics.csv", "metrics.json", "readings.csv",
+    "lengths.csv", "reported.csv", "history.csv", "stories.csv", "calibration.csv", "profile.csv",
+    "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv",
 )  # fmt: skip
+SELECTION_TABLES = TABLES[:3]  # written by `select`, before any final run
 
 
 def _known_loss(name: str) -> str:
@@ -210,6 +211,12 @@ class Sweep(Schedule):
     keep_weights: bool
 
 
+class Refine(Schedule):
+    factor: Annotated[float, Field(ge=1.1, le=2.5)]
+    max_runs: Annotated[int, Field(ge=3, le=1000)]
+    tie: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Reported(Section):
     loss: Loss
     lr: Rate
@@ -219,15 +226,59 @@ class Reported(Section):
 
 class Final(Schedule):
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    lengths: Annotated[list[PositiveInt], AfterValidator(_distinct)]
+    length_seeds: PositiveInt
     reported: Reported | None
+
+    @model_validator(mode="after")
+    def _lengths_are_shorter(self) -> "Final":
+        for length in self.lengths:
+            if length >= self.max_iters:
+                raise ValueError(
+                    f"lengths holds {length}, which is not below max_iters {self.max_iters}; "
+                    "the full length is trained anyway"
+                )
+        if self.length_seeds > len(self.seeds):
+            raise ValueError(
+                f"length_seeds {self.length_seeds} is more than there are seeds; write "
+                f"{len(self.seeds)} or less"
+            )
+        return self
+
+
+Floor = Annotated[float, Field(gt=0, le=0.01, allow_inf_nan=False)]
 
 
 class Evaluate(Section):
     batch_tokens: PositiveInt
-    seed_batches: PositiveInt
-    bootstrap: Annotated[int, Field(ge=100)]
+    original_batches: PositiveInt
+    bootstrap: Annotated[int, Field(ge=100, le=10_000_000)]
+    bootstrap_seed: Seed
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    link_floor: Annotated[float, Field(gt=0, lt=1)]
+    bins: Annotated[int, Field(ge=2, le=1000)]
+    link_floor: Floor
+    other_floors: Annotated[list[Floor], AfterValidator(_distinct)]
+
+    def scoring_keys(self) -> dict:
+        """What the scores of a run depend on; the rest is for tables."""
+        return self.model_dump(exclude={"bootstrap", "bootstrap_seed", "confidence"})
+
+    def resampling(self) -> dict:
+        """The settings of the intervals, as statistics.py takes them."""
+        return {
+            "resamples": self.bootstrap,
+            "confidence": self.confidence,
+            "seed": self.bootstrap_seed,
+        }
+
+
+class Plan(Section):
+    """What is claimed and how, fixed before the test split is read."""
+
+    reading: Literal["softmax", "tempered"]
+    smallest_p: Annotated[float, Field(ge=0, lt=1)]
+    ngram: Annotated[int, Field(ge=1, le=5)]
+    steepest: Annotated[float, Field(gt=0, le=1)]
 
 
 class Sample(Section):
@@ -250,7 +301,10 @@ class Theory(Section):
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One run: which phase it belongs to and what it trains."""
+    """One run: which phase it belongs to and what it trains.
+
+    `iterations` is given for the phase "lengths" alone; the others have one length each.
+    """
 
     phase: str
     loss: str
@@ -258,18 +312,27 @@ class Cell:
     dropout: float
     n_layer: int
     seed: int
+    iterations: int | None = None
 
     @property
     def name(self) -> str:
         """The run's folder below checkpoints/STUDY."""
+        point = f"dropout{self.dropout!r}_layers{self.n_layer}"
         if self.phase == "sweep":
-            return f"{self.row}/dropout{self.dropout!r}_layers{self.n_layer}"
+            return f"{self.row}/{point}"
+        if self.phase == "refine":
+            return f"refine/{slug(self.loss)}/lr{self.lr!r}_{point}"
+        if self.phase == "lengths":
+            return f"lengths/{slug(self.loss)}/iters{self.iterations}/seed{self.seed}"
         return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
 
     @property
     def row(self) -> str:
         """The folder of the cell's row of the grid: one loss at one learning rate."""
         return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
+
+
+_NOT_TUNED = {"lr": None, "dropout": None, "n_layer": None}
 
 
 class Study(Section):
@@ -281,13 +344,34 @@ class Study(Section):
     model: Model
     train: Train
     sweep: Sweep
+    refine: Refine
     final: Final
     evaluate: Evaluate
+    plan: Plan
     sample: Sample
     theory: Theory
 
-    def schedule(self, phase: str) -> Schedule:
-        return self.sweep if phase == "sweep" else self.final
+    def schedule(self, phase: str, iterations: int | None = None) -> Schedule:
+        """A phase's schedule; that of a shorter length warms up for the same share of it."""
+        if phase != "lengths":
+            return {"sweep": self.sweep, "refine": self.refine}.get(phase, self.final)
+        full = self.final
+        length = full.lengths[0] if iterations is None else iterations
+        return Schedule(
+            max_iters=length,
+            warmup_iters=full.warmup_iters * length // full.max_iters,
+            eval_interval=full.eval_interval,
+            eval_stories=full.eval_stories,
+        )
+
+    def tokens_trained(self, phase: str, iterations: int | None = None) -> int:
+        """The number of tokens that a run of a phase sees."""
+        each = self.train.accumulation * self.train.batch_size * self.model.block_size
+        return self.schedule(phase, iterations).max_iters * each
+
+    def primary(self, loss: str) -> str:
+        """The reading by which a loss is tuned and judged: its own link, or that of the plan."""
+        return "own" if loss_info(loss).link else self.plan.reading
 
     def sweep_cells(self) -> list[Cell]:
         """Every cell of the grid, in the order of the parameters."""
@@ -300,15 +384,27 @@ class Study(Section):
         ]
 
     def final_cells(self, selected: dict[str, dict]) -> list[Cell]:
-        """The final runs: each loss with its selected {lr, dropout, n_layer}, once a seed."""
+        """The final runs: each loss with its selected {lr, dropout, n_layer}, once per seed.
+
+        These are None in the cells of a loss that is not among the selected ones.
+        """
         return [
-            Cell("final", loss, **selected[loss], seed=seed)
+            Cell("final", loss, **selected.get(loss, _NOT_TUNED), seed=seed)
             for loss in self.sweep.losses
             for seed in self.final.seeds
         ]
 
+    def length_cells(self, selected: dict[str, dict]) -> list[Cell]:
+        """The shorter runs of the first `length_seeds` seeds, as `final_cells` has them."""
+        return [
+            Cell("lengths", loss, **selected.get(loss, _NOT_TUNED), seed=seed, iterations=length)
+            for loss in self.sweep.losses
+            for length in self.final.lengths
+            for seed in self.final.seeds[: self.final.length_seeds]
+        ]
+
     def reported_cells(self) -> list[Cell]:
-        """The seed study's reported optimum, once a seed; none where the study does not ask."""
+        """The original study's reported optimum, once a seed; none where the study does not ask."""
         if self.final.reported is None:
             return []
         return [
@@ -316,7 +412,7 @@ class Study(Section):
             for seed in self.final.seeds[:1]
         ]
 
-    def training_keys(self, phase: str) -> dict:
+    def training_keys(self, phase: str, iterations: int | None = None) -> dict:
         """What a run's weights depend on beside its cell, its data and the code.
 
         Snakemake reruns a job when these change, and a run records them.
@@ -325,7 +421,7 @@ class Study(Section):
         return {
             "model": self.model.model_dump(),
             "train": self.train.keys(),
-            "schedule": self.schedule(phase).model_dump(include=keys),
+            "schedule": self.schedule(phase, iterations).model_dump(include=keys),
             "evaluate": self.evaluate.model_dump(include={"link_floor"}),
         }
 
@@ -336,7 +432,17 @@ class Study(Section):
             "train": self.train.keys(),
             "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
         } | self.model_dump(
-            include={"study", "tokens", "model", "final", "evaluate", "sample", "theory"}
+            include={
+                "study",
+                "tokens",
+                "model",
+                "refine",
+                "final",
+                "evaluate",
+                "plan",
+                "sample",
+                "theory",
+            }
         )
 
     def dump(self) -> str:
@@ -399,6 +505,7 @@ def differences(old: dict, new: dict, where: str = "") -> list[str]:
 
 class _CellValues(Reported):
     seed: Seed
+    iterations: PositiveInt | None = None
 
 
 S = TypeVar("S", bound=Section)

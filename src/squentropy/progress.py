@@ -6,6 +6,7 @@ logs/STUDY/failed                    the logs of the jobs that failed since the 
 .snakemake/squentropy/STUDY.lock     who runs the study
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from squentropy.completion import studies
 from squentropy.errors import SquentropyError
 from squentropy.names import slug
 from squentropy.params import PHASES, Cell, Study, load
-from squentropy.selection import selected_hyperparameters
+from squentropy.selection import refine_file
 
 OVER = ("done", "diverged")
 STATES = (*OVER, "running", "unfinished", "failed", "outdated", "waiting")
@@ -40,7 +41,7 @@ class Run:
     """Done by now; of a run that is not over, those that its last state holds."""
     last_loss: float | None = None
     nll: float | None = None
-    """On validation, nats a token, by the reading that the loss is selected by."""
+    """On validation, nats per token, by the probabilities that the loss is trained for."""
     note: str = ""
     """Why it is outdated, or what is wrong with its state, in a line."""
 
@@ -132,9 +133,10 @@ def progress(study: Study, places: Places) -> Progress:
 
 def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) -> Iterator[Run]:
     digests = functools.cache(lambda loss: code.digests(*code.TRAINING, loss=loss))
-    for name, phase, loss, cell in _expected(study, places.results):
-        origin = {"params": study.training_keys(phase), "code": digests(loss)}
-        if cell is not None:
+    for name, phase, loss, cell in _expected(study, places):
+        length = cell.iterations if cell is not None else None
+        origin = {"params": study.training_keys(phase, length), "code": digests(loss)}
+        if cell is not None and phase != "refine":
             origin["cell"] = asdict(cell)
         known = _finished(places, name, origin)
         if known["state"] not in OVER:
@@ -144,21 +146,31 @@ def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) ->
         yield Run(name, phase, loss, cell.lr if cell is not None else None, **known)
 
 
-def _expected(study: Study, results: Path) -> Iterator[tuple[str, str, str, Cell | None]]:
+def _expected(study: Study, places: Places) -> Iterator[tuple[str, str, str, Cell | None]]:
     """Every run of the study: its name, phase and loss, and its cell where that is known."""
-    try:
-        finals = study.final_cells(selected_hyperparameters(study, results))
-    except SquentropyError:
-        finals = []
-    cells = {cell.name: cell for cell in finals}
+    chosen = {}
+    for loss in study.sweep.losses:
+        with contextlib.suppress(SquentropyError):
+            chosen[loss] = records.chosen_for(loss, places.results / "selected.json")
     for cell in study.sweep_cells():
         yield cell.name, "sweep", cell.loss, cell
     for loss in study.sweep.losses:
-        for seed in study.final.seeds:
-            name = f"final/{slug(loss)}/seed{seed}"
-            yield name, "final", loss, cells.get(name)
+        for name in _refining(places, loss):
+            yield name, "refine", loss, None
+    for cell in [*study.length_cells(chosen), *study.final_cells(chosen)]:
+        yield cell.name, cell.phase, cell.loss, cell if cell.loss in chosen else None
     for cell in study.reported_cells():
         yield cell.name, "reported", cell.loss, cell
+
+
+def _refining(places: Places, loss: str) -> list[str]:
+    """The refining runs of a loss that are there or under way: which ones, no parameter tells."""
+    folder = Path("refine", slug(loss))
+    kinds = [places.of(kind) / folder for kind in ("checkpoints", "state")]
+    names = {
+        path.name for kind in kinds if kind.is_dir() for path in kind.iterdir() if path.is_dir()
+    }
+    return [(folder / name).as_posix() for name in sorted(names)]
 
 
 def _finished(places: Places, name: str, origin: dict) -> dict:
@@ -170,12 +182,11 @@ def _finished(places: Places, name: str, origin: dict) -> dict:
         run = records.made_from(path, origin)
     except SquentropyError as error:
         return {"state": "outdated", "note": str(error)}
-    linked = run["validation_link_nll"]
     return {
         "state": "diverged" if run["status"] == "diverged" else "done",
         "iterations": run["iterations"],
         "last_loss": run["train_loss"],
-        "nll": run["validation_nll"] if linked is None else linked,
+        "nll": run["validation_nll"],
     }
 
 
@@ -237,13 +248,19 @@ def _steps(study: Study, places: Places, runs: list[Run]) -> Iterator[Step]:
         yield Step(name, int((places.of("data") / name / "manifest.json").exists()), 1)
     for phase in PHASES:
         mine = [run for run in runs if run.phase == phase]
-        if mine:
+        if phase == "refine":
+            losses = study.sweep.losses
+            there = [refine_file(places.of("checkpoints"), loss).exists() for loss in losses]
+            yield Step(phase, sum(there), len(losses))
+        elif mine:
             yield Step(phase, sum(run.state in OVER for run in mine), len(mine))
-    finals = [run for run in runs if run.phase != "sweep"]
-    scored = [_is_made(study, places, run, "test.json", records.scored_from) for run in finals]
-    told = [_is_made(study, places, run, "samples.json", records.told_from) for run in finals]
-    yield Step("scores", sum(scored), len(finals))
-    yield Step("stories", sum(told), len(finals))
+    for step, name, made_from, phases in (
+        ("scores", "test.json", records.scored_from, ("lengths", "final", "reported")),
+        ("stories", "samples.json", records.told_from, ("final", "reported")),
+    ):
+        mine = [run for run in runs if run.phase in phases]
+        made = [_is_made(study, places, run, name, made_from) for run in mine]
+        yield Step(step, sum(made), len(mine))
     yield Step("tables", int((places.results / "manifest.json").exists()), 1)
     yield Step("report", int((places.of("report") / "index.html").exists()), 1)
 

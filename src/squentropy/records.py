@@ -15,12 +15,18 @@ from squentropy.tokens import TokenFolder
 
 def origin(study: Study, cell: Cell, tokens: TokenFolder) -> dict:
     """What a run is a function of; run.json begins with it."""
-    return {
-        "cell": asdict(cell),
-        "params": study.training_keys(cell.phase),
-        "code": code.digests(*code.TRAINING, loss=cell.loss),
+    return origin_of(study, cell) | {
         "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
         "vocab_size": tokens.vocab_size,
+    }
+
+
+def origin_of(study: Study, cell: Cell) -> dict:
+    """The part of a run's origin that is known without its tokens."""
+    return {
+        "cell": asdict(cell),
+        "params": study.training_keys(cell.phase, cell.iterations),
+        "code": code.digests(*code.TRAINING, loss=cell.loss),
     }
 
 
@@ -28,7 +34,7 @@ def scored_from(study: Study, folder: Path, run: dict) -> dict:
     """What the scores of a run are a function of; SPLIT.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
-        "params": study.evaluate.model_dump(include={"batch_tokens", "seed_batches", "link_floor"}),
+        "params": study.evaluate.scoring_keys(),
         "code": code.digests(*code.EVALUATION, loss=run["cell"]["loss"]),
     }
 
@@ -48,7 +54,7 @@ def read_run(folder: str | Path) -> dict:
 
 
 def keeps_weights(study: Study, cell: Cell) -> bool:
-    return cell.phase != "sweep" or study.sweep.keep_weights
+    return cell.phase not in ("sweep", "refine") or study.sweep.keep_weights
 
 
 def why_train(expected: dict, folder: Path, weights: bool) -> list[str]:
@@ -84,10 +90,15 @@ def why_remake(path: Path, expected: dict) -> list[str]:
 def made_from(path: Path, expected: dict) -> dict:
     """What a file beside run.json holds. Raises SquentropyError where it is not of this origin."""
     held = storage.read_sealed(path)
+    check_origin(held, expected, path)
+    return held
+
+
+def check_origin(held: dict, expected: dict, path: Path) -> None:
+    """Raises SquentropyError if what `path` holds is not of this origin."""
     changes = _changes(held, expected)
     if changes:
         raise SquentropyError(f"{path}: {'; '.join(changes)}; run the study again")
-    return held
 
 
 def chosen_for(loss: str, path: Path) -> dict:
@@ -100,8 +111,8 @@ def chosen_for(loss: str, path: Path) -> dict:
 
 def check_study(run: dict, folder: Path, study: Study) -> None:
     """Raises SquentropyError where a run was trained with other parameters than the study's."""
-    phase = run["cell"]["phase"]
-    changed = differences(run["params"], study.training_keys(phase))
+    cell = run["cell"]
+    changed = differences(run["params"], study.training_keys(cell["phase"], cell["iterations"]))
     if changed:
         raise SquentropyError(
             f"{folder}: was trained with other parameters ({', '.join(changed)}) than --params "

@@ -65,7 +65,7 @@ function sortable(table) {
   });
 }
 
-// A table is a stop of the Tab key only where it scrolls.
+// A table or a piece of code is a stop of the Tab key only where it scrolls.
 function stops(box) {
   new ResizeObserver(() => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
@@ -138,7 +138,7 @@ function browse(browser, told) {
 }
 
 contents(document.querySelector("nav"));
-document.querySelectorAll(".table").forEach(stops);
+document.querySelectorAll(".table, pre").forEach(stops);
 document.querySelectorAll(".table table").forEach(sortable);
 enlarging(document.querySelectorAll("figure img"));
 const told = document.getElementById("told");

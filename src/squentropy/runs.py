@@ -12,11 +12,11 @@ Every file but the last is a function of parameters, data and code: none holds a
 
 import csv
 import io
-import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -37,36 +37,40 @@ if TYPE_CHECKING:
 HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
 
 
+class Trained(NamedTuple):
+    run: dict  # run.json
+    now: bool  # trained by this call, not found in its folder
+    first: bool  # whether this process is the run's first one, which tells
+
+
 def train_run(
     study: Study, cell: Cell, tokens: TokenFolder, folder: Path, states: Path | None = None
-) -> tuple[dict | None, bool]:
+) -> Trained:
     """Train a cell and write its folder, run.json last.
 
-    Returns what run.json holds, and whether it was trained now: a folder that already holds this
-    very run is left as it is. An unfinished run's state is kept below the folder `states`, and
-    gone on from; nowhere where that is None.
+    A folder that already holds this very run is left as it is. An unfinished run's state is kept
+    below the folder `states`, and training goes on from it; None: no state is kept.
 
-    Where the study gives a run several processes, all call it; it is None in all but the first
-    one, which writes.
+    If the study gives a run several processes, all call it, and the first one writes.
     """
     group = join(study.train.processes)
     origin = records.origin(study, cell, tokens)
     if not group.agree(records.why_train(origin, folder, records.keeps_weights(study, cell))):
-        return records.read_run(folder) if group.first else None, False
+        return Trained(records.read_run(folder), False, group.first)
     state = _state(study, cell, origin, states) if states is not None else None
     if state is not None:
         storage.make_folder(state.folder)  # better to hear now than at the first save
     started, resumed = time.time(), state is not None and state.path.exists()
     with stop_on_signal() as stop, group.noticing_lost_ones():
         model, result = train(study, cell, tokens, state, stop, group)
-        if not group.first:
-            return None, True
-        where = provenance.describe(model.output_weight.device, group.size, started, resumed)
-        storage.write_json(folder / "provenance.json", where)
-        run = _write_run(study, cell, folder, origin, model, result)
-        if state is not None:
-            state.remove()
-    return run, True
+        run = None
+        if group.first:
+            where = provenance.describe(model.output_weight.device, group.size, started, resumed)
+            storage.write_json(folder / "provenance.json", where)
+            run = _write_run(study, cell, folder, origin, model, result)
+            if state is not None:
+                state.remove()
+        return Trained(group.agree(run), True, group.first)
 
 
 def _state(study: Study, cell: Cell, origin: dict, states: Path) -> StateFile:
@@ -100,17 +104,13 @@ def _write_run(
         "train_loss": result.train_loss,
         "train_nll": result.train_nll,
         "validation_nll": validation.mean_nll() if validation else None,
-        "validation_link_nll": _finite(validation.mean_link_nll()) if validation else None,
+        "validation_tempered_nll": result.tempered_nll,
         "validation_accuracy": float(validation.correct.mean()) if validation else None,
         "history_sha256": storage.sha256(history),
         "model_sha256": storage.sha256(weights) if keep_weights else None,
     }
     storage.write_sealed(folder / "run.json", run)
     return run
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _write_history(path: Path, result: Result) -> None:
@@ -149,7 +149,8 @@ def evaluate_run(
     """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8.
 
     The file holds what `measures.measure_split` measures, with the temperature fitted on
-    validation, and the seed study's estimate; of a diverged run, its status alone.
+    validation, and the original study's estimate; of a shorter run only the nll of its primary
+    reading; of a diverged run, its status alone.
     """
     run = records.read_run(folder)
     records.check_study(run, folder, study)
@@ -157,33 +158,65 @@ def evaluate_run(
     scores = records.scored_from(study, folder, run) | {"split": split, "status": run["status"]}
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
-        cell, params = Cell(**run["cell"]), study.evaluate
         model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))
-        data = tokens.split(split)
-        estimate = evaluation.random_batch_estimate(
-            model,
-            data,
-            LOSSES[cell.loss],
-            batches=params.seed_batches,
-            batch_size=study.train.batch_size,
-            seed=cell.seed,
-        )
-        scores["seed_estimate"] = {"nll": estimate[0], "loss": estimate[1]}
-        scores["temperature"] = measures.fit_on(
-            model, tokens.split("validation"), tokens.end_of_text, batch_tokens=params.batch_tokens
-        )
-        scores |= measures.measure_split(
-            model,
-            data,
-            tokens.end_of_text,
-            measures.per_million(tokens.split("train"), tokens.vocab_size),
-            temperature=scores["temperature"],
-            link=own_link(cell.loss, params.link_floor),
-            batch_tokens=params.batch_tokens,
-        )
+        score = _primary_score if run["cell"]["phase"] == "lengths" else _every_score
+        scores |= score(study, Cell(**run["cell"]), model, tokens, split)
         scores["stories"]["bytes"] = sizes
     storage.write_sealed(folder / f"{split}.json", scores)
     return scores
+
+
+def _every_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str) -> dict:
+    params, data = study.evaluate, tokens.split(split)
+    estimate = evaluation.random_batch_estimate(
+        model,
+        data,
+        LOSSES[cell.loss],
+        batches=params.original_batches,
+        batch_size=study.train.batch_size,
+        seed=cell.seed,
+    )
+    temperature = _temperature(study, model, tokens)
+    floors = {"own": params.link_floor} | {f"own {floor!r}": floor for floor in params.other_floors}
+    links = {name: own_link(cell.loss, floor) for name, floor in floors.items()}
+    return {
+        "original_estimate": {"nll": estimate[0], "loss": estimate[1]},
+        "temperature": temperature,
+    } | measures.measure_split(
+        model,
+        data,
+        tokens.end_of_text,
+        measures.per_million(tokens.split("train"), tokens.vocab_size),
+        temperature=temperature,
+        links={name: link for name, link in links.items() if link is not None},
+        batch_tokens=params.batch_tokens,
+        bins=params.bins,
+    )
+
+
+def _primary_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str) -> dict:
+    reading, data = study.primary(cell.loss), tokens.split(split)
+    scores = evaluation.score_split(
+        model,
+        data,
+        tokens.end_of_text,
+        batch_tokens=study.evaluate.batch_tokens,
+        link=own_link(cell.loss, study.evaluate.link_floor),
+        temperature=_temperature(study, model, tokens) if reading == "tempered" else 1.0,
+    )
+    return {
+        "stories": {"tokens": np.diff(data.offsets).tolist()},
+        "readings": {reading: {"nll": measures.by_story(scores.nll, data).tolist()}},
+    }
+
+
+def _temperature(study: Study, model: GPT, tokens: TokenFolder) -> float:
+    return evaluation.fit_on(
+        model,
+        tokens.split("validation"),
+        tokens.end_of_text,
+        batch_tokens=study.evaluate.batch_tokens,
+    )
 
 
 def sample_run(

@@ -22,7 +22,8 @@ from squentropy.errors import SquentropyError
 from squentropy.params import Study, differences
 from squentropy.progress import STATES, Places, Progress, Run, progress
 from squentropy.results import Results, read
-from squentropy.sections.answer import verdict
+from squentropy.sections.pieces import reading_name
+from squentropy.sections.verdict import evidence, headline, sentences
 from squentropy.summary import baselines_table, final_table, markdown
 
 COLOURS = {
@@ -34,7 +35,9 @@ COLOURS = {
     "outdated": "yellow",
     "waiting": "dim",
 }
-ELSEWHERE = ("lr", "dropout", "layers", "seeds")  # columns that a narrow terminal finds below
+
+
+ELSEWHERE = ("perplexity",)  # exp of the nll, for which a narrow terminal has no room
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def page(study: Study, places: Places) -> list[str | Table]:
         results = read(places.results)
         if changed := differences(results.study.table_keys(), study.table_keys()):
             parts.append(f"Its tables are of other {', '.join(changed)} than it has now.")
-        parts += [verdict(results), _final(results), *_baselines(results)]
+        parts += [_verdict(results), _final(results), *_baselines(results)]
     except SquentropyError as error:
         results = None
         if (places.results / "manifest.json").exists():
@@ -66,10 +69,16 @@ def page(study: Study, places: Places) -> list[str | Table]:
         parts += [_steps(so_far), *_lists(study, so_far)]
     else:
         parts.append(
-            "Its tables are here, its runs are not: `make restore` brings them where a remote "
+            "Its tables are here, its runs are not: `make restore` brings them if a remote "
             "storage holds them, `make study` trains them."
         )
     return parts
+
+
+def _verdict(results: Results) -> str:
+    e = evidence(results)
+    said = " ".join(sentences(e))
+    return f"{headline(e)}{' ' if e.enough or not said else ': '}{said}".rstrip()
 
 
 def _final(results: Results) -> Table:
@@ -85,7 +94,7 @@ def _baselines(results: Results) -> list[Table]:
 
 
 def _selected(places: Places) -> list[str | Table]:
-    """Each loss's best cell; nothing before the sweep has ended."""
+    """What was selected for each loss; nothing before tuning has ended."""
     path = places.results / "selected.json"
     if not path.exists():
         return []
@@ -95,14 +104,13 @@ def _selected(places: Places) -> list[str | Table]:
         return [str(error)]
     rows = []
     for loss, chosen in losses.items():
-        linked = chosen["selected_by"] == "inverse_link"
-        nll = chosen["validation_link_nll" if linked else "validation_nll"]
         cell = [f"{chosen[key]:g}" for key in ("lr", "dropout", "n_layer")]
-        reading = "inverse link" if linked else "softmax"
-        edge = ", ".join(chosen["edge"]).replace("n_layer", "layers")
-        rows.append([loss, *cell, f"{_nll(nll)} ({reading})", edge or "—"])
-    columns = ["loss", "lr", "dropout", "layers", "validation nll", "at the grid's edge"]
-    return [Table("Selected cells", columns, rows)]
+        nll = f"{_nll(chosen['selection_nll'])} ({reading_name(chosen['reading'])})"
+        lies = "inside" if chosen["inside"] else "at the edge"
+        runs = f"{chosen['runs']}{' (the limit)' if chosen['max_runs_reached'] else ''}"
+        rows.append([loss, *cell, nll, lies, runs])
+    columns = ["loss", "lr", "dropout", "layers", "validation nll", "lr lies", "runs"]
+    return [Table("Selected hyperparameters", columns, rows)]
 
 
 def _grid(study: Study, so_far: Progress, results: Results | None) -> list[Table]:
@@ -125,8 +133,7 @@ def _grid(study: Study, so_far: Progress, results: Results | None) -> list[Table
 
 
 def _from_table(row: pd.Series) -> Run:
-    linked = pd.notna(row["validation_link_nll"])
-    nll = row["validation_link_nll" if linked else "validation_nll"]
+    nll = row["selection_nll"]
     state = "diverged" if row["status"] == "diverged" else "done"
     return Run("", "sweep", row["loss"], row["lr"], state, nll=None if pd.isna(nll) else nll)
 

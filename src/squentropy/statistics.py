@@ -35,6 +35,13 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from squentropy.errors import SquentropyError
 
+DEGREES_OF_FREEDOM = (
+    "Student's t with 1/df = w/(S - 1) + (1 - w)/(I - 1), for S seeds and I stories, where w is "
+    "the share of the variance that comes from the seeds; with one seed df = I - 1, and the "
+    "interval is about stories alone"
+)
+"""How intervals over seeds and stories, and p-values, are made, in words for the report."""
+
 _CHUNK = 1 << 20  # resampled story counts held at once: 8 MB
 
 
@@ -53,7 +60,7 @@ class Interval:
 def mean_nll(
     nll: np.ndarray, tokens: np.ndarray, *, resamples: int, confidence: float, seed: int
 ) -> Interval:
-    """The mean nll in nats a token over all tokens of the stories, and over seeds.
+    """The mean nll in nats per token over all tokens of the stories, and over seeds.
 
     nll     (seeds, stories)  the sum over a story's tokens, nats
     tokens  (stories,)        the number of tokens of a story, the same for all seeds
@@ -104,7 +111,7 @@ def difference(
     confidence: float,
     seed: int,
 ) -> tuple[Interval, float]:
-    """The mean of a - b in nats a token, paired by story and by seed, and its p-value.
+    """The mean of a - b in nats per token, paired by story and by seed, and its p-value.
 
     nll_a, nll_b (seeds, stories) and tokens (stories,) as in `mean_nll`; row s of both must be
     of the same seed. The p-value is two-sided for "there is no difference" and agrees with the
@@ -140,6 +147,11 @@ def holm(p_values: Sequence[float | None]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * values[i]))
         corrected[i] = largest
     return corrected.tolist()
+
+
+def capped(p_value: float, smallest: float) -> float:
+    """A p-value, or `smallest` if it is below: a few seeds cannot support less. NaN stays NaN."""
+    return p_value if math.isnan(p_value) else max(p_value, smallest)
 
 
 def _interval(estimate: float, error: float, df: float, confidence: float) -> Interval:
@@ -180,7 +192,7 @@ def _estimate(
 
 
 def _resampled(nll: np.ndarray, tokens: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Each seed's nats a token in resamples of the stories, drawn jointly: (seeds, resamples)."""
+    """Each seed's nats per token in resamples of the stories, drawn jointly: (seeds, resamples)."""
     stories = len(tokens)
     values = np.vstack([nll, tokens]).T
     rng = np.random.default_rng(seed)

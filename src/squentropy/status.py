@@ -8,9 +8,8 @@ from pathlib import Path
 
 from squentropy import records
 from squentropy.errors import SquentropyError
-from squentropy.names import slug
 from squentropy.params import Cell, Study
-from squentropy.selection import selected_hyperparameters
+from squentropy.selection import refine_file
 from squentropy.tokens import TokenFolder
 
 
@@ -23,15 +22,21 @@ def stale_runs(
     a folder is no run of the study.
     """
     root = Path("checkpoints") / study.study
-    cells = {root / cell.name: cell for cell in [*study.sweep_cells(), *study.reported_cells()]}
-    finals = [
-        root / "final" / slug(loss) / f"seed{seed}"
-        for loss in study.sweep.losses
-        for seed in study.final.seeds
+    chosen, waits_for = {}, {}
+    for loss in study.sweep.losses:
+        try:
+            chosen[loss] = records.chosen_for(loss, refine_file(root, loss))
+        except SquentropyError as error:
+            waits_for[loss] = f"waits for its tuning ({error})"
+    every = [
+        *study.sweep_cells(),
+        *study.reported_cells(),
+        *study.length_cells(chosen),
+        *study.final_cells(chosen),
     ]
-    known = {*cells, *finals}
+    cells = {root / cell.name: cell for cell in every}
     for folder in folders or []:
-        if folder not in known:
+        if folder not in cells:
             raise SquentropyError(
                 f"{folder}: is no run of the study {study.study}; they lie in {root}"
             )
@@ -39,18 +44,14 @@ def stale_runs(
         tokens = TokenFolder.open(Path("data") / study.study / "tokens")
     except SquentropyError as error:
         waits = f"waits for its tokens ({error})"
-        yield from ((folder, [waits]) for folder in folders or [*cells, *finals])
+        yield from ((folder, [waits]) for folder in folders or cells)
         return
-    try:
-        chosen = selected_hyperparameters(study, Path("results") / study.study)
-        cells |= {root / cell.name: cell for cell in study.final_cells(chosen)}
-    except SquentropyError as error:
-        unselected = f"waits for the sweep ({error})"
-    for folder in folders or [*cells, *(final for final in finals if final not in cells)]:
-        if folder in cells:
-            reasons = _reasons(study, cells[folder], tokens, folder, states)
+    for folder in folders or cells:
+        cell = cells[folder]
+        if cell.lr is None:
+            reasons = [waits_for[cell.loss]]
         else:
-            reasons = [unselected]
+            reasons = _reasons(study, cell, tokens, folder, states)
         if folders or reasons:
             yield folder, reasons
 
@@ -66,7 +67,10 @@ def _reasons(
     if cell.phase == "sweep":
         return []
     run = records.read_run(folder)
+    scores = records.why_remake(folder / "test.json", records.scored_from(study, folder, run))
+    if cell.phase == "lengths":
+        return scores
     return [
-        *records.why_remake(folder / "test.json", records.scored_from(study, folder, run)),
+        *scores,
         *records.why_remake(folder / "samples.json", records.told_from(study, folder, run)),
     ]

@@ -1,41 +1,39 @@
 """The final table as text, for the terminal and the README."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from squentropy.errors import SquentropyError
-from squentropy.results import Results, read
-from squentropy.sections.answer import verdict
-
-COLUMNS = {
-    "loss": "loss",
-    "lr": "lr",
-    "dropout": "dropout",
-    "n_layer": "layers",
-    "n_seeds": "seeds",
-    "test_nll": "test nll",
-    "test_ppl": "test perplexity",
-    "difference": "nll − cross entropy",
-    "p_value": "p",
-    "inverse_link_nll": "nll by inverse link",
-}
+from squentropy.markup import visible
+from squentropy.results import NGRAMS, Results, label, p_text, read
+from squentropy.sections.verdict import (
+    Evidence,
+    evidence,
+    headline,
+    sentences,
+    tokens_needed,
+)
 
 BESIDE = {
     "name": "model",
     "parameters": "parameters",
     "same_tokens": "tokens",
-    "nll": "test nll a token",
+    "nll": "test nll per token",
     "ppl": "test perplexity",
-    "bits_per_byte": "bits a byte",
-    "nats_per_story": "nats a story",
+    "bits_per_byte": "bits per byte",
+    "nats_per_story": "nats per story",
 }
+
+NONE = "—"
 
 
 def metrics_table(results: Path) -> str:
-    """metrics.csv as a Markdown table: nll in nats a token, with its interval.
+    """metrics.csv as a Markdown table: nll in nats per token, with its interval.
 
-    Where there are baselines, a second one has them beside the losses.
+    If there are baselines, a second one has them beside the losses.
     """
     r = read(results)
     table = markdown(final_table(r))
@@ -53,28 +51,51 @@ def baselines_table(r: Results) -> pd.DataFrame:
     return table[list(BESIDE)].rename(columns=BESIDE).astype(str)
 
 
-def final_table(r: Results) -> pd.DataFrame:
-    """metrics.csv as a reader wants it, every value as text."""
-    table = r.metrics.reset_index()
-    for name in ("test_nll", "difference"):
-        table[name] = [_interval(row, name) for _, row in table.iterrows()]
-    table["inverse_link_nll"] = [_number(v, ".3f") for v in table["inverse_link_nll"]]
-    table["test_ppl"] = [_number(value, ".2f") for value in table["test_ppl"]]
-    table["p_value"] = [
-        "< 0.001" if value < 0.001 else _number(value, ".3f") for value in table["p_value"]
-    ]
-    for name in ("lr", "dropout"):
-        table[name] = [f"{value:g}" for value in table[name]]
-    return table[list(COLUMNS)].rename(columns=COLUMNS).astype(str)
+def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
+    """metrics.csv as a reader wants it, every value as text: six columns at most.
+
+    A row per loss by its primary reading, the best first, then the n-gram model that cross
+    entropy must beat and the source's entropy. What compares losses is left out if the models
+    have not learnt enough for it; `name` makes a loss's name one for the reader.
+    """
+    e = evidence(r)
+    rows = [_loss_row(r, e, loss, name) for loss in r.ranked]
+    must = next(gram for gram, order in NGRAMS.items() if order == r.study.plan.ngram)
+    for yardstick, row in r.yardsticks.iterrows():
+        if row["kind"] == "source" or yardstick == must:
+            what = f"{yardstick} counts" if row["kind"] == "ngram" else yardstick
+            rows.append({"loss": what} | _measured(row))
+    return pd.DataFrame(rows).fillna(NONE).astype(str)
+
+
+def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) -> dict[str, str]:
+    row = r.metrics.loc[loss]
+    cells = {"loss": name(loss)} | _measured(row)
+    if not e.enough:
+        learnt = row["learnt"]
+        return cells | {
+            "bits per byte": _number(row["bits_per_byte"], ".3f"),
+            "share learnt": NONE if pd.isna(learnt) else f"{100 * learnt:.0f} %",
+        }
+    p = row["p_value"]
+    return cells | {
+        "nll − cross entropy": _interval(row, "difference"),
+        "p": NONE if pd.isna(p) else p_text(p, e.smallest_p).removeprefix("= "),
+        "tokens needed": tokens_needed(e, loss),
+    }
+
+
+def _measured(row: pd.Series) -> dict[str, str]:
+    return {"test nll": _interval(row, "nll"), "perplexity": _number(row["ppl"], ".2f")}
 
 
 def _number(value: float, style: str) -> str:
-    return "—" if pd.isna(value) else format(value, style)
+    return NONE if pd.isna(value) else "∞" if math.isinf(value) else format(value, style)
 
 
 def _interval(row: pd.Series, name: str) -> str:
     if pd.isna(row[name]):
-        return "—"
+        return NONE
     ends = f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
     return f"{row[name]:.3f}" + ("" if pd.isna(row[f"{name}_low"]) else ends)
 
@@ -90,13 +111,25 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
+# --- the README ---------------------------------------------------------------------------------
+
 START, END = "<!-- results", "<!-- end of results -->"
+
+FORMULA = r"""*Squentropy* is cross entropy plus the mean square of the wrong logits,
+
+$$\ell(f, y) = -\log \mathrm{softmax}(f)_y + \frac{1}{C - 1} \sum_{j \ne y} f_j^2,$$
+
+for logits $f$ over $C$ tokens of which $y$ is the true one."""
+
+ACROSS = 3  # stories side by side
+LONGEST = 700  # characters of a story that the README shows
 
 
 def with_results(readme: str, results: Path, report: Path) -> str:
-    """The README with the verdict, the main figure and the final table between its two marks.
+    """The README with the study's answer between its two marks.
 
-    Raises SquentropyError where the marks are missing.
+    The formula, the verdict, the main figure, the final table, and a story per loss.
+    Raises SquentropyError if the marks are missing.
     """
     before, start, rest = readme.partition(START)
     first, _, rest = rest.partition("\n")
@@ -104,15 +137,82 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     if not start or not end:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
     r = read(results)
-    table = markdown(final_table(r))
-    figure = f"![Test perplexity by loss]({report.as_posix()}/figures/perplexity.svg)"
-    note = (
-        "nll is the negative log likelihood of whole test stories in nats a token, with "
-        f"{100 * r.study.evaluate.confidence:g} % intervals over stories and seeds, and "
-        "perplexity exp of it; less is better. p is after Holm's correction. The outputs of the "
-        "pure squared losses are no logits: read by the inverse link, which recovers the "
-        "probabilities they estimate, their nll is in the last column; they are tuned by it on "
-        "validation."
+    figure = (
+        f"![Test nll against training tokens, a line per loss]({report.as_posix()}"
+        "/figures/lengths.svg)"
     )
-    answer = f"**{verdict(r)}** That is what the default study says."
-    return f"{before}{start}{first}\n\n{answer}\n\n{figure}\n\n{table}\n\n{note}\n\n{end}{after}"
+    table = markdown(final_table(r, lambda loss: plain(label(loss))))
+    parts = [FORMULA, verdict(r), figure, table, _note(r), stories(r)]
+    return "\n\n".join([f"{before}{start}{first}", *filter(None, parts), f"{end}{after}"])
+
+
+def verdict(r: Results) -> str:
+    """The headline in bold, and what follows it."""
+    e = evidence(r)
+    said = " ".join(sentences(e))
+    between = " " if e.enough or not said else ": "
+    return f"**{_prose(headline(e))}**{between}{_prose(said)}".rstrip()
+
+
+def _prose(text: str) -> str:
+    """As `plain`, with what our own sentences hold besides."""
+    return plain(text, f"{PLAIN}:-")
+
+
+def _note(r: Results) -> str:
+    confidence = 100 * r.study.evaluate.confidence
+    note = (
+        "Test nll is the negative log likelihood of whole test stories in nats per token, and "
+        f"perplexity exp of it; less is better. Intervals hold {confidence:g} % over stories and "
+        "seeds, and are conditional on the selected hyperparameters."
+    )
+    if not r.adequacy.enough:
+        return f"{note} Share learnt: 0 % is the unigram model, 100 % the limit."
+    return (
+        f"{note} p is after Holm's correction over all losses. Tokens needed: how many times the "
+        "training tokens of cross entropy a loss needs for the same nll."
+    )
+
+
+def stories(r: Results) -> str:
+    """The first story of each loss's final runs on one prompt, in cells beside each other.
+
+    As an HTML table without a blank line, inside which no Markdown is read; whatever is not a
+    letter, a digit or plain punctuation is written as a reference to its character.
+    """
+    shown = ("final", r.study.sample.prompts[0], r.study.sample.middle)
+    told: dict[str, dict] = {}
+    for sample in r.samples:
+        if (sample["phase"], sample["prompt"], sample["temperature"]) == shown:
+            told.setdefault(sample["loss"], sample)
+    losses = [loss for loss in r.losses if loss in told]
+    if not losses:
+        return ""
+    lines = ["<table>"]
+    for i in range(0, len(losses), ACROSS):
+        lines.append("<tr>")
+        for loss in losses[i : i + ACROSS]:
+            lines.append(
+                f'<td valign="top" width="{100 // ACROSS}%"><b>{plain(label(loss))}</b><br>'
+                f"{_story(told[loss]['text'])}</td>"
+            )
+        lines.append("</tr>")
+    heat = r.study.sample.middle
+    how = f"The first story of each loss at temperature {heat:g}, none picked:"
+    return "\n".join([f"{how}\n", *lines, "</table>"])
+
+
+def _story(text: str) -> str:
+    text = visible(text).strip()
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST].rstrip()} …"
+    paragraphs = (" ".join(part.split()) for part in text.split("\n"))
+    return "<br>".join(plain(part) for part in paragraphs if part)
+
+
+PLAIN = " .,;!?'()+−–—…%/=\""
+
+
+def plain(text: str, safe: str = PLAIN) -> str:
+    """Text that neither Markdown nor HTML reads as anything but text: for inside a line."""
+    return "".join(c if c.isalnum() or c in safe else f"&#{ord(c)};" for c in text)

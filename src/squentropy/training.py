@@ -22,7 +22,7 @@ from tqdm import tqdm
 from squentropy.cpu import Noise, keep_freed_memory
 from squentropy.devices import pick_device, pick_dtype
 from squentropy.errors import SquentropyError
-from squentropy.evaluation import Link, Scores, score_split
+from squentropy.evaluation import Scores, fit_on, score_split
 from squentropy.losses import LOSSES, fuse_chunks, own_link
 from squentropy.model import GPT, Config
 from squentropy.optimizer import AdamW
@@ -37,7 +37,12 @@ CHECK_EVERY = 20
 
 @dataclass
 class Result:
-    """What a run came to. `status` is ok or diverged; nll in nats a token, None if diverged."""
+    """What a run came to. `status` is ok or diverged; nll in nats per token, None if diverged.
+
+    nll is that of the probabilities that the loss is trained for: softmax, or its inverse link.
+    `tempered_nll` is validation's after one temperature fitted on it; None for losses with an
+    inverse link, and for the sweep, whose cells are too short to be worth it.
+    """
 
     status: str
     iterations: int
@@ -46,6 +51,7 @@ class Result:
     train_nll: float | None
     validation: Scores | None
     history: list[dict] = field(default_factory=list)
+    tempered_nll: float | None = None
 
 
 def build_model(study: Study, cell: Cell, vocab_size: int) -> GPT:
@@ -92,7 +98,8 @@ def train(
     on a CPU to the same bits. Once `stop` holds a signal, the state is saved and SystemExit raised.
     Every process of a `group` calls it alike and gets the same; the first one saves.
     """
-    params, schedule, block = study.train, study.schedule(cell.phase), study.model.block_size
+    params, block = study.train, study.model.block_size
+    schedule = study.schedule(cell.phase, cell.iterations)
     torch.set_num_threads(params.threads)
     device = pick_device(params.device, params.runs_per_gpu)
     dtype = pick_dtype(params.dtype, device)
@@ -121,14 +128,12 @@ def train(
     if by_hand:
         keep_freed_memory()
 
-    def look(data: Split, link: Link | None = None) -> Scores:
+    link = own_link(cell.loss, study.evaluate.link_floor)
+    scoring = {"batch_tokens": study.evaluate.batch_tokens, "dtype": dtype}
+
+    def look(data: Split, temperature: float = 1.0) -> Scores:
         return score_split(
-            model,
-            data,
-            tokens.end_of_text,
-            batch_tokens=study.evaluate.batch_tokens,
-            link=link,
-            dtype=dtype,
+            model, data, tokens.end_of_text, link=link, temperature=temperature, **scoring
         )
 
     def diverged(at: int) -> tuple[GPT, Result]:
@@ -201,13 +206,17 @@ def train(
                     file=sys.stderr,
                 )
             raise SystemExit(128 + number)
-    scores = look(validation, own_link(cell.loss, study.evaluate.link_floor))
+    scores, tempered = look(validation), None
     if not math.isfinite(scores.mean_nll()):
         return diverged(schedule.max_iters)
+    if link is None and cell.phase != "sweep":
+        fitted = fit_on(model, validation, tokens.end_of_text, **scoring)
+        tempered = look(validation, fitted).mean_nll()
     end = history[-1]
     return model, Result(
-        "ok", schedule.max_iters, None, end["train_loss"], end["train_nll"], scores, history
-    )
+        "ok", schedule.max_iters, None, end["train_loss"], end["train_nll"], scores, history,
+        tempered,
+    )  # fmt: skip
 
 
 def first_divergence(losses: list[float], factor: float, start: int = 0) -> int | None:

@@ -64,6 +64,9 @@ TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + 
 ]
 
 
+TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
+
+
 def write_parameters():
     """The resolved parameters, which every command reads.
 
@@ -143,17 +146,33 @@ def story_files():
     return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
 
 
-SEEDS = {"final": STUDY.final.seeds, "reported": [c.seed for c in STUDY.reported_cells()]}
+# The runs of each phase that are scored, as folders below those of their loss.
+SCORED = {
+    "final": [f"seed{seed}" for seed in STUDY.final.seeds],
+    "lengths": [
+        f"iters{length}/seed{seed}"
+        for length in STUDY.final.lengths
+        for seed in STUDY.final.seeds[: STUDY.final.length_seeds]
+    ],
+    "reported": [f"seed{cell.seed}" for cell in STUDY.reported_cells()],
+}
 
 
 def files(phase, *names):
-    """These files of a loss's runs, all seeds: one job scores them, since processes start slowly."""
+    """These files of a loss's runs of a phase."""
     folder = f"{CHECKPOINTS}/{phase}/{{loss}}"
-    return [f"{folder}/seed{seed}/{name}" for seed in SEEDS[phase] for name in names]
+    return [f"{folder}/{run}/{name}" for run in SCORED[phase] for name in names]
 
 
-def folders(phase):
-    """The same runs' folders, for a rule's `params`."""
+def scored(phase, *names):
+    """The same of all runs that one job scores, since processes start slowly: the final runs of a
+    loss together with its shorter ones."""
+    phases = ("final", "lengths") if phase == "final" else (phase,)
+    return [path for each in phases for path in files(each, *names)]
+
+
+def folders(paths):
+    """The runs' folders of such paths, for a rule's `params`."""
     return lambda wildcards: [
-        here(f"{CHECKPOINTS}/{phase}/{wildcards.loss}/seed{seed}") for seed in SEEDS[phase]
+        here(str(Path(path.format(loss=wildcards.loss)).parent)) for path in paths
     ]

@@ -1,15 +1,16 @@
 """Scores on the test split, stories, and the tables of the final runs."""
 
-FINAL_RUNS = [
-    f"{CHECKPOINTS}/final/{slug(loss)}/seed{seed}"
-    for loss in STUDY.sweep.losses
-    for seed in STUDY.final.seeds
-] + [run_folder(cell) for cell in STUDY.reported_cells()]
+SCORED_RUNS = {
+    phase: [f"{CHECKPOINTS}/{phase}/{slug(loss)}/{run}" for loss in losses for run in SCORED[phase]]
+    for phase, losses in {
+        "final": STUDY.sweep.losses,
+        "lengths": STUDY.sweep.losses,
+        "reported": [cell.loss for cell in STUDY.reported_cells()],
+    }.items()
+}
 
-TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 
-
-for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
+for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
 
     rule:
         name:
@@ -18,9 +19,9 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             TOKENS,
             f"{DATA}/corpus/manifest.json",
             f"{DATA}/corpus/test.parquet",
-            files(phase, "run.json", *WEIGHTS),
+            scored(phase, "run.json", *WEIGHTS),
         output:
-            files(phase, "test.json"),
+            scored(phase, "test.json"),
         log:
             f"{LOGS}/{phase}/{{loss}}/evaluate.log",
         threads: STUDY.train.threads
@@ -31,9 +32,9 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
         params:
             data=subpath(input[0], ancestor=2),
             params=PARAMS,
-            evaluate=STUDY.evaluate.model_dump(include={"batch_tokens", "seed_batches", "link_floor"}),
+            evaluate=STUDY.evaluate.scoring_keys(),
             code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
-            runs=folders(phase),
+            runs=folders(scored(phase, "run.json")),
         shell:
             "squentropy evaluate {params.runs} --data {params.data} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
@@ -58,7 +59,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
             params=PARAMS,
             sample=STUDY.sample.model_dump(),
             code=lambda wildcards: code.digest(*code.SAMPLING, loss=wildcards.loss),
-            runs=folders(phase),
+            runs=folders(files(phase, "run.json")),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
@@ -67,7 +68,7 @@ for phase in [phase for phase, seeds in SEEDS.items() if seeds]:
 rule metrics:
     input:
         f"{DATA}/corpus/manifest.json",
-        TABLES[:2],
+        TABLES[:3],
         f"{DATA}/corpus/test.parquet",
         TOKENS,
         expand(
@@ -75,13 +76,16 @@ rule metrics:
             folder=[run_folder(cell) for cell in STUDY.sweep_cells()],
             file=["run.json", "history.csv"],
         ),
-        expand(
-            "{folder}/{file}",
-            folder=FINAL_RUNS,
-            file=["run.json", "history.csv", "test.json", "samples.json"],
-        ),
+        [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
+        [
+            f"{folder}/{file}"
+            for phase, runs in SCORED_RUNS.items()
+            for folder in runs
+            for file in ["run.json", "history.csv", "test.json"]
+        ],
+        [f"{run}/samples.json" for phase in ("final", "reported") for run in SCORED_RUNS[phase]],
     output:
-        TABLES[2:],
+        TABLES[3:],
     log:
         f"{LOGS}/metrics.log",
     resources:

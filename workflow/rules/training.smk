@@ -1,4 +1,6 @@
-"""Every cell of the grid, each loss's best cell, and the final runs.
+"""Every cell of the grid, the runs that refine each loss's best cell, and the final runs.
+
+A loss goes from one phase to the next by itself: none waits for the others.
 
 A job keeps its outputs, because the command trains only what is not there yet: a cell
 whose parameters, data and code are those of its run.json is left as it is.
@@ -39,12 +41,46 @@ rule sweep:
         " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1 || failed {log}"
 
 
+rule refine:
+    """Longer runs around a loss's best cell; which ones, each run decides for the next."""
+    input:
+        TOKENS,
+        lambda wildcards: [
+            f"{run_folder(cell)}/run.json"
+            for cell in STUDY.sweep_cells()
+            if slug(cell.loss) == wildcards.loss
+        ],
+    output:
+        f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+    log:
+        f"{LOGS}/refine/{{loss}}.log",
+    threads: STUDY.train.threads * PROCESSES
+    resources:
+        gpu=gpus_a_run(PROCESSES),
+        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
+        runtime=minutes(needs.training_flops(STUDY, "refine") / PROCESSES),
+    params:
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
+        tokens=subpath(input[0], parent=True),
+        params=PARAMS,
+        study=STUDY.training_keys("refine"),
+        rule=STUDY.refine.model_dump(),
+        reading=STUDY.plan.reading,
+        code=lambda wildcards: [
+            code.digest(*code.TRAINING, loss=wildcards.loss),
+            code.digest(*code.SELECTION),
+        ],
+    shell:
+        "squentropy refine {params.checkpoints} --tokens {params.tokens} --params {params.params}"
+        " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
+
+
 rule select:
     input:
         [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
+        [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
     output:
-        f"{RESULTS}/sweep.csv",
-        f"{RESULTS}/selected.json",
+        TABLES[:3],
     log:
         f"{LOGS}/select.log",
     params:
@@ -52,6 +88,8 @@ rule select:
         results=subpath(output[0], parent=True),
         params=PARAMS,
         sweep=STUDY.sweep.model_dump(exclude={"keep_weights"}),
+        refine=STUDY.refine.model_dump(),
+        plan=STUDY.plan.reading,
         code=code.digest(*code.SELECTION),
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
@@ -59,9 +97,10 @@ rule select:
 
 
 rule final:
+    """Each loss with its selected hyperparameters, at full length."""
     input:
         TOKENS,
-        selected=f"{RESULTS}/selected.json",
+        selected=f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
     output:
         [
             kept(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
@@ -86,8 +125,35 @@ rule final:
         " > {log} 2>&1 || failed {log}"
 
 
+if STUDY.final.lengths:
+
+    rule lengths:
+        """The same at shorter lengths, each with a schedule of its own."""
+        input:
+            TOKENS,
+            f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+        output:
+            [kept(path) for path in files("lengths", "run.json", "history.csv", *WEIGHTS)],
+        log:
+            f"{LOGS}/lengths/{{loss}}.log",
+        threads: STUDY.train.threads * PROCESSES
+        resources:
+            gpu=gpus_a_run(PROCESSES),
+            mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
+            runtime=minutes(needs.training_flops(STUDY, "lengths") / PROCESSES),
+        params:
+            checkpoints=lambda wildcards: here(CHECKPOINTS),
+            tokens=subpath(input[0], parent=True),
+            params=PARAMS,
+            study=[STUDY.training_keys("lengths", length) for length in STUDY.final.lengths],
+            code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
+        shell:
+            "squentropy lengths {params.checkpoints} --tokens {params.tokens} --params {params.params}"
+            " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
+
+
 rule reported:
-    """The best cell that the seed study reports."""
+    """The best cell that the original study reports."""
     input:
         TOKENS,
     output:

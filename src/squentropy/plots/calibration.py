@@ -12,13 +12,13 @@ from squentropy.params import BASELINE
 from squentropy.plots.pieces import INK, SOFT, WIDTH, look
 from squentropy.results import FEWEST, Results, label
 
-_NAMES = {"softmax": "softmax", "tempered": "tempered", "inverse_link": "inverse link"}
-_LINES = {"softmax": "-", "tempered": (0, (4, 1.5)), "inverse_link": (0, (1.5, 1.2))}
-_SIZES = {"softmax": 5, "tempered": 2, "inverse_link": 5}  # of markers
+_NAMES = {"softmax": "softmax", "tempered": "tempered", "own": "own link"}
+_LINES = {"softmax": "-", "tempered": (0, (4, 1.5)), "own": (0, (1.5, 1.2))}
+_SIZES = {"softmax": 5, "tempered": 2, "own": 5}  # of markers
 
 
 def reliability(r: Results) -> Figure:
-    """Accuracy by confidence, a panel a loss, a line a reading; seeds as bars."""
+    """Accuracy by confidence, one panel per loss, one line per reading; seeds as bars."""
     columns = 1 if len(r.losses) == 1 else 2 if len(r.losses) in (2, 4) else 3
     rows = math.ceil(len(r.losses) / columns)
     fig = Figure(figsize=(WIDTH, 0.9 + 2.15 * rows), layout="constrained")
@@ -28,10 +28,11 @@ def reliability(r: Results) -> Figure:
         ax.set_title(label(loss), color=colour, fontweight="bold")
         ax.plot([0, 100], [0, 100], color=SOFT, lw=0.9)
         errors = []
-        for reading in r.readings(loss):
+        for reading in r.readings_of(loss):
             _reliability_line(ax, r, loss, reading, colour, marker)
-            name = "test" if reading == "softmax" else reading
-            errors.append(f"{_NAMES[reading]} {100 * r.metrics.at[loss, f'{name}_ece']:.1f}")
+            error = r.read_as(loss, reading)
+            if error is not None:
+                errors.append(f"{_NAMES[reading]} {100 * error['ece']:.1f}")
         text = "ECE, %\n" + "\n".join(errors) if errors else "diverged"
         ax.text(0.04, 0.97, text, transform=ax.transAxes, ha="left", va="top", fontsize=7.5,
                 color=INK if errors else SOFT, linespacing=1.3)  # fmt: skip
@@ -43,7 +44,7 @@ def reliability(r: Results) -> Figure:
     axes[0, 0].set(xlim=(-3, 103), ylim=(-3, 103))
     for axis in (axes[0, 0].xaxis, axes[0, 0].yaxis):
         axis.set_major_locator(MultipleLocator(25))
-    fig.supxlabel("confidence: probability of the likeliest token, %", fontsize=9)
+    fig.supxlabel("confidence: probability of the most likely token, %", fontsize=9)
     fig.supylabel("accuracy: how often it is the true one, %", fontsize=9)
     _reading_legend(fig, [x for x in _NAMES if x in set(r.calibration["reading"])])
     return fig
@@ -60,14 +61,14 @@ def _reliability_line(ax, r: Results, loss: str, reading: str, colour: str, mark
     ax.vlines(x, by_seed.min(), by_seed.max(), color=colour, lw=1.2)
     ax.plot(
         x, y, marker, color=colour, ls=_LINES[reading], lw=1.2, ms=_SIZES[reading], mew=1,
-        mfc="white" if reading == "inverse_link" else colour,
+        mfc="white" if reading == "own" else colour,
     )  # fmt: skip
 
 
 def _reading_legend(fig: Figure, readings: list[str]) -> None:
     handles = [
         Line2D([], [], color=INK, ls=_LINES[x], lw=1.2, marker="o", ms=_SIZES[x],
-               mfc="white" if x == "inverse_link" else INK)
+               mfc="white" if x == "own" else INK)
         for x in readings
     ]  # fmt: skip
     fig.legend(handles, [_NAMES[x] for x in readings], loc="outside upper right", ncols=3)
@@ -87,42 +88,37 @@ def profile(r: Results) -> Figure:
         return fig
     for column, by in enumerate(("position", "frequency")):
         for loss in r.scored:
-            for reading in r.readings(loss):
-                if reading != "tempered":
-                    _curve(axes[0, column], r, loss, reading, r.by_bin(loss, reading, by))
+            reading = r.reading(loss)
+            curve = r.by_bin(loss, reading, by)
+            _curve(axes[0, column], r, loss, curve)
             if compared and loss != BASELINE:
-                own = r.own_reading(loss)
-                gap = r.by_bin(loss, own, by) - r.by_bin(BASELINE, "softmax", by)
-                _curve(axes[1, column], r, loss, own, gap)
+                gap = curve - r.by_bin(BASELINE, r.reading(BASELINE), by)
+                _curve(axes[1, column], r, loss, gap)
         _doubling_axis(axes[:, column])
     axes[0, 0].set_title("by position in the story")
     axes[0, 1].set_title("by how frequent the token is in train")
     axes[-1, 0].set_xlabel("tokens before it in the story\n(bins: 0, 1, 2–3, 4–7, 8–15, …)")
     axes[-1, 1].set_xlabel("occurrences in a million tokens\n(bins: below 1, 1, 2–3, 4–7, …)")
-    axes[0, 0].set_ylabel("test nll, nats a token")
+    axes[0, 0].set_ylabel("test nll, nats per token")
     if compared:
         axes[1, 0].set_ylabel("minus cross entropy's\n(linear within ±1, then log)")
         _difference_axis(axes[1])
     looks = [look(loss, r.losses) for loss in r.ranked]
-    handles = [Line2D([], [], color=colour, marker=marker, ms=4.5) for colour, marker, _ in looks]
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ls=style, ms=4.5)
+        for colour, marker, style in looks
+    ]
     texts = [label(loss) + ("" if loss in r.scored else " (diverged)") for loss in r.ranked]
-    if "inverse_link" in set(r.profile["reading"]):
-        handles.append(Line2D([], [], color=SOFT, ls=_LINES["inverse_link"], marker="o",
-                              mfc="white", ms=4.5))  # fmt: skip
-        texts.append("same, by the inverse link")
     fig.legend(handles, texts, loc="outside upper center", ncols=4, fontsize=8)
     return fig
 
 
-def _curve(ax, r: Results, loss: str, reading: str, nll: pd.DataFrame) -> None:
+def _curve(ax, r: Results, loss: str, nll: pd.DataFrame) -> None:
     nll = nll.dropna(how="all")
-    colour, marker, _ = look(loss, r.losses)
+    colour, marker, style = look(loss, r.losses)
     x = _place(nll.index.to_numpy(dtype=float))
     ax.fill_between(x, nll.min(axis=1), nll.max(axis=1), color=colour, alpha=0.18, lw=0)
-    ax.plot(
-        x, nll.mean(axis=1), marker, color=colour, ls=_LINES[reading], lw=1.3, ms=4,
-        mfc="white" if reading == "inverse_link" else colour,
-    )  # fmt: skip
+    ax.plot(x, nll.mean(axis=1), marker, color=colour, ls=style, lw=1.3, ms=4)
 
 
 def _difference_axis(axes: np.ndarray) -> None:

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from squentropy import statistics
 from squentropy.params import BASELINE
@@ -25,7 +24,7 @@ from squentropy.plots.pieces import (
     percent,
     spread,
 )
-from squentropy.results import Results, label
+from squentropy.results import Results, label, p_text
 
 
 def perplexity(r: Results) -> Figure:
@@ -38,19 +37,15 @@ def perplexity(r: Results) -> Figure:
             diverged_row(ax, y)
             continue
         ppl = np.exp(r.by_seed(loss)["nll"])
-        estimate(ax, r, loss, y, of="test_ppl")
+        estimate(ax, r, loss, y, of="ppl")
         if len(ppl) > 1:
             ax.plot(ppl, np.full(len(ppl), y + 0.27), "|", color=INK, ms=6, mew=1)
-        if pd.notna(row["inverse_link_nll"]):
-            colour, marker, _ = look(loss, r.losses)
-            linked = math.exp(row["inverse_link_nll"])
-            ax.plot(linked, y, marker, mfc="white", mec=colour, ms=7)
         optimum = r.optimum(loss)
         if optimum is not None:
             colour, _, _ = look(loss, r.losses)
             ax.plot(math.exp(optimum), y, "|", color=colour, ms=16, mew=2.2)
             optima.append(math.exp(optimum))
-        note(ax, y, number(row["test_ppl"]))
+        note(ax, y, number(row["ppl"]))
     floors = [(math.exp(nll), name) for nll, name in entropies(r)]
     for x, _ in floors:
         ax.axvline(x, color=SOFT, lw=1, ls=(0, (4, 2)), zorder=0)
@@ -58,11 +53,10 @@ def perplexity(r: Results) -> Figure:
     headings(ax, [(x, name.replace(" ", "\n", 1)) for x, name in floors])
     note(ax, -0.8, "perplexity", weight="bold")
     seeds = "; ticks below: single seeds" if len(r.study.final.seeds) > 1 else ""
-    hollow = "; hollow: by the inverse link" if r.metrics["inverse_link_nll"].notna().any() else ""
     ax.set_xlabel(
-        "test perplexity under softmax, log scale (less is better)\n"
-        f"bars: {percent(r)} intervals{seeds}{hollow}"
-        + ("\nthick tick: the loss’s own optimum for the grammar" if optima else "")
+        "test perplexity in the primary reading, log scale (less is better)\n"
+        f"bars: {percent(r)} intervals{seeds}"
+        + ("\nthick tick: the loss’s own optimum for the grammar, by softmax" if optima else "")
     )
     return fig
 
@@ -79,7 +73,9 @@ def differences(r: Results) -> Figure:
             continue
         estimate(ax, r, loss, y, of="difference")
         note(ax, y, _signed(row["difference"]))
-        note(ax, y, _p(row["p_value"]), right=0.19)
+        if r.adequacy.enough and pd.notna(row["p_value"]):
+            p = p_text(row["p_value"], r.study.plan.smallest_p)
+            note(ax, y, p.removeprefix("= "), right=58)
     ends = rows[["difference", "difference_low", "difference_high"]].abs().to_numpy().ravel()
     ends = ends[np.isfinite(ends) & (ends > 0)]
     scale = ""
@@ -90,8 +86,9 @@ def differences(r: Results) -> Figure:
         _symlog_ticks(ax, linear)
         scale = f" (linear within ±{linear:g}, then log)"
     ax.set_xlabel(
-        f"test nll minus cross entropy's, nats a token{scale}\n"
-        f"bars: {percent(r)} intervals, paired by story and seed; p corrected by Holm"
+        f"test nll minus cross entropy's, nats per token{scale}\n"
+        f"bars: {percent(r)} intervals, paired by story and seed"
+        + ("; p corrected by Holm" if r.adequacy.enough else "")
     )
     if not len(ends):
         ax.set_xticks([])
@@ -100,7 +97,8 @@ def differences(r: Results) -> Figure:
     headings(ax, [(0, "← better than  \ncross entropy  "), (0, "  worse than →\n  cross entropy")],
               align=["right", "left"])  # fmt: skip
     note(ax, -0.85, "difference", weight="bold")
-    note(ax, -0.85, "p", right=0.19, weight="bold")
+    if r.adequacy.enough:
+        note(ax, -0.85, "p", right=58, weight="bold")
     return fig
 
 
@@ -109,31 +107,21 @@ def accuracy(r: Results) -> Figure:
     fig = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     ax = fig.add_subplot()
     how = {"resamples": r.study.evaluate.bootstrap, "confidence": r.study.evaluate.confidence,
-           "seed": 0}  # fmt: skip
+           "seed": r.study.evaluate.bootstrap_seed}  # fmt: skip
     for loss in r.scored:
         colour, marker, _ = look(loss, r.losses)
         row, correct = r.metrics.loc[loss], r.by_story(loss, "correct")
         share = statistics.mean_nll(correct.to_numpy(), r.by_story(loss, "tokens").iloc[0], **how)
-        x = row["test_ppl"]
+        x = row["ppl"]
         ax.errorbar(
             x, 100 * share.estimate, fmt=marker, color=colour, ms=7, mec="white", mew=0.6,
-            xerr=spread(x, row["test_ppl_low"], row["test_ppl_high"]),
+            xerr=spread(x, row["ppl_low"], row["ppl_high"]),
             yerr=100 * spread(share.estimate, share.low, share.high), elinewidth=1.2,
             label=label(loss),
         )  # fmt: skip
-        if pd.notna(row["inverse_link_nll"]):
-            linked = math.exp(row["inverse_link_nll"])
-            ax.annotate(
-                "", (linked, 100 * share.estimate), (x, 100 * share.estimate),
-                arrowprops={"arrowstyle": "-", "color": colour, "lw": 1, "ls": (0, (1, 2))},
-            )  # fmt: skip
-            ax.plot(linked, 100 * share.estimate, marker, mfc="white", mec=colour, ms=7)
     if r.scored:
         log_axis(ax)
         handles, texts = ax.get_legend_handles_labels()
-        if r.metrics["inverse_link_nll"].notna().any():
-            handles.append(Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=7))
-            texts.append("same, by the inverse link")
         fig.legend(handles, texts, loc="outside right upper", handletextpad=0.4)
     else:
         ax.set(xticks=[], yticks=[])
@@ -154,7 +142,3 @@ def _symlog_ticks(ax, linear: float) -> None:
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
-
-
-def _p(p: float) -> str:
-    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from squentropy.params import BASELINE
-from squentropy.results import Results, label
+from squentropy.results import NGRAMS, Results, label
 
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
 STYLE = {
@@ -78,7 +78,7 @@ def look(loss: str, losses: list[str]) -> tuple:
 
 
 def loss_rows(losses: list[str]) -> tuple:
-    """A figure with one horizontal row a loss, the first on top, and a margin for notes."""
+    """A figure with one horizontal row per loss, the first on top, and a margin for notes."""
     fig = Figure(figsize=(WIDTH, 1.45 + 0.42 * len(losses)), layout="constrained")
     ax = fig.add_subplot()
     ax.set_ylim(len(losses) - 0.4, -0.6)
@@ -90,7 +90,7 @@ def loss_rows(losses: list[str]) -> tuple:
 
 
 def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
-    """A column of metrics.csv with its interval; hollow where there is none to draw."""
+    """A column of metrics.csv with its interval; hollow if there is none to draw."""
     estimate, low, high = r.metrics.loc[loss, [of, f"{of}_low", f"{of}_high"]].astype(float)
     colour, marker, _ = look(loss, r.losses)
     hollow = pd.isna(low) or pd.isna(high)
@@ -101,7 +101,7 @@ def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
 
 
 def spread(estimate: float, low: float, high: float) -> np.ndarray | None:
-    """(2, 1): the distances to the ends of an interval; zero where there is none."""
+    """(2, 1): the distances to the ends of an interval; zero if there is none."""
     return np.nan_to_num(np.array([[max(estimate - low, 0.0)], [max(high - estimate, 0.0)]]))
 
 
@@ -110,9 +110,10 @@ def mean_curve(history: pd.DataFrame, loss: str, column: str) -> pd.Series:
 
 
 def entropies(r: Results) -> list[tuple[float, str]]:
-    """The lines to read a loss against, in nats a token."""
-    lines = [(r.corpus["source_nll"], "source's entropy"),
-             (r.corpus["unigram_nll"], "unigram entropy")]  # fmt: skip
+    """The lines to read a loss against, in nats per token."""
+    lines = [(r.corpus["source_nll"], "source's entropy")]
+    lines += [(r.ngrams.get(order), f"{name} counts")
+              for name, order in NGRAMS.items() if order == r.study.plan.ngram]  # fmt: skip
     return [(nll, name) for nll, name in lines if nll is not None]
 
 
@@ -122,10 +123,11 @@ def diverged_row(ax, y: float, text: str = "diverged") -> None:
 
 
 def note(ax, y: float, text: str, right: float = 0.0, **how) -> None:
-    """Text in the right margin beside row y, `right` axes' widths further."""
-    ax.text(
-        1.02 + right, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5, **how
-    )
+    """Text in the right margin beside row y, `right` points further."""
+    ax.annotate(
+        text, (1, y), (7 + right, 0), xycoords=ax.get_yaxis_transform(),
+        textcoords="offset points", va="center", fontsize=8.5, **how,
+    )  # fmt: skip
 
 
 def headings(ax, at: list[tuple[float, str]], align: list[str] | None = None) -> None:

@@ -16,7 +16,11 @@ from squentropy.results import Results, label
 
 
 def learning_curves(r: Results) -> Figure:
-    """Train and validation nll by iteration, a panel a loss; seeds as bands."""
+    """Train and validation nll by iteration, one panel per loss; seeds as bands.
+
+    The history has softmax's nll alone. It means nothing for outputs with a link of their own, so
+    the panels of such losses say so and stay empty.
+    """
     final = r.history[r.history["phase"] == "final"]
     columns = 1 if len(r.losses) == 1 else 2 if len(r.losses) in (2, 4) else 3
     rows = math.ceil(len(r.losses) / columns)
@@ -28,6 +32,11 @@ def learning_curves(r: Results) -> Figure:
         ax.set_title(label(loss), color=colour, fontweight="bold")
         for nll, _ in entropies(r):
             ax.axhline(nll, color=SOFT, lw=0.9, ls=(0, (4, 2)))
+        if loss in r.linked:
+            ax.text(0.5, 0.5, "read by its own link:\nsoftmax says nothing", ha="center",
+                    va="center", transform=ax.transAxes, color=SOFT, style="italic",
+                    fontsize=8)  # fmt: skip
+            continue
         if loss != BASELINE and len(reference):
             ax.plot(reference.index, reference, color="#aaaaaa", lw=1.1)
         for column, style in (("train_nll", (0, (2, 1.2))), ("validation_nll", "-")):
@@ -57,7 +66,7 @@ def learning_curves(r: Results) -> Figure:
                         ha="left" if lowest else "right",
                         transform=axes[0, 0].get_yaxis_transform())  # fmt: skip
     fig.supxlabel("iteration", fontsize=9)
-    fig.supylabel("nll, nats a token", fontsize=9)
+    fig.supylabel("nll under softmax, nats per token", fontsize=9)
     handles = [Line2D([], [], color=INK, ls="-"), Line2D([], [], color=INK, ls=(0, (2, 1.2)))]
     texts = ["validation", "train"]
     if len(reference) and len(r.losses) > 1:
@@ -68,19 +77,16 @@ def learning_curves(r: Results) -> Figure:
 
 
 def grid(r: Results) -> Figure:
-    """Validation perplexity of every cell: a panel a loss, learning rate by dropout and layers.
+    """Validation perplexity of every cell: one panel per loss, learning rate by dropout and layers.
 
-    Of the reading by which a loss was selected.
+    Of the reading by which a loss's cells are compared.
     """
     sweep = r.study.sweep
     columns = [(dropout, layers) for dropout in sweep.dropout for layers in sweep.n_layer]
     height = len(r.losses) * (0.3 * len(sweep.lr) + 0.28) + 0.95
     fig = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = fig.subplots(len(r.losses), 1, sharex=True, squeeze=False)[:, 0]
-    linked = [loss for loss in r.losses if r.own_reading(loss) == "inverse_link"]
-    shown = r.sweep["validation_nll"].where(
-        ~r.sweep["loss"].isin(linked), r.sweep["validation_link_nll"]
-    )
+    shown = r.sweep["selection_nll"]
     values = shown.replace(math.inf, math.nan).dropna()
     uniform = math.log(r.corpus["vocab_size"])  # what is worse than knowing nothing looks alike
     span = (values.min(), min(values.max(), uniform)) if len(values) else (0.0, 1.0)
@@ -90,8 +96,8 @@ def grid(r: Results) -> Figure:
     }
     for ax, loss in zip(axes, r.losses, strict=True):
         ax.set_title(label(loss), color=look(loss, r.losses)[0], fontweight="bold", pad=4)
-        if loss in linked:
-            ax.set_title("read by the inverse link", loc="right", color=SOFT, fontsize=8, pad=4)
+        if loss in r.linked:
+            ax.set_title("read by its own link", loc="right", color=SOFT, fontsize=8, pad=4)
         ax.grid(visible=False)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
@@ -104,7 +110,7 @@ def grid(r: Results) -> Figure:
     axes[-1].set_xticks(range(len(columns)), [f"{layers}" for _, layers in columns], fontsize=8)
     axes[-1].set_xlabel(
         "layers\n\n"
-        "number: validation perplexity, darker is lower; framed: selected; hatched: diverged",
+        "number: validation perplexity, darker is lower; framed: the best cell; hatched: diverged",
         fontsize=8,
     )
     top = axes[0].secondary_xaxis("top")

@@ -4,30 +4,33 @@ Each function takes Results and returns HTML. Whatever comes from data, stories 
 escaped: it is shown, never interpreted. Sentences follow the numbers; none is written by hand.
 """
 
-from squentropy.sections.answer import answer
+from squentropy.sections.answer import answer, comparisons
 from squentropy.sections.calibration import (
     calibration_sentence,
-    calibration_table,
+    floor_matters,
     frequency_sentence,
     position_sentence,
     profile_figure,
+    readings_table,
     reliability_figure,
 )
 from squentropy.sections.closing import commands, limits, parameters, provenance
 from squentropy.sections.floors import (
     contexts_sentence,
     contexts_table,
+    dose_figure,
+    dose_table,
     floor_table,
     gap_sentence,
     improperness_figure,
 )
 from squentropy.sections.generation import quality_figure, quality_sentence, quality_table
-from squentropy.sections.grid import (
-    equal_sentence,
-    equal_table,
-    grid_figure,
-    grid_sentence,
-    selected_table,
+from squentropy.sections.grid import grid_figure, grid_sentence
+from squentropy.sections.learning import (
+    adequacy_sentence,
+    learnt_table,
+    lengths_figure,
+    ranking_sentence,
 )
 from squentropy.sections.method import (
     corpus_sentence,
@@ -38,35 +41,37 @@ from squentropy.sections.method import (
 )
 from squentropy.sections.outcome import (
     accuracy_figure,
-    convergence,
     curves_figure,
     difference_figure,
-    difference_table,
     final_table,
     floor_sentence,
-    link_sentence,
     perplexity_figure,
 )
-from squentropy.sections.reported import implied_table, reported_table, seed_estimate_table
+from squentropy.sections.reported import (
+    implied_table,
+    original_estimate_table,
+    reported_table,
+)
 from squentropy.sections.stories import stories
+from squentropy.sections.tuning import learning_rates_figure, tuned_table, tuning_sentence
 
 __all__ = [
     "accuracy_figure",
+    "adequacy_sentence",
     "answer",
     "calibration_sentence",
-    "calibration_table",
     "commands",
+    "comparisons",
     "contexts_sentence",
     "contexts_table",
-    "convergence",
     "corpus_sentence",
     "corpus_table",
     "curves_figure",
     "difference_figure",
-    "difference_table",
-    "equal_sentence",
-    "equal_table",
+    "dose_figure",
+    "dose_table",
     "final_table",
+    "floor_matters",
     "floor_sentence",
     "floor_table",
     "frequency_sentence",
@@ -76,10 +81,13 @@ __all__ = [
     "implied_table",
     "improperness_figure",
     "judging",
+    "learning_rates_figure",
+    "learnt_table",
+    "lengths_figure",
     "limits",
-    "link_sentence",
     "losses_table",
     "model_sentence",
+    "original_estimate_table",
     "parameters",
     "perplexity_figure",
     "position_sentence",
@@ -88,9 +96,11 @@ __all__ = [
     "quality_figure",
     "quality_sentence",
     "quality_table",
+    "ranking_sentence",
+    "readings_table",
     "reliability_figure",
     "reported_table",
-    "seed_estimate_table",
-    "selected_table",
     "stories",
+    "tuned_table",
+    "tuning_sentence",
 ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.markup import Html, escape, integer, table, upper
+from squentropy.markup import Html, count, escape, integer, table, upper
 from squentropy.params import TABLES
 from squentropy.results import Results
 from squentropy.sections.pieces import about_seeds, names
@@ -13,17 +13,30 @@ def limits(r: Results) -> Html:
     """What this study cannot say."""
     s = r.study
     points = [
-        f"The models are small and trained briefly: {integer(s.final.max_iters)} iterations. What "
-        "holds here need not hold for a large model trained to convergence.",
-        f"Hyperparameters were chosen after {integer(s.sweep.max_iters)} iterations with one seed "
-        "a cell; a longer sweep may choose otherwise.",
+        f"The models are small and trained briefly: {integer(s.tokens_trained('final'))} tokens. "
+        "What holds here need not hold for a large model trained to convergence.",
+        "The intervals are conditional on the selected hyperparameters. Those were found with one "
+        f"seed, in runs of {integer(s.refine.max_iters)} iterations; another seed or longer runs "
+        "may select others.",
     ]
-    linked = [x for x in r.scored if r.own_reading(x) == "inverse_link"]
-    if linked:
+    if s.final.lengths and s.final.length_seeds < len(s.final.seeds):
         points.append(
-            f"The cells of {names(linked)} were selected by the inverse link, since softmax hardly "
-            "tells them apart. Where they are compared under softmax, another cell may be better."
+            f"The shorter lengths were trained with {count(s.final.length_seeds, 'seed')}. The "
+            "intervals of the tokens needed hold the luck of stories and seeds at full length, not "
+            "that of the shorter runs."
         )
+    edge = [x for x in r.scored if not r.selected[x]["inside"]]
+    if edge:
+        points.append(f"The learning rates of {names(edge)} were not tuned to their end.")
+    points.append(
+        "The workflow scores test stories after tuning has ended. It does not know whether test "
+        "numbers of an earlier study of the same stories were looked at before this one was "
+        "planned; another seed of the grammar gives stories that nobody has seen."
+        if r.corpus["source"] == "grammar"
+        else "The workflow scores test stories after tuning has ended. It does not know whether "
+        "test numbers of an earlier study of the same stories were looked at before this one was "
+        "planned."
+    )
     if r.corpus["source"] == "grammar":
         points.append(
             "The stories are synthetic. They have a known entropy, and less variety than any text "

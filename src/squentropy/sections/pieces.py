@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-import pandas as pd
-
 from squentropy.markup import count, escape, listed
 from squentropy.results import Results, label
 
@@ -16,22 +14,13 @@ def names(losses: Iterable[str]) -> str:
     return listed(loss_name(loss) for loss in losses)
 
 
+def reading_name(reading: str) -> str:
+    """A reading for a reader, as "own link"."""
+    return {"own": "own link"}.get(reading, reading)
+
+
 def percent(r: Results) -> str:
     return f"{100 * r.study.evaluate.confidence:g} %"
-
-
-def compared(r: Results) -> list[str]:
-    return [loss for loss in r.ranked if pd.notna(r.metrics.at[loss, "difference"])]
-
-
-def by_verdict(r: Results, losses: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """(better, not told apart, worse) than cross entropy, by the corrected p-value."""
-    better, same, worse = [], [], []
-    for loss in losses:
-        gap, p = r.metrics.at[loss, "difference"], r.metrics.at[loss, "p_value"]
-        told_apart = p < 1 - r.study.evaluate.confidence  # False where p is missing
-        (same if not told_apart else better if gap < 0 else worse).append(loss)
-    return better, same, worse
 
 
 def about_seeds(r: Results) -> str:
@@ -42,7 +31,7 @@ def about_seeds(r: Results) -> str:
             "One seed was trained. The intervals speak about the choice of test stories alone; "
             "how much another seed would change is not known."
         )
-    text = f"{count(len(r.study.final.seeds), 'seed')} were trained a loss."
+    text = f"{count(len(r.study.final.seeds), 'seed')} were trained per loss."
     if len(r.study.final.seeds) < 10:
         text += (
             " That is few for judging how results vary from seed to seed, and the intervals are "

@@ -5,6 +5,7 @@ Without scripts there is no browser, and more prompts are told instead.
 
 from squentropy.markup import Html, embedded, escape, integer, paragraphs, visible
 from squentropy.results import Results, label
+from squentropy.sections.pieces import reading_name
 
 LONGEST = 5000
 """Characters of a story that the page shows."""
@@ -32,7 +33,7 @@ def stories(r: Results, prompts: int = 3) -> Html:
     if browser and others:
         others = [f'<div class="instead">{"".join(others)}</div>']
     top = r.samples[0]["top_k"]
-    whence = f"the {integer(top)} likeliest tokens" if top else "all tokens"
+    whence = f"the {integer(top)} most likely tokens" if top else "all tokens"
     how = paragraphs(f"Sampled from {whence}. Every story is in <code>samples.json</code>.")
     return Html(how + first + browser + "".join(others))
 
@@ -44,7 +45,7 @@ def _record(sample: dict) -> dict:
     if len(text) > LONGEST:
         text, end = f"{text[:LONGEST]} …", f"the first {integer(LONGEST)} characters"
     heat = f"temperature {sample['temperature']:g}" if sample["temperature"] else "greedy"
-    reading = sample["reading"].replace("_", " ")
+    reading = reading_name(sample["reading"])
     seed, tokens = f"seed {sample['seed']}", f"{sample['tokens']} tokens"
     return {
         "prompt": visible(sample["prompt"]),
