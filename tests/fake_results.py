@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from squentropy import params, quality, statistics
+from squentropy import floors, params, quality, statistics, theory
 from squentropy.names import loss_info
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.tables import write_manifest
