@@ -107,7 +107,9 @@ def test_runs_that_the_rule_would_not_have_tried_are_refused(copy, tiny_study):
 
 def test_refined_runs_of_other_parameters_are_refused(copy, tiny_study):
     study = tiny_study(refine={"max_iters": 5})
-    with pytest.raises(SquentropyError, match=r"refine\.json: params\.schedule\.max_iters was 6, is 5"):
+    with pytest.raises(
+        SquentropyError, match=r"refine\.json: params\.schedule\.max_iters was 6, is 5"
+    ):
         select(study, copy / "checkpoints", copy / "results")
 
 

@@ -15,10 +15,10 @@ from scipy.special import stdtrit
 
 from squentropy import code, storage, tables
 from squentropy.errors import SquentropyError
-from squentropy.outcomes import ppl
-from squentropy.selection import select, selected_hyperparameters
 from squentropy.metric_rows import METRICS, ORDERS
 from squentropy.original import REPORTED
+from squentropy.outcomes import ppl
+from squentropy.selection import select, selected_hyperparameters
 from squentropy.tables import metrics
 
 LOSSES = ["cross_entropy", "mse", "brier"]  # the last one always diverges

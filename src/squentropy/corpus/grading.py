@@ -312,9 +312,13 @@ class _Grader:
                 if whole:
                     return True, min(whole)[0], -min(whole)[1]
             if position in ends:
-                prefix = min((cost for (node, _), cost in here.items() if node.ends), default=prefix)
+                prefix = min(
+                    (cost for (node, _), cost in here.items() if node.ends), default=prefix
+                )
             for (node, bound), cost in here.items():
-                for piece, item, entry, target in node.moves().get(text[position : position + 1], ()):
+                for piece, item, entry, target in node.moves().get(
+                    text[position : position + 1], ()
+                ):
                     if not text.startswith(piece, position):
                         continue
                     now, new = (bound, cost)

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from squentropy.markup import count, escape, listed
 from squentropy.results import Results, label
 
-
 TEST_STORIES = "test stories"  # what a row of quality.csv is of that is no loss's
 
 
