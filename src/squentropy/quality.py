@@ -120,7 +120,7 @@ def _story(text: str, tokens: int, ended: bool, checked: bool) -> dict:
 
 def _row(study: Study, runs: list[list[dict]]) -> dict:
     how = {"resamples": study.evaluate.bootstrap, "confidence": study.evaluate.confidence,
-           "seed": getattr(study.evaluate, "bootstrap_seed", 0)}  # fmt: skip
+           "seed": study.evaluate.bootstrap_seed}  # fmt: skip
     row = {"runs": len(runs), "stories": sum(map(len, runs))}
 
     def of_stories(key: str) -> np.ndarray:
