@@ -31,7 +31,8 @@ from squentropy.losses import LOSSES
 
 POSITIONS = (2048, 4096, 8192, 16384)  # of the table of memory by N
 COMPARED = ("mse_weighted", "squentropy", "squentropy_weighted")
-OURS = ("cross_entropy", *COMPARED, "z_loss", "brier")
+WITHOUT_LOGITS = ("spherical", "taylor")
+OURS = ("cross_entropy", *COMPARED, "z_loss", "brier", *WITHOUT_LOGITS)
 
 
 def naive_squares(logits: Tensor, targets: Tensor, true_weight: float) -> Tensor:
@@ -171,6 +172,7 @@ def main() -> None:
 
     pairs = [(f"naive {name}", f"our {name}") for name in COMPARED]
     pairs += [("F.cross_entropy", "our cross_entropy"), ("our squentropy", "our cross_entropy")]
+    pairs += [("our cross_entropy", f"our {name}") for name in WITHOUT_LOGITS]
     if "F.linear_cross_entropy, chunked" in CONTESTANTS:
         pairs += [("F.linear_cross_entropy, chunked", "our cross_entropy")]
     rows = []

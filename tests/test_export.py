@@ -198,9 +198,9 @@ def test_a_pure_squared_loss_is_warned_of(finished, tiny_study, tokens, tmp_path
     run = finished / "checkpoints/final/mse/seed1"
     [warning] = export(tiny_study(), run, tokens, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "nearly flat" in warning
+    assert "not the logits of a softmax" in warning
     assert warning in card
-    assert "| inverse link | " in card
+    assert "| own | " in card
 
 
 def test_the_same_run_is_the_same_bytes(exported, finished, tiny_study, tokens, tmp_path):

@@ -13,6 +13,7 @@ import time
 import urllib.request
 
 import pytest
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from squentropy import hosted
@@ -40,6 +41,7 @@ def test_a_run_is_logged_offline_with_its_cell_history_and_outcome(finished, tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     hosted.log([finished / "checkpoints/final/mse/seed1"], "squentropy")
+    wandb.teardown()  # its own process has written everything when it ends
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     held = records(path)
     (run,) = [r.run for r in held if r.HasField("run")]

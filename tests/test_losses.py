@@ -48,7 +48,7 @@ FORMULAS = {
     "z_loss": lambda f, y: nll(f, y) + 1e-4 * f.logsumexp(-1).square(),
     "z_loss(0.01)": lambda f, y: nll(f, y) + 0.01 * f.logsumexp(-1).square(),
     "brier": lambda f, y: squares(f.softmax(-1), y),
-    "spherical": lambda f, y: share(f.square() + 0.01, y),
+    "spherical": lambda f, y: share(f.square() + 0.1, y),
     "spherical(0.5)": lambda f, y: share(f.square() + 0.5, y),
     "taylor": lambda f, y: share(1 + f + f.square() / 2, y),
 }
@@ -260,7 +260,7 @@ def test_a_proper_loss_without_softmax_is_at_rest_where_its_link_gives_the_truth
     targets, true = frequencies(12)
     shares = true / true.min() * 2  # q_j is at least 1/2 for Taylor's, epsilon for the spherical
     outputs = {
-        "spherical": (shares - 0.01).sqrt(),
+        "spherical": (shares - 0.1).sqrt(),
         "spherical(0.5)": -(shares - 0.5).sqrt(),
         "taylor": (2 * shares - 1).sqrt() - 1,
     }[name]

@@ -84,6 +84,8 @@ def test_arguments_stand_in_label_and_formula():
     assert tenth.formula == plain.formula.replace("+ 1/", "+ 0.1/")
     assert (tenth.arguments, plain.arguments) == ({"scale": 0.1}, {"scale": 1.0})
     assert label("squentropy_weighted(2.65)") == "weighted squentropy (2.65)"
+    assert label("test stories") == "test stories"
+    assert label("a_loss_of_old") == "a loss of old"
 
 
 def test_what_squares_an_error_says_so_itself():

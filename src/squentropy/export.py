@@ -215,9 +215,9 @@ def cautions(run: dict) -> list[str]:
     if not loss_info(run["cell"]["loss"]).link:
         return []
     return [
-        f"this model was trained by {label(run['cell']['loss'])}, a pure squared loss: its outputs "
-        "are no logits, and their softmax, from which transformers draws, is nearly flat; "
-        "`squentropy sample` reads them by the inverse link"
+        f"this model was trained by {label(run['cell']['loss'])}: its outputs are not the logits "
+        "of a softmax, from which transformers draws, so that its stories will be poor there; "
+        "`squentropy sample` reads them by the loss's own link"
     ]
 
 

@@ -93,7 +93,7 @@ def own_link(name: str, floor: float) -> Callable[[Tensor], Tensor] | None:
     """
     function, arguments = _bound(name)
     link = _LINKS.get(function)
-    return None if link is None else functools.partial(link, floor=floor, **arguments)
+    return link and functools.partial(link, floor=floor, **arguments)
 
 
 def _bound(name: str) -> tuple[str, dict[str, float]]:
@@ -101,8 +101,9 @@ def _bound(name: str) -> tuple[str, dict[str, float]]:
     function, values = names.parse(name)
     if function not in LOSSES:
         raise ValueError(names.unknown(function, LOSSES))
-    parameters = list(inspect.signature(LOSSES[function]).parameters.values())[3:]
-    defaults = {p.name: None if p.default is p.empty else p.default for p in parameters}
+    parameters = inspect.signature(LOSSES[function]).parameters.values()
+    own = [p for p in parameters if p.kind is not p.KEYWORD_ONLY][3:]
+    defaults = {p.name: None if p.default is p.empty else p.default for p in own}
     return function, names.bind(function, defaults, values)
 
 
@@ -234,7 +235,7 @@ def brier(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     source="spherical softmax, de Brébisson &amp; Vincent 2015; a proper score",
     link=spherical_link,
 )
-def spherical(hidden: Tensor, weight: Tensor, targets: Tensor, epsilon: float = 0.01) -> Tensor:
+def spherical(hidden: Tensor, weight: Tensor, targets: Tensor, epsilon: float = 0.1) -> Tensor:
     """-log p_y, p_j proportional to f_j^2 + epsilon (arXiv 1511.05042), without logits."""
     return mean(hidden, weight, targets, log_share(epsilon, 0.0, 1.0))
 

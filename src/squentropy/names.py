@@ -90,8 +90,11 @@ def loss_info(name: str) -> LossInfo:
 
 
 def label(name: str) -> str:
-    """A loss's name for a reader."""
-    return loss_info(name).label
+    """A loss's name for a reader; of what is no loss of losses.py, itself with spaces."""
+    try:
+        return loss_info(name).label
+    except ValueError:
+        return name.replace("_", " ")
 
 
 def slug(name: str) -> str:

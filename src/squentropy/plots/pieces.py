@@ -47,7 +47,7 @@ STYLE = {
 # Okabe & Ito's colours and some more; markers and lines tell losses apart without them too
 _BASELINE = (INK, "o", "-")
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
-            "#332288", "#882255", "#999933", "#44AA99", "#661100"]  # fmt: skip
+            "#AA4499", "#882255", "#999933", "#44AA99", "#117733"]  # fmt: skip
 _MARKERS = ["^", "s", "D", "v", "P", "X", "<", "p", ">", "h"]
 _LINES = ["-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2))]
 WIDTH = 7.2  # inches

@@ -40,14 +40,14 @@ def readings_table(r: Results) -> Html:
             rows.append([
                 loss_name(loss), f"<b>{how}</b>" if row["primary"] else how,
                 nats(row["nll"]), interval(row, "difference", signed),
-                f"{100 * row['ece']:.2f} %", nats(row["brier"]),
+                f"{100 * row['ece']:.2f}", nats(row["brier"]),
             ])  # fmt: skip
-    head = ["loss", "read by", "nll, nats per token", "nll − cross entropy’s", "ECE", "Brier"]
+    head = ["loss", "read by", "nll", "nll − cross entropy’s", "ECE, %", "Brier"]
     caption = (
-        "Every way to read a loss’s outputs as probabilities. A softmax is compared with the "
-        "softmax of cross entropy, every other reading with its primary one. The primary readings, "
-        "in bold, were planned; the others are exploratory, and their intervals are not corrected "
-        "for the number of comparisons."
+        "Every way to read a loss’s outputs as probabilities, nll in nats per token. A softmax is "
+        "compared with the softmax of cross entropy, every other reading with its primary "
+        "one. The primary readings, in bold, were planned; the others are exploratory, and their "
+        "intervals are not corrected for the number of comparisons."
     )
     return table(head, rows, text=2, caption=caption)
 
@@ -70,8 +70,8 @@ def floor_matters(r: Results) -> Html:
     floors = listed((_power(x) for x in sorted(own["floor"].unique())), "and")
     parts = [f"{loss_name(x)} by {nats(row['max'] - row['min'])}" for x, row in ranges.iterrows()]
     return paragraphs(
-        f"An own link’s probabilities are kept above a floor, {_power(r.study.evaluate.link_floor)}, "
-        f"and then made to sum to 1. Does it matter? Between floors of {floors}, test nll "
+        f"An own link’s probabilities are kept above a floor, {_power(r.study.evaluate.link_floor)}"
+        f", and then made to sum to 1. Does it matter? Between floors of {floors}, test nll "
         f"changes for {listed(parts)} nats per token."
     )
 

@@ -30,15 +30,14 @@ def final_table(r: Results) -> Html:
     Comparisons are left out if the models have not learnt enough for them.
     """
     e = evidence(r)
-    head = ["", "nll, nats per token", "perplexity"]
+    head = ["loss", "nll, nats per token"]
     if e.enough:
         head += ["nll − cross entropy’s", "p", "tokens needed"]
     rows = [_loss_row(r, e, loss) for loss in r.ranked]
-    dashes = [DASH] * (len(head) - 3)
+    dashes = [DASH] * (len(head) - 2)
     for name, row in r.yardsticks.iterrows():
         what = f"{name} counts" if row["kind"] == "ngram" else name
-        measured = [nats(row["nll"]), number(row["ppl"])]
-        rows.append([f"<i>{escape(what)}</i>", *measured, *dashes])
+        rows.append([f"<i>{escape(what)}</i>", nats(row["nll"]), *dashes])
     caption = (
         f"Whole test stories, the best loss first, each in its primary reading, "
         f"{count(len(r.study.final.seeds), 'seed')} each, with {percent(r)} intervals that are "
@@ -66,14 +65,16 @@ def _loss_row(r: Results, e: Evidence, loss: str) -> list[str]:
         name += f" ({row['diverged']:.0f} of {row['diverged'] + row['n_seeds']:.0f} diverged)"
     against = [DASH] * (3 if e.enough else 0)
     if loss not in r.scored:
-        return [loss_name(loss), "diverged", DASH, *against]
+        return [loss_name(loss), "diverged", *against]
     if e.enough and pd.notna(row["difference"]):
         p = DASH if pd.isna(row["p_value"]) else p_text(row["p_value"], e.smallest_p)
-        needed = DASH if pd.isna(row["tokens_needed"]) else tokens_needed(e, loss)
-        against = [
-            interval(row, "difference", signed), escape(p.removeprefix("= ")), needed,
-        ]  # fmt: skip
-    return [name, interval(row, "nll", nats), number(row["ppl"]), *against]
+        needed, _, ends = tokens_needed(e, loss).partition(" (")
+        if ends:
+            needed += f' <span class="ci">{ends.removesuffix(")")}</span>'
+        against = [interval(row, "difference", signed), escape(p.removeprefix("= ")), needed]
+    cells = [interval(row, "nll", nats), *against]
+    below = (cell.replace("<span", "<br><span") for cell in cells)  # so that all columns fit
+    return [name, *below]
 
 
 def baseline_table(r: Results) -> Html:
