@@ -463,12 +463,14 @@ def _quality(s, rng, diverged, checked) -> pd.DataFrame:
         row = {"loss": loss, "temperature": temperature, "runs": len(s.final.seeds),
                "reading": None if true else "softmax", "stories": stories}  # fmt: skip
         means = {
-            "valid": good**4, "ended": good**0.3, "parsed": good, "repetition": 0.05 / good**0.5,
+            "valid": good**4, "form": good**3, "agreement": good**0.5,
+            "sentences_in_form": good, "ended": good**0.3, "parsed": good,
+            "repetition": 0.05 / good**0.5,
             "tokens": 150, "distinct_1": 0.05 / good**0.2, "distinct_2": 0.2 / good**0.2,
             "distinct_3": 0.4 / good**0.1, "self_bleu": 0.3 * good**0.5,
         }  # fmt: skip
         if not checked:
-            means |= {"valid": None, "parsed": None}
+            means |= dict.fromkeys(("valid", "form", "agreement", "sentences_in_form", "parsed"))
         for name, mean in means.items():
             wide = None if mean is None else 0.1 * mean * (1 + rng.random())
             row |= {name: mean, f"{name}_low": mean and mean - wide,

@@ -448,8 +448,26 @@ def test_why_stories_were_refused_begins_with_what_is_most_frequent(tmp_path):
     assert text.index("none of the grammar’s (12)") < text.index("before the story ends (3)")
 
 
+def test_form_is_told_of_each_loss_the_best_first(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    middle = r.quality.index[r.quality["temperature"] == r.study.sample.middle]
+    worst, best, other = middle
+    r.quality.loc[middle, "sentences_in_form"] = [0.125, 0.875, 0.5]
+    r.quality.loc[worst, "agreement"] = None
+    text = sections.quality_sentence(r)
+    places = [
+        text.index(f"Of {results.label(r.quality.at[row, 'loss'])}, {share} %")
+        for row, share in ((best, "87.5"), (other, "50.0"), (worst, "12.5"))
+    ]
+    assert places == sorted(places)
+    assert text.count("of the stories are in form") == 3
+    assert text.count("of the references agree") == 2
+    assert "no reference could be judged" in text[places[-1] :]
+
+
 def test_a_natural_corpus_has_no_checker_to_speak_of(tmp_path):
     r = results.read(small(tmp_path / "results", source_nll=None))
+    assert "in form" not in sections.quality_sentence(r) + sections.quality_table(r)
     assert "checker" not in sections.quality_sentence(r)
     assert "accepted" not in sections.quality_table(r)
     assert "whole story" not in sections.contexts_table(r) + sections.contexts_sentence(r)
