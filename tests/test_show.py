@@ -102,8 +102,9 @@ def test_a_whole_study_has_its_tables_and_nothing_left_to_do(shown, finished):
     assert f"{sweep['selection_nll'][sweep['loss'] == 'mse'].min():.3f}" in grid["mse"]
     assert steps(text) == {
         "corpus": ("1 of 1", ""), "tokens": ("1 of 1", ""), "sweep": ("9 of 9", "3 diverged"),
+        "refine": ("3 of 3", "4 diverged"), "lengths": ("3 of 3", "1 diverged"),
         "final": ("6 of 6", "2 diverged"), "reported": ("1 of 1", ""),
-        "scores": ("7 of 7", ""), "stories": ("7 of 7", ""),
+        "scores": ("10 of 10", ""), "stories": ("7 of 7", ""),
         "tables": ("1 of 1", ""), "report": ("0 of 1", ""),
     }  # fmt: skip
     assert [row[0] for row in cells(text, "Diverged")[1:]] == [
