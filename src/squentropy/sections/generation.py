@@ -34,7 +34,7 @@ def quality_sentence(r: Results) -> Html:
     if rows.empty:
         return paragraphs("No stories were sampled.")
     heats = listed([f"{t:g}" for t in s.temperatures])
-    links = rows["loss"][rows["reading"] == "inverse_link"]
+    links = rows["loss"][rows["reading"] == "own"]
     told = (
         f"Every final run told stories of up to {integer(s.max_tokens)} tokens at the temperatures "
         f"{heats}: {count(s.stories, 'story', 'stories')} from each of "
@@ -43,8 +43,8 @@ def quality_sentence(r: Results) -> Html:
     )
     if len(links):
         told += (
-            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities of "
-            "the inverse link, since the softmax of their outputs is nearly flat."
+            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities "
+            "of the loss’s own link, since its outputs are not the logits of a softmax."
         )
     return paragraphs(told, _accepted(r), _refused(rows))
 
