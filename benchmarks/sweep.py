@@ -1,4 +1,4 @@
-"""The sweep measured: cells an hour of the default study's grid, against the seed study's way.
+"""The sweep measured: cells an hour of the default study's grid, against the original study's way.
 
     python benchmarks/sweep.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from squentropy import floors, params, quality, statistics, theory
+from squentropy import adequacy, floors, params, quality, statistics, theory
 from squentropy.names import loss_info
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.tables import write_manifest
@@ -287,8 +287,8 @@ def _readings(s, table, calibration) -> pd.DataFrame:
 def _reading(s, table, calibration, loss, reading, floor, shift) -> dict:
     nll, tokens = _matrix(table, loss), _matrix(table, loss, "tokens")[0]
     main = reading == _primary(s, loss) and floor in (None, s.evaluate.link_floor)
-    row = {"loss": loss, "reading": reading, "floor": floor, "primary": str(main).lower(),
-           "temperature": None if reading != "tempered" else 0.0123 if _linked(loss) else 0.9}  # fmt: skip
+    heat = None if reading != "tempered" else 0.0123 if _linked(loss) else 0.9
+    row = {"loss": loss, "reading": reading, "floor": floor, "primary": main, "temperature": heat}
     row |= _ends("nll", statistics.mean_nll(nll + shift * tokens, tokens, **_how(s)))
     if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
         theirs = _matrix(table, "cross_entropy", "softmax_nll" if reading == "softmax" else "nll")
@@ -404,7 +404,7 @@ def _measured(s, table, loss, nll, source_nll) -> dict:
         "test_bits_per_byte": row["test_nll"] / math.log(2) / 4,
         "test_accuracy": _matrix(table, loss, "correct").sum() / tokens.sum() / len(nll),
         "test_top5_accuracy": 0.8, "original_ppl": math.exp(row["test_nll"] + 0.05),
-        "learnt": (NGRAMS["unigram"] - mean) / (NGRAMS["unigram"] - (source_nll or min(NGRAMS.values()))),
+        "learnt": adequacy.share_learnt(mean, NGRAMS["unigram"], source_nll or NGRAMS["5-gram"]),
     }  # fmt: skip
     if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
         gap, p = statistics.difference(nll, _matrix(table, "cross_entropy"), tokens, **_how(s))
@@ -463,12 +463,14 @@ def _quality(s, rng, diverged, checked) -> pd.DataFrame:
         row = {"loss": loss, "temperature": temperature, "runs": len(s.final.seeds),
                "reading": None if true else "softmax", "stories": stories}  # fmt: skip
         means = {
-            "valid": good**4, "ended": good**0.3, "parsed": good, "repetition": 0.05 / good**0.5,
+            "valid": good**4, "form": good**3, "agreement": good**0.5,
+            "sentences_in_form": good, "ended": good**0.3, "parsed": good,
+            "repetition": 0.05 / good**0.5,
             "tokens": 150, "distinct_1": 0.05 / good**0.2, "distinct_2": 0.2 / good**0.2,
             "distinct_3": 0.4 / good**0.1, "self_bleu": 0.3 * good**0.5,
         }  # fmt: skip
         if not checked:
-            means |= {"valid": None, "parsed": None}
+            means |= dict.fromkeys(("valid", "form", "agreement", "sentences_in_form", "parsed"))
         for name, mean in means.items():
             wide = None if mean is None else 0.1 * mean * (1 + rng.random())
             row |= {name: mean, f"{name}_low": mean and mean - wide,

@@ -94,8 +94,9 @@ ODD = {
 }
 
 
-def test_a_profile_says_which_loss_diverged(tmp_path):
-    assert "MSE (diverged)" in texts_of(tmp_path, "profile", diverged=("mse",))
+@pytest.mark.parametrize("name", ["profile", "lengths"])
+def test_a_legend_says_which_loss_diverged(tmp_path, name):
+    assert "MSE (diverged)" in texts_of(tmp_path, name, diverged=("mse",))
 
 
 @pytest.mark.parametrize("how", ODD.values(), ids=ODD.keys())
@@ -124,28 +125,109 @@ def test_a_cell_without_divergence_shows_its_perplexity(tmp_path):
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in sweep["validation_ppl"].dropna():
         assert pieces.number(value) in texts
-    assert "read by the inverse link" not in texts
+    assert "read by its own link" not in texts
 
 
-def test_a_loss_selected_by_its_inverse_link_shows_the_perplexity_that_gives(tmp_path):
+def test_a_loss_with_its_own_link_shows_the_perplexity_that_gives(tmp_path):
     texts = texts_of(tmp_path, "grid", losses=["mse"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
-    for value in np.exp(sweep["validation_link_nll"].dropna()):
+    for value in np.exp(sweep["selection_nll"].dropna()):
         assert pieces.number(value) in texts
-    assert "read by the inverse link" in texts
+    assert "read by its own link" in texts
 
 
-def test_a_reliability_diagram_shows_the_calibration_errors_of_the_metrics(tmp_path):
+def test_a_reliability_diagram_shows_the_calibration_errors_of_the_readings(tmp_path):
     texts = texts_of(tmp_path, "reliability", losses=["mse", "squentropy"])
-    metrics = pd.read_csv(tmp_path / "results" / "metrics.csv").set_index("loss")
-    for loss, column, name in (
-        ("mse", "test_ece", "softmax"),
-        ("mse", "tempered_ece", "tempered"),
-        ("mse", "inverse_link_ece", "inverse link"),
-        ("squentropy", "tempered_ece", "tempered"),
+    readings = pd.read_csv(tmp_path / "results" / "readings.csv")
+    for loss, reading, name in (
+        ("mse", "softmax", "softmax"),
+        ("mse", "tempered", "tempered"),
+        ("mse", "own", "own link"),
+        ("squentropy", "tempered", "tempered"),
     ):
-        error = f"{name} {100 * metrics.at[loss, column]:.1f}"
-        assert any(error in text for text in texts)
+        row = readings[(readings["loss"] == loss) & (readings["reading"] == reading)].iloc[0]
+        assert any(f"{name} {100 * row['ece']:.1f}" in text for text in texts)
+
+
+def test_no_softmax_is_drawn_of_outputs_that_have_a_link_of_their_own(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    with plots.style():
+        panels = {ax.get_title("left"): ax for ax in plots.learning_curves(r).axes}
+    curves = {name: [x for x in ax.lines if len(x.get_xdata()) > 2] for name, ax in panels.items()}
+    assert curves["MSE"] == []
+    assert len(curves["squentropy"]) == 3
+
+
+def drawn_lines(tmp_path, name, **how):
+    r = results.read(small(tmp_path / "results", **how))
+    with plots.style():
+        axes = getattr(plots, name)(r).axes
+    return r, axes
+
+
+def test_the_lengths_have_a_line_per_loss_and_the_yardsticks(tmp_path):
+    r, (nll, excess) = drawn_lines(tmp_path, "lengths")
+    for loss in r.losses:
+        curve = r.curve(loss)
+        for ax, off in ((nll, 0), (excess, r.corpus["source_nll"])):
+            assert any(
+                np.allclose(line.get_xdata(), list(curve)) and
+                np.allclose(line.get_ydata(), np.array(list(curve.values())) - off)
+                for line in ax.lines if len(line.get_xdata()) == len(curve)
+            )  # fmt: skip
+    levels = {line.get_ydata()[0] for line in nll.lines if list(line.get_xdata()) == [0, 1]}
+    assert levels == {r.ngrams[n] for n in (2, 3, 4)} | {r.corpus["source_nll"]}
+    assert excess.get_xscale() == excess.get_yscale() == "log"
+
+
+def test_an_unknown_entropy_leaves_its_panel_out(tmp_path):
+    _, axes = drawn_lines(tmp_path, "lengths", source_nll=None)
+    assert len(axes) == 1
+
+
+def test_the_learning_rates_that_were_tried_are_drawn_and_the_selected_one_ringed(tmp_path):
+    r, (ax,) = drawn_lines(tmp_path, "learning_rates")
+    for loss in r.losses:
+        rows = r.refine[r.refine["loss"] == loss].sort_values("lr")
+        assert any(
+            np.array_equal(line.get_xdata(), rows["lr"])
+            and np.array_equal(line.get_ydata(), rows["selection_nll"])
+            for line in ax.lines
+        )
+    rings = [line for line in ax.lines if line.get_markersize() == 10]
+    assert [ring.get_xdata()[0] for ring in rings] == [r.selected[x]["lr"] for x in r.losses]
+
+
+def test_a_dose_is_drawn_beside_its_floor(tmp_path):
+    losses = ["cross_entropy", "squentropy(0.1)", "squentropy"]
+    r, (ax,) = drawn_lines(tmp_path, "dose", losses=losses)
+    own = r.theory[
+        (r.theory["classes"] == r.corpus["vocab_size"]) & (r.theory["contexts"] == "whole")
+    ]
+    floors = own[own["loss"].str.startswith("squentropy")].sort_values("weight")["kl"]
+    drawn = [line.get_ydata() for line in ax.lines]
+    assert any(len(y) == len(floors) and np.allclose(y, floors) for y in drawn)
+    gaps = [r.metrics.at[loss, "difference"] for loss in losses[1:]]
+    assert any(len(y) == 2 and np.allclose(y, gaps) for y in drawn)
+
+
+@pytest.mark.parametrize(
+    ("losses", "has_dose"),
+    [
+        (["cross_entropy", "squentropy", "squentropy(0.1)"], True),
+        (["cross_entropy", "squentropy", "mse"], False),
+        (["squentropy", "squentropy(0.1)"], False),
+    ],
+)
+def test_a_dose_needs_two_multipliers_and_cross_entropy(losses, has_dose):
+    assert ("dose" in figures.names(fake_results.study(sweep={"losses": losses}))) == has_dose
+
+
+def test_a_study_that_has_not_learnt_shows_no_p_value(tmp_path):
+    assert "p" in texts_of(tmp_path / "a", "differences")
+    texts = texts_of(tmp_path / "b", "differences", learnt=False)
+    assert not {"p", "< 0.01"} & set(texts)
+    assert "difference" in texts
 
 
 def test_a_bin_of_few_tokens_is_left_out(tmp_path):
@@ -157,15 +239,16 @@ def test_a_bin_of_few_tokens_is_left_out(tmp_path):
     assert max(max(line.get_xdata()) for line in lines[1:]) < 91
 
 
-def test_a_profile_has_a_line_a_loss_and_reading(tmp_path):
+def test_a_profile_has_a_line_per_loss_of_its_primary_reading(tmp_path):
     r = results.read(small(tmp_path / "results"))
     with plots.style():
         above, _, below, _ = plots.profile(r).axes
-    assert len(above.lines) == 4  # cross entropy, squentropy, and MSE twice
-    curve = r.by_bin("squentropy", "softmax", "position").mean(axis=1)
-    gap = curve - r.by_bin("cross_entropy", "softmax", "position").mean(axis=1)
-    drawn = [line.get_ydata() for line in below.lines]
-    assert any(len(y) == len(gap) and np.allclose(y, gap) for y in drawn)
+    assert len(above.lines) == len(r.losses)
+    for loss, reading in (("squentropy", "tempered"), ("mse", "own")):
+        curve = r.by_bin(loss, reading, "position").mean(axis=1)
+        gap = curve - r.by_bin("cross_entropy", "tempered", "position").mean(axis=1)
+        drawn = [line.get_ydata() for line in below.lines]
+        assert any(len(y) == len(gap) and np.allclose(y, gap) for y in drawn)
 
 
 def test_cross_entropy_looks_the_same_in_every_study():
@@ -203,7 +286,12 @@ def test_the_losss_own_optimum_is_marked_where_it_is_known(tmp_path):
 
 
 def test_a_natural_corpus_has_fewer_panels_of_quality(tmp_path):
-    assert "accepted by the checker, %" in texts_of(tmp_path, "quality")
+    titles = [text for text in texts_of(tmp_path, "quality") if text.endswith(", %")]
+    assert titles[:4] == [
+        "sentences in form, %", "stories in form, %", "references that agree, %",
+        "accepted by the checker, %",
+    ]  # fmt: skip
+    assert len(titles) == 6
     texts = texts_of(tmp_path, "quality", source_nll=None)
-    assert "accepted by the checker, %" not in texts
+    assert not {*titles[:4]} & {*texts}
     assert "self-BLEU, %" in texts

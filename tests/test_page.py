@@ -18,7 +18,7 @@ from squentropy.results import label
 from squentropy.sections.stories import LONGEST
 from squentropy.tables import write_manifest
 
-LOSSES = ["cross_entropy", "squentropy", "mse"]
+LOSSES = ["cross_entropy", "squentropy", "squentropy(0.1)", "mse"]
 PROMPTS = ["Once upon a time", '"><img src=x onerror=window.pwned=1>', "There was a"]
 HOSTILE = [
     "Once upon a time <script>window.pwned = 1</script>",
@@ -262,11 +262,11 @@ def test_on_paper_the_page_is_light_and_shows_what_a_screen_folds(visit):
 def test_a_table_sorts_by_value_and_back_by_keyboard(visit, study):
     page = visit()
     table = page.locator(".table", has_text="the best loss first")
-    head = table.get_by_role("columnheader", name="perplexity")
+    head = table.get_by_role("columnheader", name="nll, nats per token")
     names = table.locator("tbody th")
     before = names.all_inner_texts()
-    metrics = pd.read_csv(study / "results/metrics.csv").sort_values("test_ppl")
-    ascending = [label(loss) for loss in metrics["loss"]]
+    metrics = pd.read_csv(study / "results/metrics.csv").sort_values("nll")
+    ascending = [_row_name(row) for row in metrics.itertuples()]
     for order, expected in (
         ("ascending", ascending), ("descending", ascending[::-1]), (None, before)
     ):  # fmt: skip
@@ -275,15 +275,22 @@ def test_a_table_sorts_by_value_and_back_by_keyboard(visit, study):
         assert names.all_inner_texts() == expected
 
 
+def _row_name(row) -> str:
+    """What a row of metrics.csv is called in the page."""
+    return {"loss": label, "ngram": "{} counts".format, "source": str}[row.kind](row.loss)
+
+
 def test_a_table_is_sorted_by_one_column_and_cells_without_a_number_come_last(visit):
     page = visit()
-    table = page.locator(".table", has_text="paired by story and seed")
+    table = page.locator(".table", has_text="the best loss first")
     table.get_by_role("button", name="loss").click()
     names = table.locator("tbody th").all_inner_texts()
     assert names == sorted(names, key=str.casefold)
     for _ in ("ascending", "descending"):
         table.get_by_role("button", name="nll − cross entropy’s").press("Space")
-        assert table.locator("tbody th").last.inner_text() == "cross entropy"
+        last = table.locator("tbody th").all_inner_texts()[len(LOSSES) - 1 :]
+        assert last[0] == "cross entropy"
+        assert last[-1] == "source entropy"
     assert table.locator("[aria-sort]").count() == 1
 
 

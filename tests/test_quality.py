@@ -98,11 +98,36 @@ def test_true_stories_are_accepted_and_shuffled_ones_are_not(grammar_data, tiny_
             assert row["parsed"] == 1  # as far as it goes, it is the grammar's
 
 
+def test_form_and_sentences_hold_where_only_names_are_swapped(grammar_data, tiny_study):
+    study = tiny_study()
+    every = (story.text for story in load_grammar().stories(9, 0, 500))
+    stories = [text for text in every if text.count("Tim") > 2][:4]
+    swapped = [text[::-1].replace("miT", "maS", 1)[::-1] for text in stories]  # the last Tim: Sam
+    row, test = quality_rows(study, grammar_data, told(study, swapped))
+    assert (row["valid"], row["form"], row["sentences_in_form"]) == (0, 1, 1)
+    assert 0.5 < row["agreement_low"] <= row["agreement"] < 1
+    for name in ("form", "agreement", "sentences_in_form"):
+        assert (test[name], test[f"{name}_high"]) == (1, 1)
+        assert test[f"{name}_low"] < 1
+
+
+def test_shuffled_words_and_halves_of_stories_have_no_form(grammar_data, tiny_study):
+    study = tiny_study()
+    stories = [s.text for s in load_grammar().stories(9, 0, 4)]
+    row, _ = quality_rows(study, grammar_data, told(study, list(map(shuffled, stories))))
+    assert (row["form"], row["sentences_in_form"]) == (0, 0)
+    assert math.isnan(row["agreement"])  # no reference was read
+    row, _ = quality_rows(study, grammar_data, told(study, [s[: len(s) // 2] for s in stories]))
+    assert (row["form"], row["agreement"]) == (0, 1)
+    assert 0.8 < row["sentences_in_form"] < 1
+
+
 def test_only_the_grammar_has_a_checker(data, tiny_study):
     study = tiny_study(corpus={"source": "files", "files": {"train": ["a.txt"]}})
     rows = quality_rows(study, data, told(study, ["Tim ran. Tim ran. Tim ran."] * 4, ended=False))
     table = pd.DataFrame(rows, columns=quality.QUALITY).set_index("loss")
-    assert table[["valid", "parsed", "no_ending"]].isna().all(axis=None)
+    checked = ["valid", "form", "agreement", "sentences_in_form", "parsed", "no_ending"]
+    assert table[checked].isna().all(axis=None)
     row = table.loc["cross_entropy"]
     assert (row["ended"], row["self_bleu"]) == (0, pytest.approx(1))
     assert row["repetition"] == pytest.approx(3 / 6)  # of 6 4-grams the first 3 come again
@@ -164,6 +189,47 @@ def test_the_interval_of_a_share_holds_it_as_often_as_it_says(p, spread):
     for _ in range(tries):
         of_seed = np.clip(p + spread * draw.standard_normal((3, 1)), 0, 1)
         interval = statistics.share(draw.random((3, 24)) < of_seed, **HOW)
+        held += interval.low <= p <= interval.high
+    assert held / tries > 0.92
+
+
+def test_a_story_weighs_as_much_as_is_counted_in_it():
+    hits, of = np.array([[9, 0, 2], [4, 1, 0]]), np.array([[10, 0, 5], [4, 2, 4]])
+    interval = statistics.share(hits, of, **HOW)
+    assert interval.estimate == pytest.approx((11 / 15 + 5 / 10) / 2)
+    assert interval.low < interval.estimate < interval.high
+    ones = np.ones((3, 8))
+    assert statistics.share(ones, **HOW) == statistics.share(ones, ones, **HOW)
+
+
+def test_the_same_answers_in_one_story_say_less_than_in_many():
+    """72 stories of which half have all 20 hits, against hits at random."""
+    rng = np.random.default_rng(0)
+    together = 20 * (np.arange(72) % 2).reshape(3, 24)
+    apart = rng.binomial(20, 0.5, (3, 24))
+    of = np.full((3, 24), 20)
+    one, other = (statistics.share(hits, of, **HOW) for hits in (together, apart))
+    assert one.high - one.low > 2 * (other.high - other.low)
+
+
+def test_seeds_without_anything_to_count_are_left_out():
+    hits, of = np.array([[0, 0, 0], [1, 1, 0]]), np.array([[0, 0, 0], [1, 3, 2]])
+    assert statistics.share(hits, of, **HOW).estimate == pytest.approx(2 / 6)
+    none = statistics.share(0 * hits, 0 * of, **HOW)
+    assert all(map(math.isnan, (none.estimate, none.low, none.high)))
+    lone = statistics.share([[0, 1, 0, 0]], [[0, 2, 0, 0]], **HOW)  # most resamples hold none
+    assert 0 <= lone.low <= lone.estimate == 0.5 <= lone.high <= 1
+
+
+@pytest.mark.parametrize(("p", "spread", "alike"), [(0.9, 0, 30), (0.6, 0.05, 10), (0.95, 0, 300)])
+def test_the_interval_of_a_counted_share_holds_it_as_often_as_it_says(p, spread, alike):
+    """Stories have 0 to 40 references, whose own shares vary the more the smaller `alike` is."""
+    draw, held, tries = np.random.default_rng(0), 0, 400
+    for _ in range(tries):
+        of_seed = np.clip(p + spread * draw.standard_normal((3, 1)), 0.01, 0.99)
+        own = draw.beta(of_seed * alike, (1 - of_seed) * alike, size=(3, 24))
+        of = draw.integers(0, 41, (3, 24))
+        interval = statistics.share(draw.binomial(of, own), of, **HOW)
         held += interval.low <= p <= interval.high
     assert held / tries > 0.92
 

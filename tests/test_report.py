@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import fake_results
 import nbformat
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -113,7 +112,7 @@ def test_every_entry_of_the_contents_leads_to_a_heading(page):
 
 def test_every_image_says_in_words_what_it_shows(page):
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == len(figures.NAMES)
+    assert len(images) == len(figures.NAMES) - 1  # no two doses here
     assert all(len(image["alt"]) > 30 for image in images)
 
 
@@ -200,88 +199,94 @@ def test_odd_studies_are_reported_whole(notebook, tmp_path, how):
 # --- sentences follow the numbers ---------------------------------------------------------------
 
 
-def with_differences(tmp_path, gaps, **how):
-    """Results whose test nll and differences to cross entropy are {loss: (difference, p)}."""
-    r = results.read(small(tmp_path / "results", losses=["cross_entropy", *gaps], **how))
-    for loss, (gap, p) in gaps.items():
-        values = [2 + gap, gap, gap - 0.01, gap + 0.01, p]
-        columns = ["test_nll", "difference", "difference_low", "difference_high", "p_value"]
-        r.metrics.loc[loss, columns] = values
-    r.metrics.loc["cross_entropy", "test_nll"] = 2.0
-    r.metrics.loc[list(gaps), "tempered_difference_high"] = 0.5
+def with_difference(tmp_path, gap):
+    """Results of squentropy whose difference to cross entropy, at 2 nats per token, is `gap`."""
+    r = results.read(small(tmp_path / "results", losses=["cross_entropy", "squentropy", "mse"]))
+    columns = ["nll", "difference", "difference_low", "difference_high"]
+    r.metrics.loc["squentropy", columns] = [2 + gap, gap, gap - 0.01, gap + 0.01]
+    r.metrics.loc["cross_entropy", "nll"] = 2.0
     return r
 
 
-@pytest.mark.parametrize(
-    ("gaps", "verdict"),
-    [
-        ({"mse": (1.0, 0.001), "squentropy": (0.1, 0.01)}, "Not here: every loss"),
-        ({"mse": (1.0, 0.001), "squentropy": (-0.1, 0.01)}, "Yes, here: squentropy did better"),
-        ({"mse": (1.0, 0.001), "squentropy": (-0.1, 0.2)}, "squentropy cannot be told from it"),
-        ({"mse": (0.01, 0.5), "squentropy": (-0.1, 0.2)}, "Not shown either way"),
-        ({"z_loss": (-0.1, 0.001)}, "None of the squared losses that come with"),
-    ],
-)
-def test_the_verdict_follows_differences_and_p_values(tmp_path, gaps, verdict):
-    assert verdict in sections.answer(with_differences(tmp_path, gaps))
-
-
-def test_a_squared_loss_that_wins_by_its_inverse_link_is_named_in_the_verdict(tmp_path):
-    r = with_differences(tmp_path, {"mse": (1.0, 0.001), "squentropy": (0.1, 0.01)})
-    columns = [f"inverse_link_difference{end}" for end in ("", "_low", "_high")]
-    r.metrics.loc["mse", columns] = (-0.3, -0.4, -0.2)
-    assert "Read by the inverse link, MSE did better" in sections.answer(r)
-    assert "one temperature" not in sections.answer(r)
-    r.metrics.loc["squentropy", "tempered_difference_high"] = -0.01
-    said = "With one temperature fitted to each loss, cross entropy too, squentropy did better."
-    assert said in sections.answer(r)
-    assert "Against cross entropy that is MSE −0.300" in sections.link_sentence(r)
-    r.metrics.loc["squentropy", "tempered_difference_high"] = 0.5
-    r.metrics.loc["mse", columns] = (-0.3, -0.7, 0.1)
-    assert "Not here: every loss" in sections.answer(r)
-
-
-def test_the_best_loss_is_the_one_of_lowest_test_nll(tmp_path):
-    r = with_differences(tmp_path, {"mse": (-0.5, 0.001), "squentropy": (0.1, 0.01)})
-    assert "was reached with MSE." in sections.answer(r)
-
-
-def test_models_that_have_not_learned_are_said_to_have_not(tmp_path):
-    r = with_differences(tmp_path, {"mse": (4.0, 0.001), "squentropy": (0.1, 0.01)})
-    assert "MSE did not get below 5.300 nats a token" in sections.answer(r)
-    r.metrics["test_nll"] += 4
-    assert "the comparison says little" in sections.answer(r)
-
-
-def test_one_seed_is_said_openly(tmp_path):
-    r = results.read(small(tmp_path / "results", seeds=[1]))
-    assert "how much another seed would change is not known" in sections.answer(r)
-
-
-def test_edges_and_diverged_cells_are_said(tmp_path):
+def test_edges_and_limits_of_tuning_are_said(tmp_path):
     r = results.read(small(tmp_path / "results"))
-    text = sections.grid_sentence(r)
-    assert "the learning rate of every loss" in text
+    assert "of every loss lies between two that were tried" in sections.tuning_sentence(r)
+    r.selected["mse"] |= {"inside": False, "edge": ["lr"], "max_runs_reached": True}
+    text = sections.tuning_sentence(r)
+    assert "The best learning rate of MSE lies at an edge" in text
+    assert "The limit of runs ended the search for MSE." in text
+    row = sections.tuned_table(r).split("<th scope=row>MSE</th>")[1].split("</tr>")[0]
+    assert "←" in row
+    assert "<td class=n>edge</td>" in row
+    assert f"{r.selected['mse']['runs']} (limit)" in row
+
+
+def test_diverged_cells_are_said(tmp_path):
+    r = results.read(small(tmp_path / "results"))
     gone = int((r.sweep["status"] == "diverged").sum())
-    assert f"{gone} of {len(r.sweep)} cells diverged: {gone} at learning rate 0.06" in text
+    said = f"{gone} of {len(r.sweep)} cells diverged: {gone} at learning rate 0.06"
+    assert said in sections.grid_sentence(r)
 
 
-def test_the_calibration_table_has_a_row_a_reading(tmp_path):
+def test_the_readings_table_has_a_row_per_reading_and_floor(tmp_path):
     r = results.read(small(tmp_path / "results"))
-    text = sections.calibration_table(r)
-    assert text.count("<tr>") == 1 + 2 + 2 + 3
-    for column in ("test", "tempered", "inverse_link"):
-        assert f"{100 * r.metrics.at['mse', f'{column}_ece']:.2f} %" in text
-    assert f"<i>T</i> = {r.metrics.at['mse', 'temperature']:.4f}" in text
+    text = sections.readings_table(r)
+    own = 1 + len(r.study.evaluate.other_floors)
+    assert text.count("<tr>") == 1 + 2 + 2 + (2 + own)
+    for value in r.readings["ece"]:
+        assert f"<td class=n>{100 * value:.2f}</td>" in text
+    assert "<i>T</i> = 0.0123" in text
+    primary = re.findall(r"<b>(.*?)</b>", text)
+    assert primary == ["tempered, <i>T</i> = 0.900"] * 2 + ["own link, floor 10<sup>−6</sup>"]
+
+
+def test_how_much_the_floor_matters_follows_the_numbers(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    own = r.readings["reading"] == "own"
+    r.readings.loc[own, "nll"] = [2.0, 2.05, 2.0321]
+    assert "test nll changes for MSE by 0.050 nats per token" in sections.floor_matters(r)
+    alone = replace(r, readings=r.readings.drop(r.readings.index[own][1:]))
+    assert sections.floor_matters(alone) == ""
 
 
 def test_the_best_and_the_worst_calibrated_loss_are_named(tmp_path):
     r = results.read(small(tmp_path / "results"))
-    r.metrics["test_ece"] = [0.03, 0.002, 0.5]
+    primary = r.readings["primary"]
+    r.readings.loc[primary, "ece"] = [0.03, 0.002, 0.5]
     text = sections.calibration_sentence(r)
     assert "squentropy is off by 0.20 %, MSE by 50.00 %" in text
-    gain = r.metrics.at["squentropy", "tempered_nll"] - r.metrics.at["squentropy", "test_nll"]
-    assert f"squentropy {gain:+.3f}".replace("-", "−") in text
+    raw, tempered = (r.read_as("squentropy", how)["nll"] for how in ("softmax", "tempered"))
+    assert f"squentropy {tempered - raw:+.3f}".replace("-", "−") in text
+    assert "MSE −" not in text  # its softmax says nothing, so no temperature helps or harms it
+
+
+def test_what_cross_entropy_beats_follows_the_numbers(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    text = sections.adequacy_sentence(r)
+    assert "It beats the models of unigrams (5.310), bigrams (3.600)" in text
+    assert "Both hold." in text
+    r = results.read(small(tmp_path / "starved", learnt=False))
+    text = sections.adequacy_sentence(r)
+    assert "It beats the models of unigrams (5.310) and bigrams (2.100), counted" in text
+    assert "<strong>Not trained enough to rank the losses</strong>: cross entropy" in text
+
+
+def test_a_ranking_that_changes_with_the_length_is_said(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    assert "every loss stands on the same side" in sections.ranking_sentence(r)
+    shortest = r.lengths["iterations"] == r.lengths["iterations"].min()
+    r.lengths.loc[shortest & (r.lengths["loss"] == "squentropy"), "nll"] = 1.9
+    text = sections.ranking_sentence(r)
+    assert "depends on the length of training for squentropy." in text
+    assert "MSE" not in text
+
+
+def test_a_starved_studys_tables_compare_nothing(tmp_path):
+    r = results.read(small(tmp_path / "results", learnt=False))
+    text = sections.final_table(r)
+    assert "cross entropy’s" not in text
+    assert "tokens needed" not in text
+    assert "trigram counts" in text
 
 
 def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
@@ -302,24 +307,6 @@ def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
     assert "squentropy −2.000" in text
 
 
-def test_losses_are_compared_at_cross_entropys_own_cell(tmp_path):
-    r = results.read(small(tmp_path / "results"))
-    best = r.sweep[(r.sweep.loss == "cross_entropy") & r.sweep.selected].iloc[0]
-    cell = (r.sweep.lr == best.lr) & (r.sweep.n_layer == best.n_layer)
-    r.sweep.loc[(r.sweep.loss == "squentropy") & cell, "validation_nll"] = best.validation_nll - 0.2
-    linked = (r.sweep.loss == "mse") & cell
-    r.sweep.loc[linked, "validation_link_nll"] = best.validation_nll + 0.3
-    text = sections.equal_table(r)
-    assert "<td>softmax</td>" in text
-    assert "−0.200" in text
-    assert "+0.300" in text
-    assert "squentropy did better than it" in sections.equal_sentence(r)
-    r.sweep.loc[linked, ["validation_nll", "validation_link_nll"]] = np.nan
-    assert "<th scope=row>MSE</th><td>inverse link</td><td class=n>–</td><td class=n>–" in (
-        sections.equal_table(r)
-    )
-
-
 def test_a_loss_below_the_sources_entropy_is_called_out(tmp_path):
     r = results.read(small(tmp_path / "results"))
     assert "No loss is below the source’s entropy" in sections.floor_sentence(r)
@@ -331,13 +318,14 @@ def test_a_diverged_loss_stays_in_the_tables(tmp_path):
     r = results.read(small(tmp_path / "results", diverged=("mse",)))
     assert "MSE</th><td class=n>diverged" in sections.final_table(r)
     assert "Every cell of MSE diverged" in sections.grid_sentence(r)
+    assert "Every run of MSE diverged" in sections.tuning_sentence(r)
 
 
 def test_every_number_of_the_final_table_is_in_the_metrics(tmp_path):
     r = results.read(small(tmp_path / "results"))
     text = sections.final_table(r)
     metrics = pd.read_csv(tmp_path / "results" / "metrics.csv")
-    for value in metrics[["test_nll", "test_nll_low", "test_nll_high"]].to_numpy().ravel():
+    for value in metrics[["nll", "nll_low", "nll_high"]].stack().dropna():
         assert f"{value:.3f}" in text
 
 
@@ -460,15 +448,33 @@ def test_why_stories_were_refused_begins_with_what_is_most_frequent(tmp_path):
     assert text.index("none of the grammar’s (12)") < text.index("before the story ends (3)")
 
 
+def test_form_is_told_of_each_loss_the_best_first(tmp_path):
+    r = results.read(small(tmp_path / "results"))
+    middle = r.quality.index[r.quality["temperature"] == r.study.sample.middle]
+    worst, best, other = middle
+    r.quality.loc[middle, "sentences_in_form"] = [0.125, 0.875, 0.5]
+    r.quality.loc[worst, "agreement"] = None
+    text = sections.quality_sentence(r)
+    places = [
+        text.index(f"Of {results.label(r.quality.at[row, 'loss'])}, {share} %")
+        for row, share in ((best, "87.5"), (other, "50.0"), (worst, "12.5"))
+    ]
+    assert places == sorted(places)
+    assert text.count("of the stories are in form") == 3
+    assert text.count("of the references agree") == 2
+    assert "no reference could be judged" in text[places[-1] :]
+
+
 def test_a_natural_corpus_has_no_checker_to_speak_of(tmp_path):
     r = results.read(small(tmp_path / "results", source_nll=None))
+    assert "in form" not in sections.quality_sentence(r) + sections.quality_table(r)
     assert "checker" not in sections.quality_sentence(r)
     assert "accepted" not in sections.quality_table(r)
     assert "whole story" not in sections.contexts_table(r) + sections.contexts_sentence(r)
 
 
 def test_the_share_that_the_optimum_accounts_for_follows_the_numbers(tmp_path):
-    r = with_differences(tmp_path, {"mse": (1.0, 0.001), "squentropy": (0.4, 0.01)})
+    r = with_difference(tmp_path, 0.4)
     floor = {kind: r.floor("squentropy", kind)["kl"] for kind in ("bigram", "whole")}
     text = sections.gap_sentence(r)
     assert f"{floor['bigram']:.3f} with one token of context" in text
@@ -481,6 +487,30 @@ def test_the_share_that_the_optimum_accounts_for_follows_the_numbers(tmp_path):
     assert "not a bound on what is met before" in text
     r.metrics.loc["squentropy", "difference"] = -0.1
     assert "of that" not in sections.gap_sentence(r)
+
+
+def test_models_that_are_no_better_than_bigrams_are_far_from_any_optimum(tmp_path):
+    r = with_difference(tmp_path, 0.4)
+    r.metrics.loc["squentropy", "nll"] = 3.7
+    assert sections.gap_sentence(r) == ""
+    r.metrics.loc[["squentropy", "cross_entropy"], "nll"] = [2.4, 3.7]
+    assert sections.gap_sentence(r) == ""
+
+
+def test_the_dose_table_has_measured_gap_and_floor_of_each_multiplier(tmp_path):
+    losses = ["cross_entropy", "squentropy(0.1)", "squentropy", "mse"]
+    r = results.read(small(tmp_path / "results", losses=losses))
+    rows = sections.dose_table(r).split("<tr>")[2:]
+    assert [row.split("</th>")[0].split(">")[1] for row in rows] == [
+        "squentropy (0.1)",
+        "squentropy",
+    ]
+    for row, loss, multiplier in zip(rows, losses[1:3], ("0.1", "1"), strict=True):
+        assert f"<td class=n>{multiplier}</td>" in row
+        assert f"{r.metrics.at[loss, 'difference']:+.3f}".replace("-", "−") in row
+        assert f"{r.floor(loss, 'whole')['kl']:.3f}" in row
+    r = results.read(small(tmp_path / "one", losses=["cross_entropy", "squentropy"]))
+    assert sections.dose_table(r) == ""
 
 
 def test_the_optimum_is_the_sources_entropy_and_what_the_loss_adds(tmp_path):

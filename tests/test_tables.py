@@ -203,6 +203,10 @@ def test_the_json_for_dvc_holds_the_finite_numbers_of_the_csv(rows, finished):
     for loss, numbers in held.items():
         row = table.loc[loss].replace([np.inf, -np.inf], np.nan)
         finite = row.dropna().to_dict()
+        words = ("kind", "reading")
+        assert {key: numbers.pop(key, None) for key in words} == {
+            key: finite.pop(key, None) for key in words
+        }
         assert numbers == pytest.approx(finite, rel=1e-8)
 
 

@@ -125,11 +125,13 @@ def check(
 ) -> None:
     """Check that the stories of FILE (or of standard input, as .txt: -) are the grammar's.
 
-    One line a story that is not: where it leaves the grammar, and why. Exit code 1 if any does.
+    One line per story that is not: where it leaves the grammar, and why. Exit code 1 if any does.
+    The last line counts stories, references and sentences as quality.csv does.
 
     Example: squentropy check data/grammar/corpus/test.parquet
     """
     from squentropy.corpus.files import read, stories_of_text
+    from squentropy.corpus.grading import Grade, grade
     from squentropy.corpus.parser import check
 
     stories = (
@@ -138,13 +140,19 @@ def check(
         else read(file, text, separator)
     )
     total = valid = 0
+    counted = Grade(*[0] * len(Grade._fields))
     for story in stories:
         verdict = check(story.text)
         total += 1
         valid += verdict.valid
+        counted = Grade(*map(sum, zip(counted, grade(story.text))))
         if not verdict.valid:
             print(f"{story.where}: {verdict.message}")
-    print(f"{valid:,} of {total:,} stories are the grammar's")
+    print(
+        f"{valid:,} of {total:,} stories are the grammar's; in form: {counted.form:,} stories, "
+        f"{counted.in_form:,} of {counted.sentences:,} sentences; "
+        f"{counted.matches:,} of {counted.references:,} references agree"
+    )
     if valid < total:
         raise typer.Exit(1)
 

@@ -46,7 +46,13 @@ SAMPLING = (
     "runs.py",
     "tokenizer.py",
 )
-QUALITY = ("quality.py", "corpus/grading.py", "corpus/parser.py", "corpus/grammar.py")
+QUALITY = (
+    "quality.py",
+    "corpus/grading.py",
+    "corpus/automaton.py",
+    "corpus/parser.py",
+    "corpus/grammar.py",
+)
 THEORY = ("floors.py", "theory.py", "names.py", "corpus/prediction.py", "corpus/grammar.py")
 TABLES = (
     "tables.py",

@@ -1,9 +1,9 @@
 """How good the sampled stories are, by counting, beside the stories of the test split.
 
-`squentropy metrics` writes results/STUDY/quality.csv: a row a loss and temperature over the final
-runs of all seeds, and one for the test stories, in groups of the same size, since what is
-distinct in a text depends on how long the text is. No measure is a grade: the test stories' row
-says what to compare with.
+`squentropy metrics` writes results/STUDY/quality.csv: one row per loss and temperature over the
+final runs of all seeds, and one for the test stories, in groups of the same size, since what is
+distinct in a text depends on how long the text is. What the grammar can tell is best at 1; for the
+rest the test stories' row says what to compare with.
 """
 
 import re
@@ -17,6 +17,7 @@ import numpy as np
 
 from squentropy import statistics
 from squentropy.corpus import parser
+from squentropy.corpus.grading import grade
 from squentropy.params import Study
 from squentropy.tokenizer import read_encoding, read_stories
 from squentropy.tokens import TokenFolder
@@ -27,14 +28,23 @@ TEST = "test stories"
 KINDS = {kind: kind.replace(" ", "_") for kind in parser.KINDS}
 """Why the grammar's checker refuses a story, and the column that counts it."""
 
-SHARES = ("valid", "ended")
+SHARES = ("valid", "form", "ended")
+COUNTED = {"agreement": ("matches", "references"), "sentences_in_form": ("in_form", "sentences")}
 MEANS = ("parsed", "repetition", "tokens")
 OF_A_RUN = ("distinct_1", "distinct_2", "distinct_3", "self_bleu")
-MEASURES = (*SHARES, *MEANS, *OF_A_RUN)
+MEASURES = ("valid", "form", *COUNTED, "ended", *MEANS, *OF_A_RUN)
 """
-valid         share of stories that the grammar's checker accepts; grammar corpus only
+Of the grammar corpus only (corpus/grading.py has the definitions):
+valid         share of stories that the grammar's checker accepts
+form          share of stories that the grammar could have written if every reference to a name,
+              an object or a place were free
+agreement     share of references that fit what was bound before, among those of all stories
+sentences_in_form  share of sentences that the grammar could have written wherever they stand,
+              among those of all stories
+parsed        mean share of a story's characters before it leaves the grammar
+
+Of any corpus:
 ended         share that ended by themselves, not cut at the limit
-parsed        mean share of a story's characters before it leaves the grammar; grammar corpus only
 repetition    mean share of a story's 4-grams that stood in it before (seq-rep-4 of Welleck et al.
               2020, arXiv 1908.04319)
 tokens        mean length in tokens, prompt included, end of text not
@@ -53,7 +63,8 @@ QUALITY = [
 def quality_rows(study: Study, data: Path, samples: list[dict]) -> list[dict]:
     """The rows of quality.csv: `samples` as samples.json holds them, data with corpus/ and tokens/.
 
-    Shares have Wilson's interval, means the interval over seeds and stories of statistics.py.
+    Shares have Wilson's interval, means the interval over seeds and stories of statistics.py. In
+    the share of references or sentences, a story weighs as many as it has.
     What is measured of a run's stories together has one value a seed, and Student's interval.
     """
     checked = study.corpus.source == "grammar"
@@ -103,26 +114,35 @@ def _story(text: str, tokens: int, ended: bool, checked: bool) -> dict:
         verdict = parser.check(text)
         at = len(text) if verdict.offset is None else verdict.offset
         story |= {"valid": verdict.valid, "kind": verdict.kind, "parsed": at / len(text)}
+        story |= grade(text)._asdict()
     return story
 
 
 def _row(study: Study, runs: list[list[dict]]) -> dict:
-    how = {"resamples": study.evaluate.bootstrap, "confidence": study.evaluate.confidence,
-           "seed": 0}  # fmt: skip
+    how = study.evaluate.resampling()
     row = {"runs": len(runs), "stories": sum(map(len, runs))}
+
+    def of_stories(key: str) -> np.ndarray:
+        return np.array([[story[key] for story in run] for run in runs], dtype=float)
+
+    intervals = {}
     for name in (*SHARES, *MEANS):
         if name in runs[0][0]:
-            values = np.array([[story[name] for story in run] for run in runs], dtype=float)
+            values = of_stories(name)
             if name in SHARES:
-                interval = statistics.share(values, **how)
+                intervals[name] = statistics.share(values, **how)
             else:
-                interval = statistics.mean_nll(values, np.ones(values.shape[1]), **how)
-            row |= _columns(name, interval)
+                intervals[name] = statistics.mean_nll(values, np.ones(values.shape[1]), **how)
+    for name, (hits, of) in COUNTED.items():
+        if hits in runs[0][0]:
+            intervals[name] = statistics.share(of_stories(hits), of_stories(of), **how)
     words = [[story["words"] for story in run] for run in runs]
     measured = {f"distinct_{n}": [distinct(run, n) for run in words] for n in (1, 2, 3)}
     measured["self_bleu"] = [self_bleu(run) for run in words]
     for name, values in measured.items():
-        row |= _columns(name, statistics.mean(values, study.evaluate.confidence))
+        intervals[name] = statistics.mean(values, study.evaluate.confidence)
+    for name, interval in intervals.items():
+        row |= _columns(name, interval)
     if "kind" in runs[0][0]:
         kinds = Counter(story["kind"] for run in runs for story in run)
         row |= {column: kinds[kind] for kind, column in KINDS.items()}

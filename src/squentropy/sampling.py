@@ -48,7 +48,7 @@ def stream(
 
     Each prompt starts after an end-of-text token, as stories do in training. Its draws come from
     its own generator, so a story does not depend on its neighbours. Temperature 0 takes the
-    likeliest token; top_k 0 keeps all. Beyond the context the window moves on by half, and what
+    most likely token; top_k 0 keeps all. Beyond the context the window moves on by half, and what
     is left of it is read again, since learned positions cannot slide.
 
     The probabilities p of temperature 1 are the softmax of the model's outputs, or what `link`

@@ -71,19 +71,40 @@ def mean_nll(
     return _interval(estimate, error, df, confidence)
 
 
-def share(hits: np.ndarray, *, resamples: int, confidence: float, seed: int) -> Interval:
-    """The share of hits among stories, and over seeds, with Wilson's interval.
+def share(
+    hits: np.ndarray,
+    of: np.ndarray | None = None,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Interval:
+    """The share of hits among what is counted in stories, and over seeds, with Wilson's interval.
 
-    hits    (seeds, stories)  1 or True for a hit, else 0
+    hits    (seeds, stories)  1 or True for a hit, else 0; with `of` the number of hits in a story
+    of      (seeds, stories)  the number counted in a story, as its sentences; one if not given
+
+    A story weighs as much as is counted in it. Seeds in whose stories nothing is counted are left
+    out; NaN if none is left.
 
     A share near 0 or 1 has no symmetric interval, and at 0 or 1 it shows no spread at all. So
-    Wilson's interval is taken at the effective number of stories: the one whose binomial variance
-    would be the two-way variance above, and never more than there are (Korn & Graubard 1998;
-    Dean & Pagano 2015 on intervals for shares in clustered samples).
+    Wilson's interval is taken at the effective number: the one whose binomial variance would be
+    the two-way variance above, and never more than are counted (Korn & Graubard 1998; Dean &
+    Pagano 2015 on intervals for shares in clustered samples).
     """
     hits = np.atleast_2d(np.asarray(hits, dtype=float))
-    p, error, df = _estimate(hits, np.ones(hits.shape[1]), resamples, seed)
-    n = float(hits.size)
+    of = np.ones_like(hits) if of is None else np.atleast_2d(np.asarray(of, dtype=float))
+    counted = of.sum(axis=1) > 0
+    if not counted.any():
+        return Interval(math.nan, math.nan, math.nan)
+    hits, of = hits[counted], of[counted]
+    # The share of a seed is a ratio. Its linear part has a value a story, whose mean is the share
+    # and whose spread is the ratio's; a resample without anything to count does no harm to it.
+    shares = hits.sum(axis=1, keepdims=True) / of.sum(axis=1, keepdims=True)
+    values = shares + (hits - shares * of) / of.mean(axis=1, keepdims=True)
+    p, error, df = _estimate(values, np.ones(values.shape[1]), resamples, seed)
+    p = min(1.0, max(0.0, p))
+    n = float(of.sum())
     critical = float(ndtri((1 + confidence) / 2))
     if error > 0:
         n = min(n, p * (1 - p) / error**2)

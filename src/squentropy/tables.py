@@ -54,8 +54,8 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     checkpoints  folder of the runs, each with run.json, test.json and samples.json
     results      folder with selected.json, as `select` wrote it
     """
-    _check_selection(study, checkpoints, results)
     chosen = selected_hyperparameters(study, results)
+    _check_selection(study, checkpoints, results)
     finals, shorter = study.final_cells(chosen), study.length_cells(chosen)
     reported = study.reported_cells()
     every = read_outcomes(study, checkpoints, [*study.sweep_cells(), *finals, *shorter, *reported])

@@ -10,19 +10,24 @@ from squentropy.plots.pieces import SOFT, WIDTH, look, percent
 from squentropy.results import Results, label
 
 PANELS = {
+    "sentences_in_form": "sentences in form, %",
+    "form": "stories in form, %",
+    "agreement": "references that agree, %",
     "valid": "accepted by the checker, %",
-    "parsed": "text before the first error, %",
-    "ended": "ended by themselves, %",
     "distinct_2": "distinct word pairs, %",
-    "repetition": "repeated 4-grams, %",
     "self_bleu": "self-BLEU, %",
+    "repetition": "repeated 4-grams, %",
+    "ended": "ended by themselves, %",
 }
-"""Columns of quality.csv, all of them shares, and what they are called."""
+"""Columns of quality.csv, all of them shares, and what they are called; the first of them that a
+corpus has are drawn."""
+
+MOST_PANELS = 6
 
 
 def quality(r: Results) -> Figure:
     """Measures of the sampled stories by temperature, a panel a measure and a line a loss."""
-    panels = [name for name in PANELS if r.quality[name].notna().any()]
+    panels = [name for name in PANELS if r.quality[name].notna().any()][:MOST_PANELS]
     rows = math.ceil(len(panels) / (3 if len(panels) > 4 else 2))
     fig = Figure(figsize=(WIDTH, 0.7 + 2.0 * rows), layout="constrained")
     axes = fig.subplots(rows, math.ceil(len(panels) / rows), sharex=True, squeeze=False)

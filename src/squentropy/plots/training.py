@@ -32,6 +32,10 @@ def learning_curves(r: Results) -> Figure:
         ax.set_title(label(loss), color=colour, fontweight="bold")
         for nll, _ in entropies(r):
             ax.axhline(nll, color=SOFT, lw=0.9, ls=(0, (4, 2)))
+        gone = r.metrics.at[loss, "diverged"]
+        if gone:
+            runs = gone + r.metrics.at[loss, "n_seeds"]
+            ax.set_title(f"{gone:.0f} of {runs:.0f} diverged", loc="right", color=SOFT, fontsize=8)
         if loss in r.linked:
             ax.text(0.5, 0.5, "read by its own link:\nsoftmax says nothing", ha="center",
                     va="center", transform=ax.transAxes, color=SOFT, style="italic",
@@ -46,10 +50,6 @@ def learning_curves(r: Results) -> Figure:
                 mean.index, grouped.min(), grouped.max(), color=colour, alpha=0.18, lw=0
             )
             ax.plot(mean.index, mean, color=colour, ls=style, lw=1.5)
-        gone = r.metrics.at[loss, "diverged"]
-        if gone:
-            runs = gone + r.metrics.at[loss, "n_seeds"]
-            ax.set_title(f"{gone:.0f} of {runs:.0f} diverged", loc="right", color=SOFT, fontsize=8)
     for ax in axes.flat[len(r.losses) :]:
         ax.set_visible(False)
     for ax in axes[:, 0]:

@@ -45,9 +45,9 @@ def readings_table(r: Results) -> Html:
     head = ["loss", "read by", "nll", "nll − cross entropy’s", "ECE, %", "Brier"]
     caption = (
         "Every way to read a loss’s outputs as probabilities, nll in nats per token. A softmax is "
-        "compared with the softmax of cross entropy, every other reading with its primary one. The primary readings, "
-        "in bold, were planned; the others are exploratory, and their intervals are not corrected "
-        "for the number of comparisons."
+        "compared with the softmax of cross entropy, every other reading with its primary "
+        "one. The primary readings, in bold, were planned; the others are exploratory, and their "
+        "intervals are not corrected for the number of comparisons."
     )
     return table(head, rows, text=2, caption=caption)
 

@@ -29,24 +29,48 @@ def _shown(r: Results) -> pd.DataFrame:
 
 
 def quality_sentence(r: Results) -> Html:
-    """How the stories were told; for the grammar, how many its checker accepts, and why not."""
+    """How the stories were told; for the grammar, how good their form is, how many its checker
+    accepts, and why not more."""
     s, rows = r.study.sample, _shown(r)
     if rows.empty:
         return paragraphs("No stories were sampled.")
     heats = listed([f"{t:g}" for t in s.temperatures])
     links = rows["loss"][rows["reading"] == "own"]
     told = (
-        f"Every final run told stories of up to {integer(s.max_tokens)} tokens at the temperatures "
-        f"{heats}: {count(s.stories, 'story', 'stories')} from each of "
+        f"Every final run generated stories of up to {integer(s.max_tokens)} tokens at the "
+        f"temperatures {heats}: {count(s.stories, 'story', 'stories')} from each of "
         f"{count(len(s.prompts), 'prompt')} at each of them"
         + (", and one at temperature 0." if 0 in s.temperatures else ".")
     )
     if len(links):
         told += (
             f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities "
-            "of the loss’s own link, since its outputs are not the logits of a softmax."
+            "that the loss’s own link makes of the outputs."
         )
-    return paragraphs(told, _accepted(r), _refused(rows))
+    return paragraphs(told, _in_form(r), _accepted(r), _refused(rows))
+
+
+def _in_form(r: Results) -> str:
+    """A sentence per loss, the best first."""
+    rows = _shown(r).dropna(subset="sentences_in_form")
+    if rows.empty:
+        return ""
+    said = [
+        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', _share)} of the "
+        f"sentences and {interval(row, 'form', _share)} of the stories are in form, "
+        + (
+            f"and {interval(row, 'agreement', _share)} of the references agree."
+            if pd.notna(row["agreement"])
+            else "and no reference could be judged."
+        )
+        for _, row in rows.sort_values("sentences_in_form", ascending=False).iterrows()
+    ]
+    return (
+        "A sentence or a story is in form if the grammar could have written it with other names, "
+        "objects and places in its references; a reference agrees if it fits what was introduced "
+        f"before. At temperature {r.study.sample.middle:g}, best first, with {percent(r)} "
+        f"intervals. {' '.join(said)}"
+    )
 
 
 def _accepted(r: Results) -> str:
@@ -80,23 +104,22 @@ def _refused(rows: pd.DataFrame) -> str:
 
 def quality_table(r: Results) -> Html:
     """The measures at the middle temperature, and of the test stories."""
-    rows = pd.concat([_shown(r), r.test_stories.to_frame().T])
+    told = _shown(r)
+    rows = pd.concat([told, r.test_stories.to_frame().T])
+    names = [*map(loss_name, told["loss"]), "test stories"]
     columns = {
-        "valid": "accepted", "parsed": "before the first error", "ended": "ended",
-        "distinct_1": "distinct words", "distinct_2": "pairs", "distinct_3": "triples",
-        "repetition": "repeated 4-grams", "self_bleu": "self-BLEU",
+        "sentences_in_form": "sentences in form", "form": "stories in form",
+        "agreement": "references that agree", "valid": "accepted", "ended": "ended",
+        "distinct_2": "distinct word pairs", "repetition": "repeated 4-grams",
+        "self_bleu": "self-BLEU",
     }  # fmt: skip
     shown = {key: head for key, head in columns.items() if rows[key].notna().any()}
     cells = [
-        [
-            loss_name(row["loss"]),
-            *(interval(row, key, _share) if key == "valid" else _share(row[key]) for key in shown),
-            integer(row["tokens"]),
-        ]
-        for _, row in rows.iterrows()
+        [name, *(_share(row[key]) for key in shown), integer(row["tokens"])]
+        for name, (_, row) in zip(names, rows.iterrows(), strict=True)
     ]
     heat = f"at temperature {r.study.sample.middle:g}"
-    return table([heat, *shown.values(), "tokens a story"], cells)
+    return table([heat, *shown.values(), "tokens per story"], cells)
 
 
 def quality_figure(r: Results, folder: str | Path) -> Html:
@@ -104,7 +127,7 @@ def quality_figure(r: Results, folder: str | Path) -> Html:
     return figure(
         folder,
         "quality",
-        "Line charts of the quality of sampled stories by temperature, a panel a measure",
+        "Line charts of the quality of sampled stories by temperature, one panel per measure",
         "Sampled stories by temperature. Dashed: the test stories. What is distinct, and "
         "self-BLEU, is measured over the stories of a run together, and of as many test stories. "
         "More distinct is not better: text without sense repeats nothing.",

@@ -30,7 +30,7 @@ def final_table(r: Results) -> Html:
     Comparisons are left out if the models have not learnt enough for them.
     """
     e = evidence(r)
-    head = ["", "nll, nats per token"]
+    head = ["loss", "nll, nats per token"]
     if e.enough:
         head += ["nll − cross entropy’s", "p", "tokens needed"]
     rows = [_loss_row(r, e, loss) for loss in r.ranked]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from squentropy import adequacy
 from squentropy.markup import listed, signed, upper
 from squentropy.names import loss_info
 from squentropy.params import BASELINE
 from squentropy.results import Results, label, p_text
 
-NOT_ENOUGH = "Not trained enough to rank the losses"
+NOT_ENOUGH = upper(adequacy.NOT_ENOUGH)
 MOST_LISTED = 4  # losses whose need of tokens is listed one by one
 
 
