@@ -25,7 +25,7 @@ import json
 import math
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import shared
@@ -69,6 +69,10 @@ class Work:
     scored: float
     flops: float
 
+    def __add__(self, other: "Work") -> "Work":
+        sums = zip(astuple(self), astuple(other), strict=True)
+        return Work(*(mine + others for mine, others in sums))
+
 
 def forward_flops(study: Study, n_layer: int, vocab_size: int) -> float:
     """Of a token."""
@@ -78,25 +82,29 @@ def forward_flops(study: Study, n_layer: int, vocab_size: int) -> float:
 
 def phases(study: Study, sample: Sample, validation: int, test: int) -> dict[str, Work]:
     """The work of each phase that the study has."""
-    finals = len(study.sweep.losses) * len(study.final.seeds)
-    depths = {
-        "sweep": [cell.n_layer for cell in study.sweep_cells()],
-        "final": [max(study.sweep.n_layer)] * finals,
-        "reported": [cell.n_layer for cell in study.reported_cells()],
-    }
-    done = {}
-    for phase, layers in depths.items():
-        schedule, train = study.schedule(phase), study.train
-        block = study.model.block_size
-        trained = schedule.max_iters * train.accumulation * train.batch_size * block
+    losses, deepest = len(study.sweep.losses), max(study.sweep.n_layer)
+    final = study.final
+    # (phase, iterations, depth of each run); the refining runs as many as there may be.
+    kinds = [
+        ("sweep", None, [cell.n_layer for cell in study.sweep_cells()]),
+        ("refine", None, [deepest] * losses * study.refine.max_runs),
+        *(("lengths", n, [deepest] * losses * final.length_seeds) for n in final.lengths),
+        ("final", None, [deepest] * losses * len(final.seeds)),
+        ("reported", None, [cell.n_layer for cell in study.reported_cells()]),
+    ]
+    done: dict[str, Work] = {}
+    for phase, iterations, layers in kinds:
+        schedule, trained = study.schedule(phase, iterations), study.tokens_trained(phase, iterations)
         looks = math.ceil(schedule.max_iters / schedule.eval_interval)
-        stories = 2 * looks * schedule.eval_stories + validation + test * (phase != "sweep")
+        stories = 2 * looks * schedule.eval_stories + validation
+        stories += test * (phase not in ("sweep", "refine"))
         scored = stories * sample.tokens
         flops = [
             (3 * trained + scored) * forward_flops(study, n_layer, sample.vocab_size)
             for n_layer in layers
         ]
-        done[phase] = Work(len(layers), len(layers) * trained, len(layers) * scored, sum(flops))
+        work = Work(len(layers), len(layers) * trained, len(layers) * scored, sum(flops))
+        done[phase] = work + done[phase] if phase in done else work
     return {phase: work for phase, work in done.items() if work.runs}
 
 

@@ -4,12 +4,13 @@ pytest tests/test_selection.py
 """
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from squentropy import storage
+from squentropy import cli, storage
 from squentropy.errors import SquentropyError
 from squentropy.selection import REFINE, SWEEP, select, selected_hyperparameters
 
@@ -127,3 +128,62 @@ def test_a_missing_run_is_named(copy, tiny_study):
     path.unlink()
     with pytest.raises(SquentropyError, match=f"{path}: does not exist"):
         select(tiny_study(), copy / "checkpoints", copy / "results")
+
+
+@pytest.fixture
+def command(whole_study, tiny_study, capsys):
+    """command(words) -> exit code, output and errors of a command in the finished study."""
+    (whole_study / "params.yaml").write_text(tiny_study().dump())
+
+    def command(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main([*words, "--tokens", "data/tiny/tokens"])
+        said = capsys.readouterr()
+        return end.value.code or 0, said.out, said.err
+
+    return command
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("step", ["refine", "lengths"])
+def test_a_finished_step_again_trains_nothing_and_leaves_the_same_bytes(command, whole_study, step):
+    before = contents(whole_study / "checkpoints")
+    code, out, _ = command(step, "checkpoints/tiny", "--loss", "mse")
+    assert code == 0
+    runs = list(Path("checkpoints/tiny", step, "mse").glob("**/run.json"))
+    assert out.count("already there") == len(runs) > 0
+    assert contents(whole_study / "checkpoints") == before
+
+
+@pytest.mark.parametrize("step", ["refine", "lengths"])
+def test_a_loss_outside_the_grid_is_named(command, step):
+    code, _, err = command(step, "checkpoints/tiny", "--loss", "z_loss")
+    assert code != 0
+    assert err == "squentropy: --loss z_loss: is not in the grid of tiny\n"
+
+
+def test_refining_goes_on_from_the_runs_that_are_there(command, whole_study):
+    """As after a kill: what was trained is kept, and the end is the same to the byte."""
+    folder = whole_study / "checkpoints/tiny/refine/mse"
+    before = contents(folder)
+    (folder / "refine.json").unlink()
+    last = sorted(folder.glob("*/run.json"))[-1]
+    last.unlink()
+    code, out, _ = command("refine", "checkpoints/tiny", "--loss", "mse")
+    assert code == 0
+    assert out.count(" iterations, ") == 1
+    after = contents(folder)
+    assert {k: v for k, v in after.items() if "provenance" not in k} == {
+        k: v for k, v in before.items() if "provenance" not in k
+    }
+
+
+def test_shorter_runs_wait_for_the_tuning(command, whole_study):
+    path = whole_study / "checkpoints/tiny/refine/mse/refine.json"
+    path.unlink()
+    code, _, err = command("lengths", "checkpoints/tiny", "--loss", "mse")
+    assert code != 0
+    assert "checkpoints/tiny/refine/mse/refine.json: does not exist" in err

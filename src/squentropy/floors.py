@@ -110,9 +110,7 @@ def _row(study: Study, contexts: Contexts, classes: int, squares: Squares) -> di
         interval = statistics.mean_nll(
             by_story,
             contexts.lengths,
-            resamples=study.evaluate.bootstrap,
-            confidence=study.evaluate.confidence,
-            seed=0,
+            **study.evaluate.resampling(),
         )
         row |= {"kl_low": interval.low, "kl_high": interval.high}
     quantiles = np.quantile(kl, (0.1, 0.5, 0.9), weights=contexts.times, method="inverted_cdf")
