@@ -35,7 +35,7 @@ def quality_sentence(r: Results) -> Html:
     if rows.empty:
         return paragraphs("No stories were sampled.")
     heats = listed([f"{t:g}" for t in s.temperatures])
-    links = rows["loss"][rows["reading"] == "inverse_link"]
+    links = rows["loss"][rows["reading"] == "own"]
     told = (
         f"Every final run generated stories of up to {integer(s.max_tokens)} tokens at the "
         f"temperatures {heats}: {count(s.stories, 'story', 'stories')} from each of "
@@ -45,7 +45,7 @@ def quality_sentence(r: Results) -> Html:
     if len(links):
         told += (
             f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities of "
-            "the inverse link, since the softmax of their outputs is nearly flat."
+            "the loss’s own link."
         )
     return paragraphs(told, _in_form(r), _accepted(r), _refused(rows))
 
