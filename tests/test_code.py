@@ -250,6 +250,6 @@ def test_dvc_judges_by_every_parameter_that_a_table_depends_on():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     study = load([ROOT / "params.yaml"])
     assert {"study", *stages["final"]["params"]} == set(study.table_keys())
-    assert {*study.training_keys("sweep")} - {"schedule"} | {"sweep"} == {
+    assert {*study.training_keys("sweep")} - {"schedule"} | {"sweep", "refine", "plan"} == {
         param.partition(".")[0] for param in stages["sweep"]["params"]
     }

@@ -72,7 +72,6 @@ def test_a_score_is_the_cross_entropy_of_each_token(monkeypatch):
     expected = F.cross_entropy(logits, targets, reduction="none")
     torch.testing.assert_close(scores["nll"].double(), expected, rtol=1e-5, atol=1e-5)
     assert scores["correct"].tolist() == (logits.argmax(-1) == targets).tolist()
-    assert "link_nll" not in scores
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if own_link(name, 1e-6)])
@@ -80,7 +79,7 @@ def test_a_links_nll_is_that_of_its_probabilities(name):
     logits = torch.tensor([[0.5, 0.2, -0.3], [2.0, 1e9, -1e9], [0.0, 0.0, 0.0]])
     targets = torch.tensor([0, 2, 1])
     link = own_link(name, 1e-6)
-    linked = score(logits, torch.eye(3), targets, link)["link_nll"]
+    linked = score(logits, torch.eye(3), targets, link)["nll"]
     expected = [-math.log(link(row[None])[0, y]) for row, y in zip(logits, targets)]
     assert linked.tolist() == pytest.approx(expected, rel=1e-5)
     assert linked.isfinite().all()
@@ -92,7 +91,6 @@ def test_a_split_is_scored_as_token_by_token_whatever_the_batch(model, split, ba
     np.testing.assert_allclose(scores.nll, one_by_one(model, split), rtol=1e-4, atol=1e-4)
     assert scores.nll.std() > 1
     assert scores.correct.dtype == bool
-    assert scores.link_nll is None
 
 
 def test_a_storys_score_does_not_depend_on_the_other_stories(model, split):
@@ -110,12 +108,20 @@ def test_scoring_leaves_training_on_and_drops_nothing_out(model, split):
     assert before.nll.tolist() == after.nll.tolist()
 
 
-def test_a_link_is_scored_beside_softmax(model, split):
-    scores = score_split(model, split, END, batch_tokens=64, link=own_link("mse", 1e-6))
-    assert scores.link_nll.shape == scores.nll.shape
-    assert np.isfinite(scores.link_nll).all()
+def test_a_link_is_scored_in_place_of_softmax(model, split):
     plain = score_split(model, split, END, batch_tokens=64)
-    assert plain.nll.tolist() == scores.nll.tolist()
+    softmax = score_split(model, split, END, batch_tokens=64, link=lambda f: f.softmax(-1))
+    np.testing.assert_allclose(softmax.nll, plain.nll, rtol=1e-4, atol=1e-4)
+    scores = score_split(model, split, END, batch_tokens=64, link=own_link("mse", 1e-6))
+    assert np.isfinite(scores.nll).all()
+    assert scores.nll.tolist() != plain.nll.tolist()
+    assert scores.correct.tolist() == plain.correct.tolist()
+
+
+def test_a_temperature_divides_the_outputs(model, split):
+    halved = score_split(model, split, END, batch_tokens=64, temperature=2.0)
+    link = score_split(model, split, END, batch_tokens=64, link=lambda f: (f / 2).softmax(-1))
+    np.testing.assert_allclose(halved.nll, link.nll, rtol=1e-4, atol=1e-4)
 
 
 def test_random_batches_estimate_the_mean_over_all_blocks(model, split):

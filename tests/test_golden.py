@@ -44,6 +44,7 @@ def curve(loss: str) -> list[float]:
     values = load([ROOT / "params.yaml"]).model_dump()
     values["model"] |= {"n_embd": 32, "n_head": 2, "block_size": 32}
     values["train"] |= {"device": "cpu", "threads": 1, "batch_size": 4, "accumulation": 2}
+    values["train"] |= {"beta2": 0.95}
     values["sweep"] |= {"max_iters": 20, "warmup_iters": 4, "eval_interval": 1}
     cell = Cell("sweep", loss, lr=0.003, dropout=0.1, n_layer=2, seed=7)
     _, result = train(parse(values), cell, Tokens())

@@ -335,6 +335,12 @@ def test_the_other_links_of_any_outputs_are_distributions_without_a_zero(name, o
     assert p.min() > 0
 
 
+@pytest.mark.parametrize("name", ["mse", "mse_weighted", "spherical", "taylor"])
+def test_outputs_that_are_no_numbers_give_no_probabilities(name):
+    """Or a run whose weights have blown up would look well."""
+    assert own_link(name, 1e-6)(torch.tensor([[0.1, torch.nan, 2.0]])).isnan().all()
+
+
 def test_a_floor_moves_what_lies_below_it():
     outputs = torch.tensor([[0.9, -0.5, 1e-7]])
     low, high = own_link("mse", 1e-8)(outputs)[0], own_link("mse", 1e-2)(outputs)[0]

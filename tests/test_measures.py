@@ -45,7 +45,7 @@ def drawn(classes: int, scale: float, n: int = 600) -> tuple[torch.Tensor, torch
 
 
 def measured(logits: torch.Tensor, targets: torch.Tensor, **ways) -> dict[str, np.ndarray]:
-    ways = ways or readings(1.0, None)
+    ways = ways or readings(1.0, {})
     columns = measure(logits, torch.eye(logits.shape[1]).to(logits.dtype), targets, ways)
     return {name: values.numpy() for name, values in columns.items()}
 
@@ -68,7 +68,9 @@ def test_the_brier_score_is_scikit_learns(classes, scale):
 def test_the_calibration_error_is_torchmetrics(classes, scale):
     logits, targets = drawn(classes, scale)
     columns = measured(logits, targets)
-    ours = calibration_error(calibration(columns["softmax/confidence"], columns["correct"]))
+    ours = calibration_error(
+        calibration(columns["softmax/confidence"], columns["correct"], 15)
+    )
     theirs = multiclass_calibration_error(logits.softmax(-1), targets, classes, n_bins=15)
     assert ours == pytest.approx(theirs.item(), abs=1e-6)
 
@@ -108,7 +110,7 @@ def test_every_reading_is_what_its_formula_says(reading, monkeypatch):
     hidden, weight = torch.randn(17, 6, generator=draw), torch.randn(13, 6, generator=draw)
     targets = torch.randint(13, (17,), generator=draw)
     link = own_link("mse_weighted", 1e-6)
-    columns = measure(hidden, weight, targets, readings(0.7, link))
+    columns = measure(hidden, weight, targets, readings(0.7, {"own": link}))
     logits = hidden.double() @ weight.double().T
     p = {
         "softmax": logits.softmax(-1),
@@ -129,15 +131,15 @@ def test_every_reading_is_what_its_formula_says(reading, monkeypatch):
 
 
 def test_only_losses_with_a_link_are_read_by_it():
-    assert list(readings(1.0, None)) == ["softmax", "tempered"]
-    assert list(readings(1.0, own_link("mse", 1e-6))) == ["softmax", "tempered", "own"]
+    assert list(readings(1.0, {})) == ["softmax", "tempered"]
+    assert list(readings(1.0, {"own": own_link("mse", 1e-6)})) == ["softmax", "tempered", "own"]
 
 
 def test_calibration_counts_every_token_in_the_bin_of_its_confidence():
     rng = np.random.default_rng(0)
     confidence = np.concatenate([rng.random(1000), [0.0, 1.0]]).astype(np.float32)
     correct = rng.random(1002) < confidence**2
-    counted = calibration(confidence, correct)
+    counted = calibration(confidence, correct, 15)
     edges = np.linspace(0, 1, 16)
     for i, (low, high) in enumerate(itertools.pairwise(edges)):
         inside = (confidence >= low) & ((confidence < high) | (i == 14))
@@ -148,7 +150,7 @@ def test_calibration_counts_every_token_in_the_bin_of_its_confidence():
 
 
 def test_all_tokens_in_one_bin_leave_the_distance_of_the_means():
-    counted = calibration(np.full(8, 0.25), np.arange(8) < 6)
+    counted = calibration(np.full(8, 0.25), np.arange(8) < 6, 15)
     assert calibration_error(counted) == pytest.approx(0.5)
 
 
@@ -216,7 +218,8 @@ def stories(*lengths: int) -> Split:
 
 
 def measure_it(model: GPT, split: Split, **how) -> dict:
-    how = {"temperature": 2.0, "link": own_link("mse", 1e-6), "batch_tokens": 64} | how
+    links = {"own": own_link("mse", 1e-6)}
+    how = {"temperature": 2.0, "links": links, "batch_tokens": 64, "bins": 15} | how
     return measure_split(model, split, END, per_million(split, CLASSES), **how)
 
 
@@ -224,13 +227,14 @@ def measure_it(model: GPT, split: Split, **how) -> dict:
 def test_a_splits_sums_add_up_however_odd_it_is(model, lengths):
     split = stories(*lengths)
     whole = measure_it(model, split)
-    scores = score_split(model, split, END, batch_tokens=64, link=own_link("mse", 1e-6))
+    scores = score_split(model, split, END, batch_tokens=64)
+    linked = score_split(model, split, END, batch_tokens=64, link=own_link("mse", 1e-6))
     assert whole["stories"]["tokens"] == list(lengths)
     assert sum(whole["stories"]["correct"]) == scores.correct.sum()
     assert all(
         0 <= first <= five <= n for n, first, five in zip(*(whole["stories"].values()), strict=True)
     )
-    expected = {"softmax": scores.nll, "own": scores.link_nll}
+    expected = {"softmax": scores.nll, "own": linked.nll}
     for name, measured in whole["readings"].items():
         if name in expected:
             by_story = np.add.reduceat(expected[name].astype(float), split.offsets[:-1])
@@ -255,7 +259,8 @@ def test_a_profile_by_position_begins_with_each_storys_first_token(model):
 def test_a_tokens_frequency_is_that_of_the_split_given(model):
     split = stories(12)
     by_frequency = measure_split(
-        model, split, END, np.full(CLASSES, 5), temperature=1.0, link=None, batch_tokens=64
+        model, split, END, np.full(CLASSES, 5),
+        temperature=1.0, links={}, batch_tokens=64, bins=15,
     )["profile"]["frequency"]
     assert (by_frequency["low"], by_frequency["high"]) == ([4], [8])
     assert list(by_frequency) == ["low", "high", "tokens", "softmax", "tempered"]
@@ -278,8 +283,8 @@ def test_a_models_temperature_is_that_of_its_hidden_states(model):
 
 def test_a_long_split_is_fitted_on_its_first_stories_alone(model, monkeypatch):
     split = stories(5, 2, 40, 8, 9)
-    monkeypatch.setattr(measures, "FIT_TOKENS", 47)
+    monkeypatch.setattr(evaluation, "FIT_TOKENS", 47)
     expected = fit_on(model, split.head(3), END, batch_tokens=16)
     assert fit_on(model, split, END, batch_tokens=16) == expected
-    monkeypatch.setattr(measures, "FIT_TOKENS", 4)
+    monkeypatch.setattr(evaluation, "FIT_TOKENS", 4)
     assert math.isfinite(fit_on(model, split, END, batch_tokens=16))

@@ -86,7 +86,7 @@ def test_a_loss_with_arguments_has_one_name_and_a_folder_of_it():
     folders = {c.name for c in study.final_cells(dict.fromkeys(names, lr)) if c.seed == 1}
     slugs = ["squentropy-0.1", "squentropy", "squentropy_weighted-2.65", "z_loss-0.00001"]
     assert folders == {f"final/{slug}/seed1" for slug in slugs}
-    assert {c.row for c in study.sweep_cells()} >= {f"sweep/{slugs[0]}/lr0.06"}
+    assert {c.row for c in study.sweep_cells()} >= {f"sweep/{slugs[0]}/lr{study.sweep.lr[-1]!r}"}
 
 
 def test_an_overlay_merges_sections_and_replaces_the_rest(tmp_path, default):

@@ -80,9 +80,10 @@ def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
     tiny_study, tiny_cell, tokens, tmp_path, monkeypatch
 ):
     def trains(cell, **changes) -> bool:
-        run, trained = train_run(tiny_study(**changes), cell, tokens, tmp_path)
-        assert run == read_run(tmp_path)
-        return trained
+        trained = train_run(tiny_study(**changes), cell, tokens, tmp_path)
+        assert trained.run == read_run(tmp_path)
+        assert trained.first
+        return trained.now
 
     cell = tiny_cell(phase="final")
     assert trains(cell)
@@ -101,7 +102,7 @@ def test_a_run_that_is_there_already_is_left_as_it_is_and_another_is_trained(
 def test_weights_are_kept_where_the_study_asks(tiny_study, tokens, tmp_path):
     cell = tiny_study().sweep_cells()[0]
     for keep in (False, True):
-        run, _ = train_run(tiny_study(sweep={"keep_weights": keep}), cell, tokens, tmp_path)
+        run = train_run(tiny_study(sweep={"keep_weights": keep}), cell, tokens, tmp_path).run
         assert (tmp_path / "model.safetensors").exists() == keep == bool(run["model_sha256"])
         if not keep:
             with pytest.raises(SquentropyError, match=r"kept no weights; set sweep\.keep_weights"):
@@ -163,10 +164,8 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     run = finished / f"checkpoints/final/{loss}/seed1"
     scores = storage.read_sealed(run / "test.json")
     split = tokens.split("test")
-    expected = evaluation.score_split(
-        load_model(run, CPU), split, tokens.end_of_text, batch_tokens=64,
-        link=own_link(loss, 1e-6),
-    )  # fmt: skip
+    model, how = load_model(run, CPU), {"batch_tokens": 64}
+    expected = evaluation.score_split(model, split, tokens.end_of_text, **how)
     stories = scores["stories"]
     assert stories["tokens"] == np.diff(split.offsets).tolist()
     assert stories["bytes"] == story_bytes(data / "corpus", "test", tokens)
@@ -176,9 +175,22 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     assert readings["softmax"]["nll"] == pytest.approx(nll.tolist(), rel=1e-5)
     assert ("own" in readings) == (loss == "mse")
     if loss == "mse":
-        assert sum(readings["own"]["nll"]) == pytest.approx(expected.link_nll.sum())
+        link = own_link(loss, 1e-6)
+        linked = evaluation.score_split(model, split, tokens.end_of_text, link=link, **how)
+        assert sum(readings["own"]["nll"]) == pytest.approx(linked.nll.sum())
+        assert [name for name in readings if name.startswith("own ")] == ["own 0.0001", "own 1e-08"]
+
     assert scores["run_sha256"] == storage.sha256(run / "run.json")
-    assert all(map(math.isfinite, scores["seed_estimate"].values()))
+    assert all(map(math.isfinite, scores["original_estimate"].values()))
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_a_shorter_run_is_scored_by_its_primary_reading_alone(finished, data, tokens, loss):
+    run = finished / f"checkpoints/lengths/{loss}/iters4/seed1"
+    scores = storage.read_sealed(run / "test.json")
+    full = storage.read_sealed(finished / f"checkpoints/final/{loss}/seed1/test.json")
+    assert list(scores["readings"]) == [{"cross_entropy": "tempered", "mse": "own"}[loss]]
+    assert scores["stories"]["tokens"] == full["stories"]["tokens"]
+    assert not (run / "samples.json").exists()
 
 
 def test_a_diverged_run_is_a_result_without_scores_or_stories(finished):

@@ -117,7 +117,7 @@ def inverse_link(outputs: Tensor, floor: float, true_weight: float = 1.0) -> Ten
     f_j = k pi_j / (k pi_j + 1 - pi_j). Solved for pi_j, kept above the floor, renormalised.
     """
     probabilities = outputs / (true_weight - (true_weight - 1) * outputs)
-    probabilities = torch.where(outputs < 1, probabilities, 1.0).clamp_(floor, 1.0)
+    probabilities = torch.where(outputs >= 1, 1.0, probabilities).clamp_(floor, 1.0)
     return probabilities / probabilities.sum(-1, keepdim=True)
 
 

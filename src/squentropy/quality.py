@@ -119,8 +119,7 @@ def _story(text: str, tokens: int, ended: bool, checked: bool) -> dict:
 
 
 def _row(study: Study, runs: list[list[dict]]) -> dict:
-    how = {"resamples": study.evaluate.bootstrap, "confidence": study.evaluate.confidence,
-           "seed": study.evaluate.bootstrap_seed}  # fmt: skip
+    how = study.evaluate.resampling()
     row = {"runs": len(runs), "stories": sum(map(len, runs))}
 
     def of_stories(key: str) -> np.ndarray:

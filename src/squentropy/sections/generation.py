@@ -44,8 +44,8 @@ def quality_sentence(r: Results) -> Html:
     )
     if len(links):
         told += (
-            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities of "
-            "the loss’s own link."
+            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities "
+            "that the loss’s own link makes of the outputs."
         )
     return paragraphs(told, _in_form(r), _accepted(r), _refused(rows))
 
@@ -104,7 +104,9 @@ def _refused(rows: pd.DataFrame) -> str:
 
 def quality_table(r: Results) -> Html:
     """The measures at the middle temperature, and of the test stories."""
-    rows = pd.concat([_shown(r), r.test_stories.to_frame().T])
+    told = _shown(r)
+    rows = pd.concat([told, r.test_stories.to_frame().T])
+    names = [*map(loss_name, told["loss"]), "test stories"]
     columns = {
         "sentences_in_form": "sentences in form", "form": "stories in form",
         "agreement": "references that agree", "valid": "accepted", "ended": "ended",
@@ -113,12 +115,8 @@ def quality_table(r: Results) -> Html:
     }  # fmt: skip
     shown = {key: head for key, head in columns.items() if rows[key].notna().any()}
     cells = [
-        [
-            loss_name(row["loss"]),
-            *(_share(row[key]) for key in shown),
-            integer(row["tokens"]),
-        ]
-        for _, row in rows.iterrows()
+        [name, *(_share(row[key]) for key in shown), integer(row["tokens"])]
+        for name, (_, row) in zip(names, rows.iterrows(), strict=True)
     ]
     heat = f"at temperature {r.study.sample.middle:g}"
     return table([heat, *shown.values(), "tokens per story"], cells)
