@@ -168,7 +168,7 @@ def _lists(study: Study, so_far: Progress) -> list[str | Table]:
         rows = [[str(log), line] for log, line in so_far.failed.items()]
         parts.append(Table("Failed", ["log", "its last line"], rows))
     if runs := so_far.of("diverged"):
-        finals = [run for run in runs if run.phase != "sweep"]
+        finals = [run for run in runs if run.phase not in ("sweep", "refine")]
         rows = [[run.name, f"{run.iterations:,}", _loss(run.last_loss)] for run in finals]
         if rows:
             parts.append(Table("Diverged", columns[:3], rows))

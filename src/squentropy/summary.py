@@ -64,19 +64,16 @@ def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
     for yardstick, row in r.yardsticks.iterrows():
         if row["kind"] == "source" or yardstick == must:
             what = f"{yardstick} counts" if row["kind"] == "ngram" else yardstick
-            rows.append({"loss": what} | _measured(row))
+            rows.append({"loss": what} | _measured(row, e.enough))
     return pd.DataFrame(rows).fillna(NONE).astype(str)
 
 
 def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) -> dict[str, str]:
     row = r.metrics.loc[loss]
-    cells = {"loss": name(loss)} | _measured(row)
+    cells = {"loss": name(loss)} | _measured(row, e.enough)
     if not e.enough:
         learnt = row["learnt"]
-        return cells | {
-            "bits per byte": _number(row["bits_per_byte"], ".3f"),
-            "share learnt": NONE if pd.isna(learnt) else f"{100 * learnt:.0f} %",
-        }
+        return cells | {"share learnt": NONE if pd.isna(learnt) else f"{100 * learnt:.0f} %"}
     p = row["p_value"]
     return cells | {
         "nll − cross entropy": _interval(row, "difference"),
@@ -85,8 +82,10 @@ def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) ->
     }
 
 
-def _measured(row: pd.Series) -> dict[str, str]:
-    return {"test nll": _interval(row, "nll"), "perplexity": _number(row["ppl"], ".2f")}
+def _measured(row: pd.Series, enough: bool) -> dict[str, str]:
+    """What stands there of every row; bits per byte if nothing is compared and there is room."""
+    cells = {"test nll": _interval(row, "nll"), "perplexity": _number(row["ppl"], ".2f")}
+    return cells if enough else cells | {"bits per byte": _number(row["bits_per_byte"], ".3f")}
 
 
 def _number(value: float, style: str) -> str:
@@ -156,7 +155,7 @@ def verdict(r: Results) -> str:
 
 def _prose(text: str) -> str:
     """As `plain`, with what our own sentences hold besides."""
-    return plain(text, f"{PLAIN}:-")
+    return plain(text, f"{PLAIN}:")
 
 
 def _note(r: Results) -> str:
@@ -167,7 +166,9 @@ def _note(r: Results) -> str:
         "seeds, and are conditional on the selected hyperparameters."
     )
     if not r.adequacy.enough:
-        return f"{note} Share learnt: 0 % is the unigram model, 100 % the limit."
+        known = r.corpus["source_nll"] is not None
+        limit = "the exact entropy" if known else "the best n-gram model"
+        return f"{note} Share learnt: 0 % is the unigram model, 100 % {limit}."
     return (
         f"{note} p is after Holm's correction over all losses. Tokens needed: how many times the "
         "training tokens of cross entropy a loss needs for the same nll."
@@ -210,7 +211,7 @@ def _story(text: str) -> str:
     return "<br>".join(plain(part) for part in paragraphs if part)
 
 
-PLAIN = " .,;!?'()+−–—…%/=\""
+PLAIN = " .,;!?'()+-−–—…%/=\"“”‘’"
 
 
 def plain(text: str, safe: str = PLAIN) -> str:
