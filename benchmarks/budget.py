@@ -94,7 +94,8 @@ def phases(study: Study, sample: Sample, validation: int, test: int) -> dict[str
     ]
     done: dict[str, Work] = {}
     for phase, iterations, layers in kinds:
-        schedule, trained = study.schedule(phase, iterations), study.tokens_trained(phase, iterations)
+        schedule = study.schedule(phase, iterations)
+        trained = study.tokens_trained(phase, iterations)
         looks = math.ceil(schedule.max_iters / schedule.eval_interval)
         stories = 2 * looks * schedule.eval_stories + validation
         stories += test * (phase not in ("sweep", "refine"))

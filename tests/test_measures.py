@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from squentropy import evaluation, measures
+from squentropy import evaluation
 from squentropy.evaluation import score_split
 from squentropy.losses import own_link
 from squentropy.measures import (
