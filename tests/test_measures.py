@@ -68,9 +68,7 @@ def test_the_brier_score_is_scikit_learns(classes, scale):
 def test_the_calibration_error_is_torchmetrics(classes, scale):
     logits, targets = drawn(classes, scale)
     columns = measured(logits, targets)
-    ours = calibration_error(
-        calibration(columns["softmax/confidence"], columns["correct"], 15)
-    )
+    ours = calibration_error(calibration(columns["softmax/confidence"], columns["correct"], 15))
     theirs = multiclass_calibration_error(logits.softmax(-1), targets, classes, n_bins=15)
     assert ours == pytest.approx(theirs.item(), abs=1e-6)
 
@@ -259,8 +257,14 @@ def test_a_profile_by_position_begins_with_each_storys_first_token(model):
 def test_a_tokens_frequency_is_that_of_the_split_given(model):
     split = stories(12)
     by_frequency = measure_split(
-        model, split, END, np.full(CLASSES, 5),
-        temperature=1.0, links={}, batch_tokens=64, bins=15,
+        model,
+        split,
+        END,
+        np.full(CLASSES, 5),
+        temperature=1.0,
+        links={},
+        batch_tokens=64,
+        bins=15,
     )["profile"]["frequency"]
     assert (by_frequency["low"], by_frequency["high"]) == ([4], [8])
     assert list(by_frequency) == ["low", "high", "tokens", "softmax", "tempered"]

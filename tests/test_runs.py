@@ -183,6 +183,7 @@ def test_scores_add_up_story_by_story(finished, data, tokens, loss):
     assert scores["run_sha256"] == storage.sha256(run / "run.json")
     assert all(map(math.isfinite, scores["original_estimate"].values()))
 
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_a_shorter_run_is_scored_by_its_primary_reading_alone(finished, data, tokens, loss):
     run = finished / f"checkpoints/lengths/{loss}/iters4/seed1"
