@@ -1,6 +1,7 @@
 """Every cell of the grid, the runs that refine each loss's best cell, and the final runs.
 
-A loss goes from one phase to the next by itself: none waits for the others.
+A loss goes from one phase to the next by itself: none waits for the others. Where cores are few,
+tuning comes first, since the runs that refine a loss wait for one another, and final runs do not.
 
 A job keeps its outputs, because the command trains only what is not there yet: a cell
 whose parameters, data and code are those of its run.json is left as it is.
@@ -24,6 +25,7 @@ rule sweep:
         ],
     log:
         f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
+    priority: 20
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
@@ -54,6 +56,7 @@ rule refine:
         f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
     log:
         f"{LOGS}/refine/{{loss}}.log",
+    priority: 10
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
