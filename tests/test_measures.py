@@ -16,14 +16,11 @@ from sklearn.metrics import brier_score_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from squentropy import evaluation
-from squentropy.evaluation import score_split
+from squentropy.evaluation import TEMPERATURES, fit_on, fit_temperature, score_split
 from squentropy.losses import own_link
 from squentropy.measures import (
-    TEMPERATURES,
     calibration,
     calibration_error,
-    fit_on,
-    fit_temperature,
     measure,
     measure_split,
     per_million,

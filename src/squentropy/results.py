@@ -134,16 +134,20 @@ class Results:
         """
         if self.baselines.empty:
             return self.baselines
-        m = self.metrics.loc[self.scored]
-        test = self.corpus["splits"]["test"]
+        m, test = self.metrics.loc[self.scored], self.corpus["splits"]["test"]
+        # As the others are scored: without a temperature.
+        own = m["reading"] == "own"
+        nll, ppl, bits = (
+            m[name].where(own, m[f"test_{name}"]) for name in ("nll", "ppl", "bits_per_byte")
+        )
         losses = pd.DataFrame({
             "name": [label(loss) for loss in m.index],
             "parameters": m["parameters"],
             "same_tokens": True,
-            "nll": m["nll"],
-            "ppl": m["ppl"],
-            "bits_per_byte": m["bits_per_byte"],
-            "nats_per_story": m["nll"] * test["tokens"] / test["stories"],
+            "nll": nll,
+            "ppl": ppl,
+            "bits_per_byte": bits,
+            "nats_per_story": nll * test["tokens"] / test["stories"],
         })  # fmt: skip
         return pd.concat([self.baselines, losses]).sort_values("bits_per_byte", kind="stable")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.markup import Html, count, escape, integer, table, upper
+from squentropy.markup import Html, count, escape, integer, plain, table, upper
 from squentropy.params import TABLES
 from squentropy.results import Results
 from squentropy.sections.pieces import about_seeds, names
@@ -19,6 +19,12 @@ def limits(r: Results) -> Html:
         f"seed, in runs of {integer(s.refine.max_iters)} iterations; another seed or longer runs "
         "may select others.",
     ]
+    if s.train.grad_clip and len(r.losses) > 1:
+        points.append(
+            f"Gradients are clipped at the norm {plain(s.train.grad_clip)} for every loss, though "
+            "their gradients differ in scale by orders of magnitude: clipping steadies the losses "
+            "whose gradients reach that norm, and no other. The project’s log has trials of it."
+        )
     if s.final.lengths and s.final.length_seeds < len(s.final.seeds):
         points.append(
             f"The shorter lengths were trained with {count(s.final.length_seeds, 'seed')}. The "
