@@ -206,8 +206,9 @@ def test_the_workflow_starts_them(copy_project, snakemake, tmp_path):
     words = ["--cores", "2", "--configfile", *studies]
     ended = snakemake(project, "results/two/selected.json", *words)
     assert ended.returncode == 0, ended.stderr
-    [run] = (project / "checkpoints/two").rglob("provenance.json")
-    assert '"processes": 2' in run.read_text()
+    runs = [*(project / "checkpoints/two").rglob("provenance.json")]
+    assert {path.relative_to(project).parts[2] for path in runs} == {"sweep", "refine"}
+    assert all('"processes": 2' in run.read_text() for run in runs)
 
 
 def test_started_counts_the_launchers_processes(monkeypatch):
