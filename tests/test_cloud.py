@@ -30,7 +30,7 @@ PROFILE = ("--workflow-profile", "profiles/kubernetes")
 MINE = ("--configfile", "studies/mine.yaml")
 FOLDERS = itertools.count()
 HERE_PERHAPS = {"select", "page"}  # what Snakemake may run where it runs itself
-GPU_RULES = {"sweep", "final", "evaluate_final", "sample_final"}
+GPU_RULES = {"sweep", "refine", "lengths", "final", "evaluate_final", "sample_final"}
 
 
 class Project:

@@ -137,7 +137,7 @@ def swept(whole, tmp_path) -> Path:
     project = Path(shutil.copytree(whole, tmp_path / "project"))
     shutil.rmtree(project / "checkpoints/small/final")
     for path in (project / "results/small").iterdir():
-        if path.name not in ("params.yaml", "sweep.csv", "selected.json"):
+        if path.name not in ("params.yaml", "sweep.csv", "refine.csv", "selected.json"):
             path.unlink()
     return project
 
