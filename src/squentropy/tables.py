@@ -36,7 +36,7 @@ from squentropy.original import REPORTED_COLUMNS, reported_rows
 from squentropy.outcomes import read_outcomes, write_csv
 from squentropy.params import SPLITS, TABLES, Cell, Study
 from squentropy.records import check_tokens, made_from, scored_from, told_from
-from squentropy.selection import selected_hyperparameters, tuning_sha256
+from squentropy.selection import refine_file, selected_hyperparameters, tuning_sha256
 from squentropy.tokens import TokenFolder
 
 RUN = ["phase", "loss", "lr", "dropout", "n_layer", "seed"]
@@ -55,10 +55,10 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     results      folder with selected.json, as `select` wrote it
     """
     chosen = selected_hyperparameters(study, results)
-    _check_selection(study, checkpoints, results)
     finals, shorter = study.final_cells(chosen), study.length_cells(chosen)
     reported = study.reported_cells()
     every = read_outcomes(study, checkpoints, [*study.sweep_cells(), *finals, *shorter, *reported])
+    _check_selection(study, checkpoints, results)
     runs = {cell: every[cell] for cell in [*finals, *shorter, *reported]}
     tokens, entropy = TokenFolder.open(data / "tokens"), story_entropy(data)
     tokens.check_corpus(data / "corpus")
@@ -103,6 +103,8 @@ def _check_selection(study: Study, checkpoints: Path, results: Path) -> None:
     chosen = storage.read_sealed(results / "selected.json")
     for name, digest in chosen["sha256"].items():
         storage.verified(results / name, digest)
+    for loss in study.sweep.losses:
+        storage.read_sealed(refine_file(checkpoints, loss))  # a damaged one is named
     if chosen["runs_sha256"] != tuning_sha256(study, checkpoints):
         raise SquentropyError(
             f"{results / 'selected.json'}: is not of the runs in {checkpoints}; select again"
