@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from squentropy import cli, figures, results
+from squentropy.params import TABLES
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +33,8 @@ COMMANDS = {  # name: (words, where it writes)
     "metrics": (("metrics", "data", "checkpoints", "results"), "results"),
     "figures": (("figures", "results", "out/figures"), "out"),
     "report": (("report", "results", "report/figures", "out/index.html"), "out"),
-    "show": (("show", "results"), "out"),
 }
-WITHOUT_PARAMS = ("figures", "report", "show")
+WITHOUT_PARAMS = ("figures", "report")
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +138,28 @@ def test_a_damaged_input_is_refused_in_one_line_that_names_it(name, project, cal
             assert after == before, case
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_show_names_a_damaged_table_and_goes_on(project, monkeypatch, capsys, name):
+    monkeypatch.chdir(project)
+    path = project / "results" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit) as end:
+        cli.main(["show", "results"])
+    path.write_bytes(whole)
+    said = capsys.readouterr().out
+    assert not end.value.code
+    assert f"results/{name}" in said
+    assert "Progress" in said
+
+
 @pytest.fixture
 def small_disk(mounted):
     """A file system of 4 MB."""
     return mounted("4m")
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "show"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_on_a_full_disk_a_command_says_so_in_one_line_and_works_once_there_is_space(
     name, project, call, small_disk
 ):
