@@ -69,6 +69,10 @@ Runs = Annotated[list[Path], typer.Argument(help="Run folders.", autocompletion=
 Results = Annotated[
     Path, typer.Argument(help="A study's folder of tables.", autocompletion=completion.results)
 ]
+Tokens = Annotated[Path, typer.Option(help="Folder of token files.")]
+GridLoss = Annotated[
+    str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
+]
 Resume = Annotated[
     bool, typer.Option(help="Go on from an unfinished run's state, and save one; or do neither.")
 ]
@@ -173,7 +177,7 @@ def tokenize(corpus: Path, out: Path, params: Params = DEFAULT_PARAMS) -> None:
 @app.command()
 def train(
     out: Path,
-    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
+    tokens: Tokens,
     loss: Annotated[
         str,
         typer.Option(help="A loss, as mse or squentropy-0.1.", autocompletion=completion.losses),
@@ -219,10 +223,8 @@ def train(
 @app.command()
 def sweep(
     checkpoints: Path,
-    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
-    loss: Annotated[
-        str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
-    ],
+    tokens: Tokens,
+    loss: GridLoss,
     lr: Annotated[float, typer.Option(help="A learning rate of the study's grid.")],
     params: Params = DEFAULT_PARAMS,
     states: States = DEFAULT_STATES,
@@ -240,23 +242,14 @@ def sweep(
     cells = [cell for cell in study.sweep_cells() if (cell.loss, cell.lr) == (loss, lr)]
     if not cells:
         raise SquentropyError(f"--loss {loss} --lr {lr}: no such row in the grid of {study.study}")
-
-    from squentropy.tokens import TokenFolder
-
-    folder = TokenFolder.open(tokens)
-    if _launched(study):
-        return
-    for cell in cells:
-        _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
+    _train_each(study, cells, tokens, checkpoints, states if resume else None)
 
 
 @app.command()
 def refine(
     checkpoints: Path,
-    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
-    loss: Annotated[
-        str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
-    ],
+    tokens: Tokens,
+    loss: GridLoss,
     params: Params = DEFAULT_PARAMS,
     states: States = DEFAULT_STATES,
     resume: Resume = True,
@@ -288,10 +281,8 @@ def refine(
 @app.command()
 def lengths(
     checkpoints: Path,
-    tokens: Annotated[Path, typer.Option(help="Folder of token files.")],
-    loss: Annotated[
-        str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
-    ],
+    tokens: Tokens,
+    loss: GridLoss,
     params: Params = DEFAULT_PARAMS,
     states: States = DEFAULT_STATES,
     resume: Resume = True,
@@ -306,16 +297,11 @@ def lengths(
 
     from squentropy.records import chosen_for
     from squentropy.selection import refine_file
-    from squentropy.tokens import TokenFolder
 
     loss = _of_study(study, loss)
     chosen = {loss: chosen_for(loss, refine_file(checkpoints, loss))}
-    folder = TokenFolder.open(tokens)
-    if _launched(study):
-        return
-    for cell in study.length_cells(chosen):
-        if cell.loss == loss:
-            _train(study, cell, folder, checkpoints / cell.name, states if resume else None)
+    cells = [cell for cell in study.length_cells(chosen) if cell.loss == loss]
+    _train_each(study, cells, tokens, checkpoints, states if resume else None)
 
 
 def _of_study(study: "Study", given: str) -> str:
@@ -337,6 +323,19 @@ def _launched(study: "Study") -> bool:
         return False
     processes.launch(study.train.processes)
     return True
+
+
+def _train_each(
+    study: "Study", cells: list["Cell"], tokens: Path, checkpoints: Path, states: Path | None
+) -> None:
+    """Train cells one after the other in one process, each into its folder of CHECKPOINTS."""
+    from squentropy.tokens import TokenFolder
+
+    folder = TokenFolder.open(tokens)
+    if _launched(study):
+        return
+    for cell in cells:
+        _train(study, cell, folder, checkpoints / cell.name, states)
 
 
 def _train(

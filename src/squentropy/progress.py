@@ -136,7 +136,7 @@ def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) ->
     for name, phase, loss, cell in _expected(study, places):
         length = cell.iterations if cell is not None else None
         origin = {"params": study.training_keys(phase, length), "code": digests(loss)}
-        if cell is not None and phase != "refine":
+        if cell is not None:
             origin["cell"] = asdict(cell)
         known = _finished(places, name, origin)
         if known["state"] not in OVER:
