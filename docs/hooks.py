@@ -164,8 +164,8 @@ def results() -> str:
 @functools.cache
 def commands() -> str:
     """Every command of `squentropy`, as its --help says."""
-    app = typer.main.get_command(cli.app)
-    text = get_docs_for_click(obj=app, ctx=typer.Context(app), name="squentropy")
+    command = typer.main.get_command(cli.app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="squentropy")
     usage = text[text.index("**Usage**") : text.index("**Commands**")]
     each = text[text.index("\n## ") :]  # the list before it cuts each command's first line short
     return usage + EXAMPLE.sub(_example, each)

@@ -271,8 +271,8 @@ def _readings(s, table, calibration) -> pd.DataFrame:
                "tempered": 0.5 if linked else 0.0 if tempered else -0.03}  # fmt: skip
         kinds = [("softmax", None), ("tempered", None)]
         if linked:
-            floors = [s.evaluate.link_floor, *s.evaluate.other_floors]
-            kinds += [("own", floor) for floor in floors]
+            tried = [s.evaluate.link_floor, *s.evaluate.other_floors]
+            kinds += [("own", floor) for floor in tried]
             off["own"] = 0.0
         for reading, floor in kinds:
             shift = off[reading]

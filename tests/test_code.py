@@ -30,7 +30,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def digests() -> dict[str, str]:
+def every_digest() -> dict[str, str]:
     return {loss: code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "z_loss", "brier")}
 
 
@@ -55,9 +55,9 @@ def digests() -> dict[str, str]:
     ],
 )
 def test_comments_docstrings_layout_and_other_modules_do_not_count(source, module, old, new):
-    before = digests()
+    before = every_digest()
     change(source / module, old, new)
-    assert digests() == before
+    assert every_digest() == before
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_comments_docstrings_layout_and_other_modules_do_not_count(source, modul
     ],
 )
 def test_code_that_a_loss_runs_counts_and_another_loss_does_not(source, module, old, new, changed):
-    before = digests()
+    before = every_digest()
     change(source / module, old, new)
-    after = digests()
+    after = every_digest()
     assert {loss for loss in before if before[loss] != after[loss]} == changed
 
 
@@ -128,10 +128,10 @@ def of_mine() -> str:
 
 
 def test_a_new_loss_with_what_it_needs_leaves_the_others_as_they_are(source):
-    before = digests()
+    before = every_digest()
     with (source / "losses.py").open("a") as file:
         file.write(MINE)
-    assert digests() == before
+    assert every_digest() == before
     assert of_mine() not in before.values()
 
 
@@ -149,14 +149,14 @@ def test_a_new_loss_with_what_it_needs_leaves_the_others_as_they_are(source):
     ],
 )
 def test_what_a_loss_calls_counts_for_it_alone(source, old, new):
-    before = digests()
+    before = every_digest()
     with (source / "losses.py").open("a") as file:
         file.write(MINE)
     mine, other = of_mine(), code.digest(*code.TRAINING, loss="other")
     change(source / "losses.py", old, new)
     assert of_mine() != mine
     assert code.digest(*code.TRAINING, loss="other") == other
-    assert digests() == before
+    assert every_digest() == before
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_what_a_loss_does_not_call_does_not_count_for_it(source, old, new):
     ],
 )
 def test_what_all_losses_share_counts_for_all(source, old, new):
-    before = digests()
+    before = every_digest()
     change(source / "losses.py", old, new)
-    assert not set(digests().values()) & set(before.values())
+    assert not set(every_digest().values()) & set(before.values())
 
 
 def test_no_module_uses_more_of_the_losses_than_counts_for_all():

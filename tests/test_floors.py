@@ -192,10 +192,10 @@ def test_what_the_grammar_cannot_write_is_refused(stories, encoding):
 def test_every_bigram_is_counted_as_it_stands(tokens):
     train = tokens.split("train")
     found = floors.bigram_contexts(train, tokens.vocab_size)
-    contexts = np.unique(train.ids[:-1])
+    seen = np.unique(train.ids[:-1])
     assert found.times.sum() == len(train.ids) - 1
     for context, pi, times in zip(
-        contexts, np.split(found.pi, found.starts[1:]), found.times, strict=True
+        seen, np.split(found.pi, found.starts[1:]), found.times, strict=True
     ):
         after = train.ids[1:][train.ids[:-1] == context]
         counts = np.unique(after, return_counts=True)[1]

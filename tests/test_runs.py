@@ -43,7 +43,7 @@ def test_a_run_records_all_that_it_depends_on(finished, tiny_study, tokens):
     run = read_run(finished / "checkpoints" / RUN)
     assert Cell(**run["cell"]).name == RUN
     assert run["params"] == tiny_study().training_keys("final")
-    assert run["code"] == code.digests(*code.TRAINING, loss="mse")
+    assert run["code"] == code.by_module(*code.TRAINING, loss="mse")
     assert run["tokens_sha256"] == storage.sha256(tokens.folder / "manifest.json")
     assert (run["status"], run["iterations"], run["diverged_at"]) == ("ok", 8, None)
     assert 0 <= run["validation_accuracy"] <= 1

@@ -311,4 +311,4 @@ def test_progress_counts_every_run_once(whole_study, tiny_study):
     cell = study.sweep_cells()[0]
     run = records.read_run(Path("checkpoints/tiny", cell.name))
     assert run["cell"] == asdict(cell)
-    assert run["code"] == code.digests(*code.TRAINING, loss=cell.loss)
+    assert run["code"] == code.by_module(*code.TRAINING, loss=cell.loss)

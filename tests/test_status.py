@@ -37,9 +37,9 @@ def test_a_changed_parameter_is_named_with_both_values_and_only_where_it_matters
 
 
 def test_changed_code_is_named_by_its_module(why, monkeypatch):
-    digests = code.digests
+    by_module = code.by_module
     monkeypatch.setattr(
-        code, "digests", lambda *m, loss=None: digests(*m, loss=loss) | {"model.py": "other"}
+        code, "by_module", lambda *m, loss=None: by_module(*m, loss=loss) | {"model.py": "other"}
     )
     assert why(SWEPT) == {SWEPT: ["the code has changed: model.py"]}
 

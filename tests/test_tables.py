@@ -334,9 +334,9 @@ def test_runs_of_other_parameters_or_code_are_refused(copy, data, tiny_study, mo
         SquentropyError, match=r"run\.json: params\.train\.beta1 was 0\.9, is 0\.8;"
     ):
         metrics(tiny_study(train={"beta1": 0.8}), data, copy / "checkpoints", copy / "results")
-    digests = code.digests
+    by_module = code.by_module
     monkeypatch.setattr(
-        code, "digests", lambda *m, loss=None: digests(*m, loss=loss) | {"model.py": "other"}
+        code, "by_module", lambda *m, loss=None: by_module(*m, loss=loss) | {"model.py": "other"}
     )
     with pytest.raises(SquentropyError, match=r"run\.json: the code has changed: model\.py; run"):
         metrics(tiny_study(), data, copy / "checkpoints", copy / "results")

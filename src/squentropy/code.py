@@ -100,10 +100,10 @@ def digest(*modules: str, loss: str | None = None) -> str:
 
     loss  a name or a slug, arguments or not
     """
-    return _hex("\n".join(digests(*modules, loss=loss).values()))
+    return _hex("\n".join(by_module(*modules, loss=loss).values()))
 
 
-def digests(*modules: str, loss: str | None = None) -> dict[str, str]:
+def by_module(*modules: str, loss: str | None = None) -> dict[str, str]:
     """Hex digest of each module or package, without the losses other than `loss`."""
     function = loss and names.function_of(loss)
     paths = {m: sorted((SOURCE / m).glob("*.py")) or [SOURCE / m] for m in modules}

@@ -132,10 +132,10 @@ def progress(study: Study, places: Places) -> Progress:
 
 
 def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) -> Iterator[Run]:
-    digests = functools.cache(lambda loss: code.digests(*code.TRAINING, loss=loss))
+    trained_by = functools.cache(lambda loss: code.by_module(*code.TRAINING, loss=loss))
     for name, phase, loss, cell in _expected(study, places):
         length = cell.iterations if cell is not None else None
-        origin = {"params": study.training_keys(phase, length), "code": digests(loss)}
+        origin = {"params": study.training_keys(phase, length), "code": trained_by(loss)}
         if cell is not None:
             origin["cell"] = asdict(cell)
         known = _finished(places, name, origin)

@@ -125,23 +125,23 @@ def _row(study: Study, runs: list[list[dict]]) -> dict:
     def of_stories(key: str) -> np.ndarray:
         return np.array([[story[key] for story in run] for run in runs], dtype=float)
 
-    intervals = {}
+    found = {}
     for name in (*SHARES, *MEANS):
         if name in runs[0][0]:
             values = of_stories(name)
             if name in SHARES:
-                intervals[name] = statistics.share(values, **how)
+                found[name] = statistics.share(values, **how)
             else:
-                intervals[name] = statistics.mean_nll(values, np.ones(values.shape[1]), **how)
+                found[name] = statistics.mean_nll(values, np.ones(values.shape[1]), **how)
     for name, (hits, of) in COUNTED.items():
         if hits in runs[0][0]:
-            intervals[name] = statistics.share(of_stories(hits), of_stories(of), **how)
+            found[name] = statistics.share(of_stories(hits), of_stories(of), **how)
     words = [[story["words"] for story in run] for run in runs]
     measured = {f"distinct_{n}": [distinct(run, n) for run in words] for n in (1, 2, 3)}
     measured["self_bleu"] = [self_bleu(run) for run in words]
     for name, values in measured.items():
-        intervals[name] = statistics.mean(values, study.evaluate.confidence)
-    for name, interval in intervals.items():
+        found[name] = statistics.mean(values, study.evaluate.confidence)
+    for name, interval in found.items():
         row |= _columns(name, interval)
     if "kind" in runs[0][0]:
         kinds = Counter(story["kind"] for run in runs for story in run)

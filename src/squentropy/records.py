@@ -26,7 +26,7 @@ def origin_of(study: Study, cell: Cell) -> dict:
     return {
         "cell": asdict(cell),
         "params": study.training_keys(cell.phase, cell.iterations),
-        "code": code.digests(*code.TRAINING, loss=cell.loss),
+        "code": code.by_module(*code.TRAINING, loss=cell.loss),
     }
 
 
@@ -35,7 +35,7 @@ def scored_from(study: Study, folder: Path, run: dict) -> dict:
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
         "params": study.evaluate.scoring_keys(),
-        "code": code.digests(*code.EVALUATION, loss=run["cell"]["loss"]),
+        "code": code.by_module(*code.EVALUATION, loss=run["cell"]["loss"]),
     }
 
 
@@ -44,7 +44,7 @@ def told_from(study: Study, folder: Path, run: dict) -> dict:
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
         "params": study.sample.model_dump(),
-        "code": code.digests(*code.SAMPLING, loss=run["cell"]["loss"]),
+        "code": code.by_module(*code.SAMPLING, loss=run["cell"]["loss"]),
     }
 
 
