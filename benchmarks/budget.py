@@ -32,9 +32,9 @@ import shared
 import torch
 import training
 
-from squentropy import disk
 from squentropy.corpus.repeats import RECORD
-from squentropy.params import Study, load
+from squentropy.study import disk
+from squentropy.study.params import Study, load
 
 ROOT = Path(__file__).parents[1]
 SCALE = Path(__file__).with_name("results") / "scale.csv"

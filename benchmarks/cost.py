@@ -11,9 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from squentropy import plots
-from squentropy.plots.pieces import INK, SOFT, WIDTH, log_axis, look
-from squentropy.results import label
+from squentropy.report.plots.style import INK, SOFT, WIDTH, log_axis, look, style
+from squentropy.report.read import label
 
 TABLE = Path(__file__).with_name("results") / "losses.csv"
 PANELS = {"seconds": "time of forward and backward", "above": "memory above the start"}
@@ -53,7 +52,7 @@ def cost(table: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    with plots.style():
+    with style():
         figure = cost(pd.read_csv(TABLE))
         figure.savefig(TABLE.with_suffix(".svg"), metadata={"Date": None})
 

@@ -19,11 +19,11 @@ import shared
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from squentropy.export import export
-from squentropy.params import load
-from squentropy.runs import load_model
-from squentropy.tokenizer import read_encoding
-from squentropy.tokens import TokenFolder
+from squentropy.runs.weights import load_model
+from squentropy.study.params import load
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import read_encoding
+from squentropy.tools.huggingface.export import export
 
 ROOT = Path(__file__).parents[1]
 

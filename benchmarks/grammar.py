@@ -20,9 +20,9 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from squentropy import ngrams
-from squentropy.corpus import parser
-from squentropy.corpus.grammar import WORD, load_grammar
+from squentropy.corpus.grammar import parser
+from squentropy.corpus.grammar.grammar import WORD, load_grammar
+from squentropy.results import ngrams
 
 SEED = 0
 TRAIN, TEST = 20_000, 2_000  # stories of the n-gram models; indices from the far end of the stream
@@ -68,7 +68,7 @@ def tokens(text: str) -> list[str]:
 
 
 def numbered(stories: list[list[str]], ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, offsets) of stories, as squentropy.ngrams takes them. All unknown words share an id."""
+    """(ids, offsets) of stories, as squentropy.results.ngrams takes them. All unknown words share an id."""
     words = np.array([ids.get(word, len(ids)) for story in stories for word in story])
     return words, np.cumsum([0, *map(len, stories)])
 

@@ -98,7 +98,7 @@ def main() -> None:
         (project / OVERLAY).write_text(yaml.safe_dump(GRID))
         shutil.copytree(project / "results/grammar", project / "results/grid")
         files = stand_in(project, "--configfile", OVERLAY)
-        run(project, "squentropy.cli", "record", OVERLAY)
+        run(project, "squentropy.cli.app", "record", OVERLAY)
         for command, expected in (
             (("snakemake", "--dry-run", "--configfile", OVERLAY), "Nothing to be done"),
             (("dvc", "status", "studies/dvc.yaml"), "up to date"),

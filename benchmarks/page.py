@@ -15,7 +15,7 @@ from pathlib import Path
 import shared
 from playwright.sync_api import sync_playwright
 
-from squentropy import pdf, report
+from squentropy.report import pdf, render
 
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
@@ -30,7 +30,7 @@ def main() -> None:
     print(shared.machine("the browser's own"))
     with tempfile.TemporaryDirectory() as folder:
         page, printed = Path(folder) / "index.html", Path(folder) / "report.pdf"
-        writing = seconds(lambda: report.render(options.results, options.figures, page))
+        writing = seconds(lambda: render.render(options.results, options.figures, page))
         printing = seconds(lambda: pdf.print_page(page, printed))
         seen, whole = zip(*(visit(page) for _ in range(shared.ROUNDS + 1)), strict=True)
         shared.table(

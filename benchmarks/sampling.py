@@ -1,4 +1,4 @@
-"""Sampling measured: tokens a second of `squentropy.sampling.generate` against nanoGPT's.
+"""Sampling measured: tokens a second of `squentropy.sampling.generate.generate` against nanoGPT's.
 
     python benchmarks/sampling.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 
@@ -25,8 +25,8 @@ import shared
 import torch
 from torch import nn
 
-from squentropy.model import GPT, Config
-from squentropy.sampling import generate
+from squentropy.lm.model import GPT, Config
+from squentropy.sampling.generate import generate
 
 SHAPE = {"n_layer": 8, "n_embd": 128, "n_head": 4, "block_size": 512, "vocab_size": 4096}
 STORIES, PROMPT, TEMPERATURE, TOP_K = 8, 16, 0.8, 50

@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 import shared
 
-from squentropy.params import Study, load
-from squentropy.tokens import TokenFolder
+from squentropy.study.params import Study, load
+from squentropy.tokens.token_files import TokenFolder
 
 ROOT = Path(__file__).parents[1]
 NANOGPT_TOKENS = {"train": 1_000_000, "val": 100_000}
@@ -166,7 +166,7 @@ def main() -> None:
         # Unheeded: what a program does on its first start on this machine.
         run_nanogpt(folder / "nanogpt", nanogpt, study, 1, 1, n_layer=1, dropout=0.0)
         subprocess.run(
-            [sys.executable, "-c", "import squentropy.runs"], env=ENVIRONMENT, check=True
+            [sys.executable, "-c", "import squentropy.runs.weights"], env=ENVIRONMENT, check=True
         )
 
         before, own, after = theirs(study.sweep.max_iters), ours(), theirs(study.sweep.max_iters)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import shared
 
-from squentropy import tokenizer
+from squentropy.tokens import tokenizer
 
 
 def main() -> None:

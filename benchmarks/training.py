@@ -3,7 +3,7 @@
     python benchmarks/training.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 
 A step is forward, backward, clipping at 1.0 and AdamW, float32, one thread, on random tokens that
-are drawn within it. Ours is what squentropy.training does with `cross_entropy`: written-out blocks,
+are drawn within it. Ours is what squentropy.training.loop does with `cross_entropy`: written-out blocks,
 its own dropout masks and AdamW, freed memory kept. nanoGPT's is what its train.py does without
 torch.compile. Each contestant of each setting has a process of its own, since the allocator's
 settings are a process's; the processes take turns, and none works while another does. Medians of
@@ -25,10 +25,10 @@ import shared
 import torch
 from torch import Tensor
 
-from squentropy.cpu import Noise, keep_freed_memory
+from squentropy.lm.cpu_block import Noise, keep_freed_memory
+from squentropy.lm.model import GPT, Config
+from squentropy.lm.optimizer import AdamW
 from squentropy.losses import LOSSES
-from squentropy.model import GPT, Config
-from squentropy.optimizer import AdamW
 
 LR, WEIGHT_DECAY, BETAS, GRAD_CLIP = 1e-3, 0.1, (0.9, 0.95), 1.0
 

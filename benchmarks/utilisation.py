@@ -19,14 +19,14 @@ import shared
 import torch
 
 from squentropy import storage
-from squentropy.names import loss_info
-from squentropy.params import Cell, Study, load
-from squentropy.tokens import TokenFolder
+from squentropy.catalogue import loss_info
+from squentropy.study.params import Cell, Study, load
+from squentropy.tokens.token_files import TokenFolder
 
 
 def product_rate(size: int = 512, seconds: float = 2.0) -> float:
     """Operations per second of float32 products on one thread: the faster of torch's and ours."""
-    from squentropy.matmul import times_transposed
+    from squentropy.lm.matmul import times_transposed
 
     torch.set_num_threads(1)
     a, b = torch.randn(size, size), torch.randn(size, size)

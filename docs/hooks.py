@@ -27,10 +27,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
-from squentropy import cli, params, summary
+from squentropy.catalogue import label
+from squentropy.cli import app
 from squentropy.errors import SquentropyError
-from squentropy.names import label
-from squentropy.results import read
+from squentropy.report import summary
+from squentropy.report.read import read
+from squentropy.study import params
 
 log = get_plugin_logger("squentropy")
 
@@ -164,7 +166,7 @@ def results() -> str:
 @functools.cache
 def commands() -> str:
     """Every command of `squentropy`, as its --help says."""
-    command = typer.main.get_command(cli.app)
+    command = typer.main.get_command(app.app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="squentropy")
     usage = text[text.index("**Usage**") : text.index("**Commands**")]
     each = text[text.index("\n## ") :]  # the list before it cuts each command's first line short

@@ -19,12 +19,19 @@ import pytest
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
-from squentropy import losses, params, pdf, runs, selection, storage, tables
-from squentropy.corpus.grammar import load_grammar
+from squentropy import losses, storage
+from squentropy.corpus.grammar.grammar import load_grammar
 from squentropy.errors import SquentropyError
-from squentropy.model import GPT, Config
-from squentropy.tokenizer import read_encoding, story_bytes, tokenize
-from squentropy.tokens import TokenFolder
+from squentropy.evaluation.run import evaluate_run
+from squentropy.lm.model import GPT, Config
+from squentropy.report import pdf
+from squentropy.results import tables
+from squentropy.sampling.run import sample_run
+from squentropy.study import params
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import read_encoding, story_bytes, tokenize
+from squentropy.training.run import train_run
+from squentropy.tuning import selection
 
 ROOT = Path(__file__).resolve().parents[1]
 FONTS = {
@@ -161,7 +168,7 @@ def finished(data, tokens, tmp_path_factory) -> Path:
         patch.setitem(losses.LOSSES, "brier", lambda h, w, y: h.sum() * torch.nan)
 
         def train(cell) -> dict:
-            return runs.train_run(study, cell, tokens, checkpoints / cell.name).run
+            return train_run(study, cell, tokens, checkpoints / cell.name).run
 
         for cell in study.sweep_cells():
             train(cell)
@@ -173,9 +180,9 @@ def finished(data, tokens, tmp_path_factory) -> Path:
         for cell in [*study.length_cells(chosen), *finals]:
             run = checkpoints / cell.name
             train(cell)
-            runs.evaluate_run(study, run, tokens, sizes, "test")
+            evaluate_run(study, run, tokens, sizes, "test")
             if cell in finals:
-                runs.sample_run(study, run, tokens, encoding)
+                sample_run(study, run, tokens, encoding)
     tables.metrics(study, data, checkpoints, results)
     return folder
 

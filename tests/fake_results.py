@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from squentropy import adequacy, floors, params, quality, statistics, theory
-from squentropy.names import loss_info
+from squentropy.catalogue import loss_info
+from squentropy.results import adequacy, intervals, quality
+from squentropy.results.tables import write_manifest
+from squentropy.results.theory import contexts, optimum
 from squentropy.storage import sha256, write_json, write_sealed, write_text
-from squentropy.tables import write_manifest
+from squentropy.study import params
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats per token
 NGRAMS = {"unigram": 5.31, "bigram": 3.60, "trigram": 2.90, "4-gram": 2.75, "5-gram": 2.74}
@@ -289,10 +291,10 @@ def _reading(s, table, calibration, loss, reading, floor, shift) -> dict:
     main = reading == _primary(s, loss) and floor in (None, s.evaluate.link_floor)
     heat = None if reading != "tempered" else 0.0123 if _linked(loss) else 0.9
     row = {"loss": loss, "reading": reading, "floor": floor, "primary": main, "temperature": heat}
-    row |= _ends("nll", statistics.mean_nll(nll + shift * tokens, tokens, **_how(s)))
+    row |= _ends("nll", intervals.mean_nll(nll + shift * tokens, tokens, **_how(s)))
     if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
         theirs = _matrix(table, "cross_entropy", "softmax_nll" if reading == "softmax" else "nll")
-        gap, _ = statistics.difference(nll + shift * tokens, theirs, tokens, **_how(s))
+        gap, _ = intervals.difference(nll + shift * tokens, theirs, tokens, **_how(s))
         row |= _ends("difference", gap)
     bins = calibration[(calibration["loss"] == loss) & (calibration["reading"] == reading)]
     flat = _linked(loss) and reading == "softmax"
@@ -304,7 +306,7 @@ def _how(s) -> dict:
     return {"resamples": 200, "confidence": s.evaluate.confidence, "seed": 0}
 
 
-def _ends(name: str, interval: statistics.Interval) -> dict:
+def _ends(name: str, interval: intervals.Interval) -> dict:
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
@@ -385,15 +387,15 @@ def _metrics(s, table, selected, source_nll) -> pd.DataFrame:
             row |= _measured(s, table, loss, nll, source_nll)
         rows.append(row)
     metrics = pd.DataFrame(rows, columns=METRICS)
-    corrected = statistics.holm(metrics["p_value"])
+    corrected = intervals.holm(metrics["p_value"])
     return metrics.assign(p_value=np.maximum(corrected, s.plan.smallest_p))
 
 
 def _measured(s, table, loss, nll, source_nll) -> dict:
     tokens = _matrix(table, loss, "tokens")[0]
     softmax = _matrix(table, loss, "softmax_nll")
-    row = _ends("nll", statistics.mean_nll(nll, tokens, **_how(s)))
-    row |= _ends("test_nll", statistics.mean_nll(softmax, tokens, **_how(s)))
+    row = _ends("nll", intervals.mean_nll(nll, tokens, **_how(s)))
+    row |= _ends("test_nll", intervals.mean_nll(softmax, tokens, **_how(s)))
     row |= {key.replace("nll", "ppl"): math.exp(value) for key, value in row.items()}
     mean = row["nll"]
     if source_nll is not None:
@@ -407,7 +409,7 @@ def _measured(s, table, loss, nll, source_nll) -> dict:
         "learnt": adequacy.share_learnt(mean, NGRAMS["unigram"], source_nll or NGRAMS["5-gram"]),
     }  # fmt: skip
     if loss != "cross_entropy" and (table["loss"] == "cross_entropy").any():
-        gap, p = statistics.difference(nll, _matrix(table, "cross_entropy"), tokens, **_how(s))
+        gap, p = intervals.difference(nll, _matrix(table, "cross_entropy"), tokens, **_how(s))
         row |= _ends("difference", gap) | {"p_value": p}
         needed = {end: _needed(row[f"difference{end}"]) for end in ("", "_low", "_high")}
         row |= {f"tokens_needed{end}": value for end, value in needed.items()}
@@ -491,9 +493,9 @@ def _theory(s, whole) -> pd.DataFrame:
         kinds["whole"] = (np.full((1, 2), 0.5), SOURCE)
     rows = []
     for kind, (pi, entropy) in kinds.items():
-        for loss in floors.improper_losses(s):
-            for classes in floors.vocabularies(s.tokens.vocab_size):
-                kl = theory.floor(pi, classes, *astuple(loss.squares))[0]
+        for loss in contexts.improper_losses(s):
+            for classes in contexts.vocabularies(s.tokens.vocab_size):
+                kl = optimum.floor(pi, classes, *astuple(loss.squares))[0]
                 rows.append({"contexts": kind, "loss": loss.name, "weight": loss.squares.factor,
                              "classes": classes,
                              "n": 200, "entropy": entropy, "kl": kl, "kl_low": 0.9 * kl,

@@ -21,7 +21,7 @@ import smallest
 import yaml
 from kubernetes_api import Cluster, Ended
 
-from squentropy.results import read
+from squentropy.report.read import read
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from squentropy import cli, figures, results
-from squentropy.params import TABLES
+from squentropy.cli import app
+from squentropy.report import figures, read
+from squentropy.study.params import TABLES
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ def call(project, monkeypatch, capsys):
         if name not in WITHOUT_PARAMS:
             words = [*words, "--params", str(project / "params.yaml")]
         with pytest.raises(SystemExit) as end:
-            cli.main(words)
+            app.main(words)
         return end.value.code or 0, capsys.readouterr().err
 
     return call
@@ -123,7 +124,7 @@ def test_a_damaged_input_is_refused_in_one_line_that_names_it(name, project, cal
         whole = path.read_bytes()
         for what, damaged in damages(whole):
             if path.name == "params.yaml" and what not in ("emptied", "cut in half"):
-                continue  # the same study, another, or none: tests/test_params.py
+                continue  # the same study, another, or none: tests/study/test_params.py
             empty(out)
             path.write_bytes(damaged)
             before = contents(project)
@@ -145,7 +146,7 @@ def test_show_names_a_damaged_table_and_goes_on(project, monkeypatch, capsys, na
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SystemExit) as end:
-        cli.main(["show", "results"])
+        app.main(["show", "results"])
     path.write_bytes(whole)
     said = capsys.readouterr().out
     assert not end.value.code
@@ -190,4 +191,4 @@ def test_on_a_full_disk_a_command_says_so_in_one_line_and_works_once_there_is_sp
     assert call(name, str(out))[0] == 0
     assert {path.relative_to(out) for path in files(out)} == expected
     if folder == "results":
-        results.read(out)
+        read.read(out)

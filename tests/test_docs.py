@@ -23,7 +23,8 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from typer.exceptions import TyperException
 
-from squentropy import cli, params
+from squentropy.cli import app
+from squentropy.study import params
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -88,7 +89,7 @@ AT_ONCE = {"--help", "--install-completion", "--show-completion"}  # done while 
 
 def check_squentropy(words: list[str]) -> None:
     """Raises what the command itself would say of its words."""
-    command, name, rest = typer.main.get_command(cli.app), "squentropy", words[1:]
+    command, name, rest = typer.main.get_command(app.app), "squentropy", words[1:]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         if rest[0].isupper():  # any command
             return
@@ -312,7 +313,7 @@ def test_the_site_shows_what_is_drawn_from_the_repository(site):
         return (site / page).read_text(encoding="utf-8")
 
     assert "<!-- " not in text("reference/commands.html").partition("<article")[2]
-    for command in typer.main.get_command(cli.app).commands:
+    for command in typer.main.get_command(app.app).commands:
         assert f'id="squentropy-{command}"' in text("reference/commands.html")
     for key in ("corpus.files.separator", "final.reported.n_layer", "theory.weights"):
         assert f"<code>{key}</code>" in text("reference/parameters.html")
@@ -326,7 +327,7 @@ def test_the_site_shows_what_is_drawn_from_the_repository(site):
 @slow
 def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
     names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
-    # A server shows the first, whose paths begin at its root; tests/test_page.py visits the other.
+    # A server shows the first, whose paths begin at its root; tests/report/test_page.py visits the other.
     for name in sorted(names - {"404.html", "repository/report/grammar/index.html"}):
         page = visit(name, width=360)
         wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")

@@ -32,7 +32,7 @@ def command(tiny_study, tokens, tmp_path):
         words = ["train", name, "--tokens", str(tokens.folder), "--loss", "cross_entropy"]
         cell = ["--lr", "0.01", "--dropout", "0.1", "--n-layer", "2"]
         return subprocess.Popen(
-            [sys.executable, "-m", "squentropy.cli", *words, *cell], cwd=tmp_path,
+            [sys.executable, "-m", "squentropy.cli.app", *words, *cell], cwd=tmp_path,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_a_second_study_at_once_is_told_who_holds_the_lock(copy_project, snakema
 
 def show(project: Path) -> str:
     """What `squentropy show` says of the study."""
-    command = [sys.executable, "-m", "squentropy.cli", "show", "results/faults"]
+    command = [sys.executable, "-m", "squentropy.cli.app", "show", "results/faults"]
     environment = os.environ | {"PYTHONPATH": str(project / "src")}
     return subprocess.check_output(command, cwd=project, env=environment, text=True)
 

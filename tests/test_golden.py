@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from squentropy.losses import LOSSES
-from squentropy.params import Cell, load, parse
-from squentropy.tokens import Split
-from squentropy.training import train
+from squentropy.study.params import Cell, load, parse
+from squentropy.tokens.token_files import Split
+from squentropy.training.loop import train
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 TOLERANCE = 1e-4  # relative

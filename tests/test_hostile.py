@@ -1,6 +1,6 @@
 """Stories are data: whatever they hold goes through corpus, tokens, samples and tables unchanged.
 
-pytest tests/test_hostile.py       tests/test_page.py shows them in a browser
+pytest tests/test_hostile.py       tests/report/test_page.py shows them in a browser
 """
 
 import csv
@@ -10,11 +10,11 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from squentropy import tables
-from squentropy.corpus import build
-from squentropy.params import Tokens
-from squentropy.tokenizer import read_encoding, tokenize
-from squentropy.tokens import TokenFolder
+from squentropy.corpus.build import build
+from squentropy.results import tables
+from squentropy.study.params import Tokens
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import read_encoding, tokenize
 
 HOSTILE = {
     "script": "<script>window.pwned = 1</script>",

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from squentropy import losses, terms
+from squentropy import losses
 from squentropy.errors import SquentropyError
+from squentropy.lm import terms
 from squentropy.losses import LOSSES, inverse_link, own_link
 
 

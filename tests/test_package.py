@@ -78,7 +78,7 @@ def test_the_command_and_the_grammar_work_from_elsewhere(elsewhere):
     assert elsewhere("squentropy", "--version") == f"squentropy {squentropy.__version__}\n"
     where = elsewhere("python", "-c", "import squentropy; print(squentropy.__file__)")
     assert "elsewhere" in where
-    program = "from squentropy.corpus.grammar import load_grammar as load; "
+    program = "from squentropy.corpus.grammar.grammar import load_grammar as load; "
     program += "print(next(load().stories(0, 0, 1)).text)"
     assert len(elsewhere("python", "-c", program).split()) > 20
 
@@ -99,7 +99,7 @@ def test_the_losses_import_torch_and_nothing_else_of_the_project():
     )
     command = [sys.executable, "-c", program]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["squentropy", "squentropy.losses", "squentropy.matmul"]
+    assert said.split() == ["squentropy", "squentropy.losses", "squentropy.lm.matmul"]
 
 
 def imported(path: Path) -> set[str]:
@@ -136,9 +136,10 @@ import sys
 for name in ("datasets", "huggingface_hub", "matplotlib", "papermill", "nbconvert", "nbformat",
              "jinja2", "IPython", "snakemake", "dvc"):
     sys.modules[name] = None
-from squentropy import cli
-import squentropy.runs, squentropy.tables, squentropy.corpus, squentropy.show, squentropy.live
-cli.main(["report", "results", "figures", "index.html"])
+from squentropy.cli import app
+import squentropy.training.run, squentropy.results.tables, squentropy.corpus.build
+import squentropy.tools.show, squentropy.tools.tracking
+app.main(["report", "results", "figures", "index.html"])
 """
 
 

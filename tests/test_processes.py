@@ -18,9 +18,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from squentropy import processes
 from squentropy.errors import SquentropyError
-from squentropy.processes import Group, join
+from squentropy.training import distributed
+from squentropy.training.distributed import Group, join
 
 CELL = ["--lr", "0.01", "--dropout", "0.1", "--n-layer", "2"]
 
@@ -45,7 +45,7 @@ def start(tmp_path):
     """start(words): the command, begun in a folder of its own; killed at the end of the test."""
     begun = []
 
-    def begin(words: list[str], program=(sys.executable, "-m", "squentropy.cli")):
+    def begin(words: list[str], program=(sys.executable, "-m", "squentropy.cli.app")):
         process = subprocess.Popen(
             [*program, *words], cwd=tmp_path, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -138,7 +138,7 @@ def test_two_processes_give_the_curve_of_one(loss, command, start, tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_it_as_well(command, start, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    program = [*torchrun, "--nproc-per-node", "4", "-m", "squentropy.cli"]
+    program = [*torchrun, "--nproc-per-node", "4", "-m", "squentropy.cli.app"]
     done(start(command("four", 4), program))
     done(start(command("one", 1)))
     expected = [pytest.approx(row, rel=1e-5) for row in history(tmp_path / "one")]
@@ -214,4 +214,4 @@ def test_the_workflow_starts_them(copy_project, snakemake, tmp_path):
 def test_started_counts_the_launchers_processes(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")  # a scheduler's, which starts none
-    assert processes.started() == 0
+    assert distributed.started() == 0

@@ -15,7 +15,7 @@ import pytest
 import smallest
 import yaml
 
-from squentropy.params import load
+from squentropy.study.params import load
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def run(project: Path, *command: str, fails: bool = False, **environment: str) -
 
 
 def squentropy(project: Path, *words: str, **options) -> str:
-    return run(project, "squentropy.cli", *words, **options)
+    return run(project, "squentropy.cli.app", *words, **options)
 
 
 def hashes(project: Path) -> dict[str, str]:

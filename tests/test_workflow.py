@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from squentropy import code
-from squentropy.params import load
+from squentropy.study import digests
+from squentropy.study.params import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,9 +57,9 @@ def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project, snakem
 
 
 def test_a_users_own_loss_retrains_no_other(project, monkeypatch):
-    before = [code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "squentropy")]
-    monkeypatch.setattr(code, "SOURCE", project / "src/squentropy")
-    assert before == [code.digest(*code.TRAINING, loss=loss) for loss in ("mse", "squentropy")]
+    before = [digests.digest("training", loss=loss) for loss in ("mse", "squentropy")]
+    monkeypatch.setattr(digests, "SOURCE", project / "src/squentropy")
+    assert before == [digests.digest("training", loss=loss) for loss in ("mse", "squentropy")]
 
 
 def test_a_mistake_in_a_study_is_one_line_without_snakemakes_traceback(project, snakemake):

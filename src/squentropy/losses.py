@@ -22,8 +22,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from squentropy import names
-from squentropy.terms import (
+from squentropy import catalogue
+from squentropy.lm.terms import (
     brier_chunk,
     cross_entropy_chunk,
     log_share,
@@ -32,7 +32,7 @@ from squentropy.terms import (
     squares,
     z_loss_chunk,
 )
-from squentropy.terms import fuse_chunks as fuse_chunks
+from squentropy.lm.terms import fuse_chunks as fuse_chunks
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -98,13 +98,13 @@ def own_link(name: str, floor: float) -> Callable[[Tensor], Tensor] | None:
 
 def _bound(name: str) -> tuple[str, dict[str, float]]:
     """(function, arguments) of a loss's name."""
-    function, values = names.parse(name)
+    function, values = catalogue.parse(name)
     if function not in LOSSES:
-        raise ValueError(names.unknown(function, LOSSES))
+        raise ValueError(catalogue.unknown(function, LOSSES))
     parameters = inspect.signature(LOSSES[function]).parameters.values()
     own = [p for p in parameters if p.kind is not p.KEYWORD_ONLY][3:]
     defaults = {p.name: None if p.default is p.empty else p.default for p in own}
-    return function, names.bind(function, defaults, values)
+    return function, catalogue.bind(function, defaults, values)
 
 
 # --- probabilities of outputs that are no logits of a softmax -----------------------------------

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy import params, storage
-from squentropy.corpus import build, text
+from squentropy import storage
+from squentropy.corpus import text
+from squentropy.corpus.build import build
 from squentropy.corpus.repeats import digests_in
 from squentropy.errors import SquentropyError
-from squentropy.params import SPLITS
+from squentropy.study import params
+from squentropy.study.params import SPLITS
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / "../shared/data/tinystories"
@@ -290,7 +292,7 @@ class FakeGrammar:
 
 def test_the_grammars_splits_are_disjoint_ranges_with_log_probabilities(tmp_path, monkeypatch):
     fake = types.SimpleNamespace(load_grammar=FakeGrammar)
-    monkeypatch.setitem(sys.modules, "squentropy.corpus.grammar", fake)
+    monkeypatch.setitem(sys.modules, "squentropy.corpus.grammar.grammar", fake)
     grammar = params.Grammar(seed=7, train=10, validation=4, test=6)
     manifest = build(CORPUS.model_copy(update={"source": "grammar", "grammar": grammar}), tmp_path)
     train = pq.read_table(tmp_path / "train.parquet").to_pylist()

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy import cli
-from squentropy.corpus import grading, parser
-from squentropy.corpus.grading import grade
-from squentropy.corpus.grammar import load_grammar
+from squentropy.cli import app
+from squentropy.corpus.grammar import grading, parser
+from squentropy.corpus.grammar.grading import grade
+from squentropy.corpus.grammar.grammar import load_grammar
 
 SEED = 31
 
@@ -185,7 +185,7 @@ def test_the_command_counts_what_was_graded(tmp_path, capsys):
     stories = [STORY, STORY.replace("And Anna kept", "And Tim kept"), "Tree the. " + STORY]
     (tmp_path / "stories.txt").write_text("<|endoftext|>".join(stories))
     with pytest.raises(SystemExit) as end:
-        cli.main(["check", str(tmp_path / "stories.txt")])
+        app.main(["check", str(tmp_path / "stories.txt")])
     *reasons, last = capsys.readouterr().out.splitlines()
     assert (end.value.code, len(reasons)) == (1, 2)
     assert last == (
@@ -313,7 +313,7 @@ def test_on_a_small_grammar_form_and_agreement_are_those_of_all_its_texts(tmp_pa
 def test_another_process_gives_the_same_grades(texts):
     damages = [damaged(text, random.Random(i)) for i, text in enumerate(texts[:60])]
     code = (
-        "import sys, json; from squentropy.corpus.grading import grade; "
+        "import sys, json; from squentropy.corpus.grammar.grading import grade; "
         "print(json.dumps([grade(text) for text in json.load(sys.stdin)]))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}

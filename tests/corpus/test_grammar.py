@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 
-from squentropy.corpus import parser
-from squentropy.corpus.grammar import WORD, GrammarError, load_grammar
+from squentropy.corpus.grammar import parser
+from squentropy.corpus.grammar.grammar import WORD, GrammarError, load_grammar
 
 SEED = 20
 SAMPLE = 2_000
@@ -117,7 +117,7 @@ def test_a_story_depends_only_on_seed_and_index(grammar, sample):
 
 def test_another_process_writes_the_same_bytes(texts):
     code = (
-        "import sys; from squentropy.corpus.grammar import load_grammar; "
+        "import sys; from squentropy.corpus.grammar.grammar import load_grammar; "
         f"sys.stdout.buffer.write(load_grammar().story({SEED}, 3).text.encode())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)}

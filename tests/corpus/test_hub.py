@@ -30,15 +30,16 @@ OTHER = "f" * 40  # a commit that no repository here has
 
 BUILD = """
 import json, sys
-from squentropy import corpus, params
+from squentropy.corpus.build import build
 from squentropy.errors import SquentropyError
+from squentropy.study import params
 
 default = params.load(["params.yaml"]).corpus
 for job in json.load(sys.stdin):
     folder = job.pop("folder")
     hub = default.hub.model_copy(update={"validation_stories": 20, "licence": "CC0"} | job)
     try:
-        outcome = {"manifest": corpus.build(
+        outcome = {"manifest": build(
             default.model_copy(update={"source": "hub", "hub": hub}), folder)}
     except SquentropyError as error:
         outcome = {"error": str(error)}

@@ -6,10 +6,10 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import code, disk, lock, needs, params
+from squentropy.study import digests, disk, lock, params, resources
 from squentropy.errors import SquentropyError
-from squentropy.figures import names as figure_names
-from squentropy.names import slug
+from squentropy.report.figures import names as figure_names
+from squentropy.catalogue import slug
 from squentropy.storage import write_text
 
 
@@ -65,6 +65,7 @@ TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + 
 
 
 TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
+SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
 
 
 def write_parameters():
@@ -130,7 +131,7 @@ def memory(mb):
 
 def minutes(flops=0):
     """For `runtime`: so many operations' minutes, twice as many each time."""
-    return lambda wildcards, attempt: needs.minutes(STUDY, flops, on_gpu()) * 2 ** (attempt - 1)
+    return lambda wildcards, attempt: resources.minutes(STUDY, flops, on_gpu()) * 2 ** (attempt - 1)
 
 
 def story_files():

@@ -10,14 +10,13 @@ rule corpus:
     log:
         f"{LOGS}/corpus.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         folder=subpath(output[0], parent=True),
         params=PARAMS,
         corpus=STUDY.corpus.relevant(),
-        code=code.digest(*code.corpus(STUDY.corpus.source)),
-        grammar=code.grammar() if STUDY.corpus.source == "grammar" else None,
+        code=digests.corpus(STUDY.corpus.source),
     shell:
         "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1 || failed {log}"
 
@@ -30,14 +29,14 @@ rule tokens:
     log:
         f"{LOGS}/tokens.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         corpus=subpath(input[0], parent=True),
         folder=subpath(output[0], parent=True),
         params=PARAMS,
         tokens=STUDY.tokens.model_dump(),
-        code=code.digest("tokenizer.py"),
+        code=digests.digest("tokens"),
     shell:
         "squentropy tokenize {params.corpus} {params.folder} --params {params.params}"
         " > {log} 2>&1 || failed {log}"

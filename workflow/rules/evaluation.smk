@@ -27,13 +27,13 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
         threads: STUDY.train.threads
         resources:
             gpu=gpus_a_run(),
-            mem_mb=memory(needs.training_mb(STUDY)),
-            runtime=minutes(needs.evaluation_flops(STUDY, phase)),
+            mem_mb=memory(resources.training_mb(STUDY)),
+            runtime=minutes(resources.evaluation_flops(STUDY, phase)),
         params:
             data=subpath(input[0], ancestor=2),
             params=PARAMS,
             evaluate=STUDY.evaluate.scoring_keys(),
-            code=lambda wildcards: code.digest(*code.EVALUATION, loss=wildcards.loss),
+            code=lambda wildcards: digests.digest("evaluation", loss=wildcards.loss),
             runs=folders(scored(phase, "run.json")),
         shell:
             "squentropy evaluate {params.runs} --data {params.data} --params {params.params}"
@@ -52,13 +52,13 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
         threads: STUDY.train.threads
         resources:
             gpu=gpus_a_run(),
-            mem_mb=memory(needs.training_mb(STUDY)),
-            runtime=minutes(needs.evaluation_flops(STUDY, phase)),
+            mem_mb=memory(resources.training_mb(STUDY)),
+            runtime=minutes(resources.evaluation_flops(STUDY, phase)),
         params:
             tokens=subpath(input[0], parent=True),
             params=PARAMS,
             sample=STUDY.sample.model_dump(),
-            code=lambda wildcards: code.digest(*code.SAMPLING, loss=wildcards.loss),
+            code=lambda wildcards: digests.digest("sampling", loss=wildcards.loss),
             runs=folders(files(phase, "run.json")),
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
@@ -68,7 +68,7 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
 rule metrics:
     input:
         f"{DATA}/corpus/manifest.json",
-        TABLES[:3],
+        SELECTION_TABLES,
         f"{DATA}/corpus/test.parquet",
         TOKENS,
         expand(
@@ -85,11 +85,11 @@ rule metrics:
         ],
         [f"{run}/samples.json" for phase in ("final", "reported") for run in SCORED_RUNS[phase]],
     output:
-        TABLES[3:],
+        [path for path in TABLES if path not in SELECTION_TABLES],
     log:
         f"{LOGS}/metrics.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         data=subpath(input[0], ancestor=2),
@@ -97,8 +97,8 @@ rule metrics:
         results=subpath(output[0], parent=True),
         params=PARAMS,
         tables=STUDY.table_keys(),
-        code=code.digest(*code.TABLES, *code.QUALITY, *code.THEORY),
-        losses=code.catalogue(STUDY.sweep.losses),
+        code=digests.digest("tables"),
+        labels=digests.labels(STUDY.sweep.losses),
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

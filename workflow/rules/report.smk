@@ -28,13 +28,13 @@ rule draw:
     log:
         f"{LOGS}/draw.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         results=subpath(input[0], parent=True),
         figures=subpath(output[0], parent=True),
-        code=code.digest(*code.FIGURES),
-        losses=code.catalogue(STUDY.sweep.losses),
+        code=digests.digest("figures"),
+        labels=digests.labels(STUDY.sweep.losses),
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -44,9 +44,9 @@ rule page:
         TABLES,
         FIGURES,
         local("notebooks/report.ipynb"),
-        local("src/squentropy/report.html.j2"),
-        local("src/squentropy/report.css"),
-        local("src/squentropy/report.js"),
+        local("src/squentropy/report/report.html.j2"),
+        local("src/squentropy/report/report.css"),
+        local("src/squentropy/report/report.js"),
     output:
         page=report(
             f"{REPORT}/index.html",
@@ -59,14 +59,14 @@ rule page:
     log:
         f"{LOGS}/page.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: here(f"{REPORT}/figures"),
         shown=STUDY.dump(),
-        code=code.digest(*code.REPORT),
-        losses=code.catalogue(STUDY.sweep.losses),
+        code=digests.digest("report"),
+        labels=digests.labels(STUDY.sweep.losses),
     shell:
         "squentropy report {params.results} {params.figures} {output.page} > {log} 2>&1 || failed {log}"
 
@@ -75,7 +75,7 @@ rule figures:
     log:
         f"{LOGS}/figures.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         results=RESULTS,
@@ -88,7 +88,7 @@ rule report:
     log:
         f"{LOGS}/report.log",
     resources:
-        mem_mb=memory(needs.PROCESS_MB),
+        mem_mb=memory(resources.PROCESS_MB),
         runtime=minutes(),
     params:
         results=RESULTS,

@@ -29,15 +29,15 @@ rule sweep:
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
-        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "sweep") / PROCESSES),
+        mem_mb=memory(PROCESSES * resources.training_mb(STUDY)),
+        runtime=minutes(resources.training_flops(STUDY, "sweep") / PROCESSES),
     params:
         checkpoints=lambda wildcards: here(CHECKPOINTS),
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("sweep"),
         seed=STUDY.sweep.seed,
-        code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
+        code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
     shell:
         "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
         " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1 || failed {log}"
@@ -60,8 +60,8 @@ rule refine:
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
-        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "refine") / PROCESSES),
+        mem_mb=memory(PROCESSES * resources.training_mb(STUDY)),
+        runtime=minutes(resources.training_flops(STUDY, "refine") / PROCESSES),
     params:
         checkpoints=lambda wildcards: here(CHECKPOINTS),
         tokens=subpath(input[0], parent=True),
@@ -70,8 +70,8 @@ rule refine:
         rule=STUDY.refine.model_dump(),
         reading=STUDY.plan.reading,
         code=lambda wildcards: [
-            code.digest(*code.TRAINING, loss=wildcards.loss),
-            code.digest(*code.SELECTION),
+            digests.digest("training", loss=wildcards.loss),
+            digests.digest("selection"),
         ],
     shell:
         "squentropy refine {params.checkpoints} --tokens {params.tokens} --params {params.params}"
@@ -83,7 +83,7 @@ rule select:
         [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
         [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
     output:
-        TABLES[:3],
+        SELECTION_TABLES,
     log:
         f"{LOGS}/select.log",
     params:
@@ -93,7 +93,8 @@ rule select:
         sweep=STUDY.sweep.model_dump(exclude={"keep_weights"}),
         refine=STUDY.refine.model_dump(),
         plan=STUDY.plan.reading,
-        code=code.digest(*code.SELECTION),
+        code=digests.digest("selection"),
+        labels=digests.labels(STUDY.sweep.losses),
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
         " > {log} 2>&1 || failed {log}"
@@ -114,13 +115,13 @@ rule final:
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
-        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "final") / PROCESSES),
+        mem_mb=memory(PROCESSES * resources.training_mb(STUDY)),
+        runtime=minutes(resources.training_flops(STUDY, "final") / PROCESSES),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("final"),
-        code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
+        code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
@@ -142,14 +143,14 @@ if STUDY.final.lengths:
         threads: STUDY.train.threads * PROCESSES
         resources:
             gpu=gpus_a_run(PROCESSES),
-            mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
-            runtime=minutes(needs.training_flops(STUDY, "lengths") / PROCESSES),
+            mem_mb=memory(PROCESSES * resources.training_mb(STUDY)),
+            runtime=minutes(resources.training_flops(STUDY, "lengths") / PROCESSES),
         params:
             checkpoints=lambda wildcards: here(CHECKPOINTS),
             tokens=subpath(input[0], parent=True),
             params=PARAMS,
             study=[STUDY.training_keys("lengths", length) for length in STUDY.final.lengths],
-            code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
+            code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         shell:
             "squentropy lengths {params.checkpoints} --tokens {params.tokens} --params {params.params}"
             " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
@@ -169,14 +170,14 @@ rule reported:
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
-        mem_mb=memory(PROCESSES * needs.training_mb(STUDY)),
-        runtime=minutes(needs.training_flops(STUDY, "reported") / PROCESSES),
+        mem_mb=memory(PROCESSES * resources.training_mb(STUDY)),
+        runtime=minutes(resources.training_flops(STUDY, "reported") / PROCESSES),
     params:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("reported"),
         cell=STUDY.final.reported.model_dump() if STUDY.final.reported else None,
-        code=lambda wildcards: code.digest(*code.TRAINING, loss=wildcards.loss),
+        code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"

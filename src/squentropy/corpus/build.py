@@ -38,13 +38,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from squentropy import params, storage
+from squentropy import storage
 from squentropy.corpus import files, hub
 from squentropy.corpus.repeats import Digests, digests_in
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
 from squentropy.errors import SquentropyError
-from squentropy.params import SPLITS
+from squentropy.study import params
+from squentropy.study.params import SPLITS
 
 GRAMMAR_BLOCK = 5_000  # stories that a process writes at once
 DRAWN_AT_ONCE = 100_000  # stories of which a cut keeps the smallest hashes
@@ -101,7 +102,7 @@ def _source(corpus: params.Corpus) -> Source:
 
 def _grammar(grammar_params: params.Grammar) -> Source:
     """Stories of the grammar: consecutive ranges of one numbered sequence, train first."""
-    from squentropy.corpus.grammar import load_grammar
+    from squentropy.corpus.grammar.grammar import load_grammar
 
     grammar = load_grammar()
 
@@ -126,7 +127,7 @@ def _grammar(grammar_params: params.Grammar) -> Source:
 
 def _write_stories(seed: int, bounds: tuple[int, int]) -> list[tuple[str, float]]:
     """Stories of the grammar by number, each a function of the seed and its number alone."""
-    from squentropy.corpus.grammar import load_grammar
+    from squentropy.corpus.grammar.grammar import load_grammar
 
     return [(story.text, story.log_prob) for story in load_grammar().stories(seed, *bounds)]
 

@@ -32,10 +32,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from squentropy import params, storage
+from squentropy import storage
 from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
-from squentropy.params import SPLITS
+from squentropy.study import params
+from squentropy.study.params import SPLITS
 
 BLANK_LINE = "blank line"
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}

@@ -19,10 +19,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from squentropy import params, storage
+from squentropy import storage
 from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
-from squentropy.params import SPLITS
+from squentropy.study import params
+from squentropy.study.params import SPLITS
 
 ROWS = 1000  # read at once
 TIMEOUT = 10  # seconds until the hub counts as out of reach

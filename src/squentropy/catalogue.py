@@ -1,0 +1,249 @@
+"""Names of a study's parts, known without importing pydantic or torch: for the shell's tab, too.
+
+A loss's name is that of a function of losses.py, or has arguments too: `squentropy(0.1)`. Each
+has one spelling, without the arguments that are the defaults, and a slug that serves as the name
+of a folder: `squentropy-0.1`.
+
+What is known of a loss is read from the source of losses.py, because importing it imports torch,
+and that alone takes a second of the three in which Snakemake should know that nothing is to be
+done.
+"""
+
+import ast
+import functools
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+SPLITS = ("train", "validation", "test")
+PHASES = ("sweep", "refine", "lengths", "final", "reported")
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Cross entropy plus factor/(C - less) (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2).
+
+    Of such a loss the optimum is known; factor and true_weight are 0 or more.
+    """
+
+    factor: float
+    true_weight: float
+    less: float
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """What losses.py says of a loss: see its `loss`."""
+
+    name: str
+    function: str
+    arguments: dict[str, float]
+    """By their names, defaults included."""
+    label: str
+    formula: str
+    """HTML; the first line of the docstring if none is given."""
+    source: str
+    """HTML."""
+    squared: bool
+    link: bool
+    """Whether its outputs are read by a link of its own, not by a softmax."""
+    squares: Squares | None
+
+
+@functools.cache
+def known_losses() -> tuple[str, ...]:
+    """Names of the functions marked `@loss` in losses.py."""
+    return tuple(_functions())
+
+
+@functools.cache
+def loss_info(name: str) -> LossInfo:
+    """Of a loss by its name, however it is spelled. Raises ValueError with the fix."""
+    function, values = parse(name)
+    if function not in _functions():
+        raise ValueError(unknown(function, known_losses()))
+    node = _functions()[function]
+    arguments = bind(function, _defaults(node), values)
+    shown = [_text(value) for value in _given(arguments, _defaults(node))]
+    said = _declared(node)
+
+    def in_full(text: str) -> str:
+        for argument, value in arguments.items():
+            text = text.replace(f"{{{argument}}}", _text(value))
+        return text
+
+    label = said.get("label") or function.replace("_", " ")
+    return LossInfo(
+        name=f"{function}({', '.join(shown)})" if shown else function,
+        function=function,
+        arguments=arguments,
+        label=f"{label} ({', '.join(shown)})" if shown else label,
+        formula=in_full(said.get("formula") or html.escape(_summary(node))),
+        source=said.get("source", ""),
+        squared=said.get("squared", False),
+        link="link" in _keywords(node),
+        squares=_squares(said.get("squares"), arguments),
+    )
+
+
+def label(name: str) -> str:
+    """A loss's name for a reader; of what is no loss of losses.py, itself with spaces."""
+    try:
+        return loss_info(name).label
+    except ValueError:
+        return name.replace("_", " ")
+
+
+def slug(name: str) -> str:
+    """A loss's name as that of a folder: squentropy(0.1) is squentropy-0.1."""
+    return loss_info(name).name.replace("(", "-").replace(", ", ",").removesuffix(")")
+
+
+def name_of_slug(slug: str) -> str:
+    """The name whose slug this is; a name is its own."""
+    function, dash, arguments = slug.partition("-")
+    is_slug = dash and "(" not in function
+    return loss_info(f"{function}({arguments})" if is_slug else slug).name
+
+
+def function_of(name: str) -> str:
+    """The function of a loss's name or slug, whether there is one or not."""
+    return re.split(r"[(-]", name, maxsplit=1)[0]
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What to say of a loss that there is none of."""
+    import difflib
+
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"no such loss; {hint}there are: {', '.join(known)}"
+
+
+# --- names with arguments -----------------------------------------------------------------------
+
+_NAME = re.compile(r"(?P<function>[^()\s]+)(?:\((?P<arguments>[^()]*)\))?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def parse(name: str) -> tuple[str, list[float]]:
+    """(function, arguments) of a loss's name. Raises ValueError with the fix."""
+    match = _NAME.fullmatch(name.strip())
+    if match is None:
+        raise ValueError("is no name of a loss; write it as squentropy or squentropy(0.1)")
+    function, arguments = match["function"], match["arguments"]
+    if arguments is None or not arguments.strip():
+        return function, []
+    return function, [_number(text.strip(), function) for text in arguments.split(",")]
+
+
+def _number(text: str, function: str) -> float:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is not a finite number; write it as {function}(0.1)")
+    return value
+
+
+def bind(
+    function: str, defaults: dict[str, float | None], values: Sequence[float]
+) -> dict[str, float]:
+    """Every argument of a loss by its name. Raises ValueError with the fix.
+
+    defaults  of its arguments in order; None if one must be given
+    """
+    needed = sum(default is None for default in defaults.values())
+    if not needed <= len(values) <= len(defaults):
+        example = f"{function}({', '.join(defaults)})" if defaults else function
+        raise ValueError(
+            f"{len(values)} arguments do not fit; write numbers as in {example}"
+            if defaults
+            else f"takes no argument; write {example}"
+        )
+    given = dict(zip(defaults, values))
+    return {name: float(given.get(name, default)) for name, default in defaults.items()}
+
+
+def _given(arguments: dict[str, float], defaults: dict[str, float | None]) -> list[float]:
+    """The arguments that a name has to spell out: up to the last that is not its default."""
+    differing = [arguments[name] != default for name, default in defaults.items()]
+    many = max((i + 1 for i, differs in enumerate(differing) if differs), default=0)
+    return list(arguments.values())[:many]
+
+
+def _text(value: float) -> str:
+    """The one spelling of a number: 65, 0.1, 0.0001; very small and large ones as 1e-12."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    text = repr(value)
+    if "e-" not in text or abs(value) < 1e-9:
+        return text
+    return format(Decimal(text), "f")
+
+
+# --- the source of losses.py --------------------------------------------------------------------
+
+
+def decorator(node: ast.AST) -> ast.expr | None:
+    """The `@loss` or `@loss(...)` of a function; None of anything else."""
+    for found in getattr(node, "decorator_list", []):
+        called = found.func if isinstance(found, ast.Call) else found
+        if isinstance(node, ast.FunctionDef) and getattr(called, "id", None) == "loss":
+            return found
+    return None
+
+
+@functools.cache
+def _functions() -> dict[str, ast.FunctionDef]:
+    tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if decorator(node) is not None}
+
+
+def _keywords(node: ast.FunctionDef) -> dict[str, ast.expr]:
+    found = decorator(node)
+    return {k.arg: k.value for k in found.keywords} if isinstance(found, ast.Call) else {}
+
+
+def _declared(node: ast.FunctionDef) -> dict:
+    """What the decorator says in so many words."""
+    said = {}
+    for key, value in _keywords(node).items():
+        if key != "link":
+            try:
+                said[key] = ast.literal_eval(value)
+            except ValueError:
+                raise ValueError(
+                    f"losses.py: {key} of {node.name} is worked out; write it out in @loss(...)"
+                ) from None
+    return said
+
+
+def _defaults(node: ast.FunctionDef) -> dict[str, float | None]:
+    """The arguments after hidden, weight and targets, with their defaults."""
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    defaults = [None] * (len(arguments) - len(node.args.defaults)) + node.args.defaults
+    try:
+        return {
+            argument.arg: None if default is None else float(ast.literal_eval(default))
+            for argument, default in list(zip(arguments, defaults))[3:]
+        }
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"losses.py: an argument of {node.name} has a default that is no number; write one"
+        ) from None
+
+
+def _squares(said: dict | None, arguments: dict[str, float]) -> Squares | None:
+    """What a loss says of its squares, its arguments put in; None if there is no optimum."""
+    if said is None:
+        return None
+    values = {key: arguments.get(value, value) for key, value in said.items()}
+    return Squares(**values) if min(values.values()) >= 0 else None
+
+
+def _summary(node: ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "–").splitlines()[0]

@@ -1,0 +1,144 @@
+"""The grammar with free references, written out as a finite automaton.
+
+The grammar has no recursion, so every rule can be written out where it is used: a node is a place
+between two pieces of text, an arc reads a piece. A reference may read the form of any entry of the
+classes that its plot draws the variable from, whatever was bound. Used by grading.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from squentropy.corpus.grammar.grammar import Choice, Draw, Grammar, Refer, Words
+
+# Where a literal is taken apart, so that every place between sentences is a node.
+_BETWEEN = re.compile(r'(^\s+|(?<=[.!?"])\s+|\n\s*)')
+
+
+class Node:
+    """A place between two pieces. An arc is (item, pieces, target): what reads one of the pieces
+    and leads on; the item is None where nothing is bound and nothing referred to."""
+
+    __slots__ = ("_moves", "arcs", "ends", "final", "later")
+
+    def __init__(self, arcs: tuple, final: bool = False):
+        self.arcs = arcs
+        self.final = final  # a story may end here
+        self.ends = final  # a sentence may end here; grading.py finds out, as it does `later`:
+        self.later: frozenset[Node] = frozenset()  # the nodes from here on where one may begin
+        self._moves: dict[str, list] | None = None
+
+    def moves(self) -> dict[str, list]:
+        """(piece, item, entry, target) by the first character of the piece."""
+        if self._moves is None:
+            self._moves = defaultdict(list)
+            for item, pieces, target in self.arcs:
+                if isinstance(item, Draw):
+                    read = [(entry.forms[item.form], entry) for entry in item.words.entries]
+                else:
+                    read = [(piece, None) for piece in pieces]
+                for piece, entry in read:
+                    self._moves[piece[0]].append((piece, item, entry, target))
+            self._moves.default_factory = None
+        return self._moves
+
+
+class _Plot:
+    """Writes out one plot, from its end to its beginning."""
+
+    def __init__(self, items: tuple):
+        self.items = items
+        self.classes: dict[str, list[Words]] = {}  # that a variable is drawn from in this plot
+        self.nodes: dict[tuple, Node] = {}
+        self.order: list[Node] = []  # of their making, each after those that its arcs lead to
+        self.pieces: dict[tuple, tuple[str, ...]] = {}
+        self._find_draws(items, set())
+
+    def first(self) -> Node:
+        return self._sequence(self.items, self._node((), final=True))
+
+    def _node(self, arcs: tuple, final: bool = False) -> Node:
+        self.order.append(Node(arcs, final))
+        return self.order[-1]
+
+    def _find_draws(self, items: tuple, seen: set) -> None:
+        for item in items:
+            if isinstance(item, Draw) and item.variable is not None:
+                classes = self.classes.setdefault(item.variable, [])
+                if item.words not in classes:
+                    classes.append(item.words)
+            elif isinstance(item, Choice) and item not in seen:
+                seen.add(item)
+                for alternative in item.alternatives:
+                    self._find_draws(alternative, seen)
+
+    def _sequence(self, items: tuple, node: Node) -> Node:
+        for item in reversed(items):
+            key = (item, node)
+            if key not in self.nodes:
+                self.nodes[key] = self._before(item, node)
+            node = self.nodes[key]
+        return node
+
+    def _before(self, item, node: Node) -> Node:
+        if isinstance(item, str):
+            for piece in reversed([piece for piece in _BETWEEN.split(item) if piece]):
+                node = self._node(((None, (piece,), node),))
+            return node
+        if isinstance(item, Choice):
+            firsts = [self._sequence(items, node) for items in item.alternatives]
+            arcs = dict.fromkeys(arc for first in firsts for arc in first.arcs)
+            return self._node(tuple(arcs), any(first.final for first in firsts))
+        if isinstance(item, Refer):
+            return self._node(((item, self._forms(self.classes[item.variable], item.form), node),))
+        binds = item.variable is not None or item.excluded
+        return self._node(((item if binds else None, self._forms([item.words], item.form), node),))
+
+    def _forms(self, classes: list[Words], form: str) -> tuple[str, ...]:
+        key = (form, *classes)
+        if key not in self.pieces:
+            entries = [entry for words in classes for entry in words.entries]
+            self.pieces[key] = tuple(sorted({e.forms[form] for e in entries if form in e.forms}))
+        return self.pieces[key]
+
+
+class State:
+    """All nodes that a text may lead to, where what a reference reads makes no difference."""
+
+    __slots__ = ("_moves", "ends", "known", "nodes")
+
+    def __init__(self, nodes: frozenset[Node], known: dict):
+        self.nodes = nodes
+        self.ends = any(node.ends for node in nodes)
+        self.known = known  # every state by its nodes
+        self._moves: dict[str, list] | None = None
+
+    def moves(self) -> dict[str, list]:
+        """(piece, state that it leads to) by the first character of the piece."""
+        if self._moves is None:
+            targets: dict[tuple, set] = defaultdict(set)
+            for node in self.nodes:
+                for _, pieces, target in node.arcs:
+                    targets[pieces].add(target)
+            self._moves = {}
+            for pieces, nodes in targets.items():
+                key = frozenset(nodes)
+                if key not in self.known:
+                    self.known[key] = State(key, self.known)
+                for piece in pieces:
+                    self._moves.setdefault(piece[0], []).append((piece, self.known[key]))
+        return self._moves
+
+
+class Automaton:
+    """`first` is where stories begin; `nodes` are all of them, each after those that its arcs lead
+    to; `variables` the names of what plots bind."""
+
+    def __init__(self, grammar: Grammar):
+        plots = [_Plot(items) for items in grammar.start.alternatives]
+        firsts = [plot.first() for plot in plots]
+        arcs = tuple(arc for first in firsts for arc in first.arcs)
+        self.first = Node(arcs, any(first.final for first in firsts))
+        self.nodes = [*(node for plot in plots for node in plot.order), self.first]
+        self.variables = sorted({variable for plot in plots for variable in plot.classes})

@@ -1,0 +1,93 @@
+"""A run's scores on a split, story by story: SPLIT.json beside its run.json."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from squentropy import storage
+from squentropy.evaluation import calibration
+from squentropy.lm import scoring
+from squentropy.lm.devices import pick_device
+from squentropy.lm.model import GPT
+from squentropy.losses import LOSSES, own_link
+from squentropy.runs import records
+from squentropy.runs.weights import load_model
+from squentropy.study.params import Cell, Study
+from squentropy.tokens.token_files import TokenFolder
+
+
+def evaluate_run(
+    study: Study, folder: Path, tokens: TokenFolder, sizes: list[int], split: str
+) -> dict:
+    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8.
+
+    The file holds what `calibration.measure_split` measures, with the temperature fitted on
+    validation, and the original study's estimate; of a shorter run only the nll of its primary
+    reading; of a diverged run, its status alone.
+    """
+    run = records.read_run(folder)
+    records.check_study(run, folder, study)
+    records.check_tokens(run, folder, tokens)
+    scores = records.scored_from(study, folder, run) | {"split": split, "status": run["status"]}
+    if run["status"] == "ok":
+        torch.set_num_threads(study.train.threads)
+        model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))
+        score = _primary_score if run["cell"]["phase"] == "lengths" else _every_score
+        scores |= score(study, Cell(**run["cell"]), model, tokens, split)
+        scores["stories"]["bytes"] = sizes
+    storage.write_sealed(folder / f"{split}.json", scores)
+    return scores
+
+
+def _every_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str) -> dict:
+    params, data = study.evaluate, tokens.split(split)
+    estimate = scoring.random_batch_estimate(
+        model,
+        data,
+        LOSSES[cell.loss],
+        batches=params.original_batches,
+        batch_size=study.train.batch_size,
+        seed=cell.seed,
+    )
+    temperature = _temperature(study, model, tokens)
+    floors = {"own": params.link_floor} | {f"own {floor!r}": floor for floor in params.other_floors}
+    links = {name: own_link(cell.loss, floor) for name, floor in floors.items()}
+    return {
+        "original_estimate": {"nll": estimate[0], "loss": estimate[1]},
+        "temperature": temperature,
+    } | calibration.measure_split(
+        model,
+        data,
+        tokens.end_of_text,
+        calibration.per_million(tokens.split("train"), tokens.vocab_size),
+        temperature=temperature,
+        links={name: link for name, link in links.items() if link is not None},
+        batch_tokens=params.batch_tokens,
+        bins=params.bins,
+    )
+
+
+def _primary_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str) -> dict:
+    reading, data = study.primary(cell.loss), tokens.split(split)
+    scores = scoring.score_split(
+        model,
+        data,
+        tokens.end_of_text,
+        batch_tokens=study.evaluate.batch_tokens,
+        link=own_link(cell.loss, study.evaluate.link_floor),
+        temperature=_temperature(study, model, tokens) if reading == "tempered" else 1.0,
+    )
+    return {
+        "stories": {"tokens": np.diff(data.offsets).tolist()},
+        "readings": {reading: {"nll": calibration.by_story(scores.nll, data).tolist()}},
+    }
+
+
+def _temperature(study: Study, model: GPT, tokens: TokenFolder) -> float:
+    return scoring.fit_on(
+        model,
+        tokens.split("validation"),
+        tokens.end_of_text,
+        batch_tokens=study.evaluate.batch_tokens,
+    )

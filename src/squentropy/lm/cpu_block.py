@@ -1,0 +1,190 @@
+"""A training step of a transformer block on a CPU, forward and backward written out.
+
+Small models spend a third of a step in autograd's bookkeeping, in copies and in `bernoulli_`. Here
+a block is one node of the graph, its matrix products are those of matmul.py, dropout masks come
+from numpy's SFC64, 16 bits an element, ten times the rate of `bernoulli_`, and attention keeps its
+fused kernel without dropout, and has a short one with it, for which torch has none on a CPU.
+"""
+
+import ctypes
+import functools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from squentropy.lm.matmul import times_transposed, transposed_times
+
+_gelu_backward = torch.ops.aten.gelu_backward.default
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+_fused_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_fused_attention_backward = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+)
+NORM_EPS = 1e-5
+
+
+class Noise:
+    """Dropout masks that are a function of a seed and a micro-batch's number in the run."""
+
+    def __init__(self, seed: int, number: int):
+        self.bits = np.random.SFC64([seed, number])
+
+    def mask(self, shape: tuple[int, ...], dropout: float) -> Tensor:
+        """float32: 0 with probability `dropout`, to within 2^-17, else 1 / (1 - dropout)."""
+        size = math.prod(shape)
+        draws = self.bits.random_raw((size + 3) // 4).view(np.uint16)[:size]
+        kept = draws >= round(dropout * 2**16)
+        scale = np.float32(1 / (1 - dropout))
+        return torch.from_numpy(np.multiply(kept, scale, dtype=np.float32)).view(shape)
+
+
+def dropped(x: Tensor, noise: Noise, dropout: float) -> Tensor:
+    """`F.dropout` with a mask of `noise`."""
+    return x * noise.mask(x.shape, dropout) if dropout else x
+
+
+def keep_freed_memory() -> None:
+    """Let glibc hold what a step frees for the next one, which would else fault it in anew.
+
+    A wish, not a need: other C libraries go on as they are.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(trim_threshold, 1 << 30)
+    mallopt(mmap_threshold, 1 << 25)  # the most that it takes
+
+
+def block(x: Tensor, noise: Noise, heads: int, dropout: float, *parameters: Tensor | None):
+    """A pre-norm transformer block in training: (B, T, D) -> (B, T, D).
+
+    parameters   weight and bias of ln_1, c_attn, attn.c_proj, ln_2, c_fc, mlp.c_proj; a bias may
+                 be None
+    """
+    return _Block.apply(x, noise, heads, dropout, *parameters)
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, noise: Noise, heads: int, dropout: float, *parameters):
+        w1, b1, w_qkv, b_qkv, w_mix, b_mix, w2, b2, w_in, b_in, w_out, b_out = parameters
+        rows = x.reshape(-1, x.shape[-1])
+        h1, mean1, rstd1 = torch.native_layer_norm(rows, w1.shape, w1, b1, NORM_EPS)
+        qkv = _linear(h1, w_qkv, b_qkv).view(*x.shape[:2], 3, heads, -1)
+        mixed, attended = _attend(qkv, noise, dropout)
+        middle = _linear(mixed, w_mix, b_mix)
+        mask1 = _drop_(middle, noise, dropout)
+        middle.add_(rows)
+        h2, mean2, rstd2 = torch.native_layer_norm(middle, w2.shape, w2, b2, NORM_EPS)
+        inner = _linear(h2, w_in, b_in)
+        active = F.gelu(inner)
+        out = _linear(active, w_out, b_out)
+        mask2 = _drop_(out, noise, dropout)
+        out.add_(middle)
+        ctx.save_for_backward(
+            *parameters, rows, mean1, rstd1, h1, mixed, mask1, middle, mean2, rstd2, h2, inner,
+            active, mask2, *attended,
+        )  # fmt: skip
+        ctx.heads, ctx.dropout = heads, dropout
+        return out.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out: Tensor):
+        saved = ctx.saved_tensors
+        w1, b1, w_qkv, b_qkv, w_mix, b_mix, w2, b2, w_in, b_in, w_out, b_out = saved[:12]
+        rows, mean1, rstd1, h1, mixed, mask1, middle, mean2, rstd2 = saved[12:21]
+        h2, inner, active, mask2, *attended = saved[21:]
+        shape, d_out = d_out.shape, d_out.reshape_as(rows)
+
+        d_active, *d_output = _linear_backward(_times(d_out, mask2), active, w_out, b_out)
+        d_inner = _gelu_backward(d_active, inner)
+        d_h2, *d_input = _linear_backward(d_inner, h2, w_in, b_in)
+        d_middle, *d_norm2 = _norm_backward(d_h2, middle, mean2, rstd2, w2, b2)
+        d_middle.add_(d_out)
+
+        d_mixed, *d_mix = _linear_backward(_times(d_middle, mask1), mixed, w_mix, b_mix)
+        d_mixed = d_mixed.view(*shape[:2], ctx.heads, -1)
+        d_qkv = _attend_backward(d_mixed, attended, ctx.dropout).reshape(len(rows), -1)
+        d_h1, *d_attn = _linear_backward(d_qkv, h1, w_qkv, b_qkv)
+        d_rows, *d_norm1 = _norm_backward(d_h1, rows, mean1, rstd1, w1, b1)
+        d_rows.add_(d_middle)
+        return (
+            d_rows.view(shape), None, None, None,
+            *d_norm1, *d_attn, *d_mix, *d_norm2, *d_input, *d_output,
+        )  # fmt: skip
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = times_transposed(x, weight)
+    return y if bias is None else y.add_(bias)
+
+
+def _linear_backward(d_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple:
+    d_bias = None if bias is None else d_y.sum(0)
+    return times_transposed(d_y, weight.T), transposed_times(d_y, x), d_bias
+
+
+def _norm_backward(d_y: Tensor, x, mean, rstd, weight, bias) -> tuple:
+    wanted = [True, True, bias is not None]
+    return _layer_norm_backward(d_y, x, weight.shape, mean, rstd, weight, bias, wanted)
+
+
+def _drop_(x: Tensor, noise: Noise, dropout: float) -> Tensor | None:
+    """Drop in place; returns the mask, or None where nothing is dropped."""
+    if not dropout:
+        return None
+    mask = noise.mask(x.shape, dropout).to(x.dtype)
+    x.mul_(mask)
+    return mask
+
+
+def _times(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
+
+
+def _attend(qkv: Tensor, noise: Noise, dropout: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Causal attention, qkv (B, T, 3, heads, width): (B T, heads width), and what to keep of it."""
+    batch, length, _, heads, width = qkv.shape
+    if not dropout:
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed, log_z = _fused_attention(query, key, value, 0.0, True)
+        return mixed.transpose(1, 2).reshape(batch * length, -1), (query, key, value, mixed, log_z)
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, width)
+    weights = torch.baddbmm(_later(length, qkv.dtype), query, key.mT, alpha=width**-0.5).softmax(-1)
+    mask = noise.mask(weights.shape, dropout).to(qkv.dtype)
+    kept = weights * mask
+    mixed = torch.bmm(kept, value).view(batch, heads, length, width).transpose(1, 2)
+    return mixed.reshape(batch * length, -1), (query, key, value, weights, mask, kept)
+
+
+@functools.cache
+def _later(length: int, dtype: torch.dtype) -> Tensor:
+    """(length, length): minus infinity where a query would see a later key."""
+    return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1)
+
+
+def _attend_backward(d_mixed: Tensor, attended: list[Tensor], dropout: float) -> Tensor:
+    """d_mixed (B, T, heads, width) -> the gradient by qkv (B, T, 3, heads, width)."""
+    batch, length, heads, width = d_mixed.shape
+    d_mixed = d_mixed.transpose(1, 2)
+    if not dropout:
+        query, key, value, mixed, log_z = attended
+        d_qkv = _fused_attention_backward(d_mixed, query, key, value, mixed, log_z, 0.0, True)
+        return torch.stack([d.transpose(1, 2) for d in d_qkv], 2)
+    query, key, value, weights, mask, kept = attended
+    d_mixed = d_mixed.reshape(value.shape)
+    d_qkv = torch.empty(3, *value.shape, dtype=value.dtype)
+    d_weights = torch.bmm(d_mixed, value.mT).mul_(mask)
+    d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+    d_scores.mul_(width**-0.5)
+    torch.bmm(d_scores, key, out=d_qkv[0])
+    torch.bmm(d_scores.mT, query, out=d_qkv[1])
+    torch.bmm(kept.mT, d_mixed, out=d_qkv[2])
+    return d_qkv.view(3, batch, heads, length, width).permute(1, 3, 0, 2, 4)

@@ -1,0 +1,168 @@
+"""GPT-2's architecture as nanoGPT has it: pre-norm, learned positions, tied embeddings, GELU.
+
+The parameters bear the names of Hugging Face's GPT-2, so that weights move without a map; only
+the linear layers are (out, in) here and (in, out) there.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from squentropy.lm import cpu_block
+from squentropy.lm.matmul import times_transposed
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of a GPT. `dropout` is used in training only."""
+
+    vocab_size: int
+    block_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    bias: bool
+
+    asdict = asdict
+
+
+class Cache:
+    """Keys and values of the tokens seen so far, a pair of (B, heads, T, head width) a layer."""
+
+    def __init__(self, n_layer: int):
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layer
+        self.length = 0
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        past = self.layers[layer]
+        if past is not None:
+            key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
+        self.layers[layer] = (key, value)
+        return key, value
+
+    def keep(self, rows: list[int]) -> None:
+        """Forget all rows of the batch but these."""
+        self.layers = [(k[rows], v[rows]) for k, v in self.layers]
+
+
+class Linear(nn.Linear):
+    """A linear layer that is faster on a CPU where no gradient is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = x.device.type == "cpu" and x.dtype == torch.float32
+        if not plain or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        y = times_transposed(x.flatten(0, -2), self.weight).view(*x.shape[:-1], -1)
+        return y if self.bias is None else y.add_(self.bias)
+
+
+class Attention(nn.Module):
+    """Causal self-attention."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.c_attn(x).view(batch, length, 3, self.n_head, width // self.n_head)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        dropout = self.dropout if self.training else 0.0
+        # A single query beside a cache sees everything before it.
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=length > 1
+        )
+        mixed = self.c_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return F.dropout(mixed, self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    def __init__(self, config: Config):
+        super().__init__()
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    def __init__(self, config: Config):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, cache: Cache | None, noise: cpu_block.Noise | None, layer: int
+    ) -> Tensor:
+        if noise is not None:
+            attn, mlp = self.attn, self.mlp
+            layers = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
+            parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+            return cpu_block.block(x, noise, attn.n_head, attn.dropout, *parameters)
+        x = x + self.attn(self.ln_1(x), cache, layer)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """Token ids (B, T) to the last hidden states (B, T, n_embd).
+
+    The logits are `hidden @ model.output_weight.T`; losses and scores take the two apart, so that
+    whole logits need never be formed.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                # GPT-2 scales what adds to the residual stream by its 2 n_layer additions.
+                scale = (2 * config.n_layer) ** -0.5 if "c_proj" in name else 1.0
+                nn.init.normal_(parameter, std=0.02 * scale)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(C, n_embd), tied to the token embedding."""
+        return self.wte.weight
+
+    def parameter_count(self) -> int:
+        """Without the positions, as nanoGPT counts; the tied matrix counts once."""
+        return sum(p.numel() for p in self.parameters()) - self.wpe.weight.numel()
+
+    def forward(
+        self, ids: Tensor, cache: Cache | None = None, noise: cpu_block.Noise | None = None
+    ) -> Tensor:
+        """With a `cache`, `ids` go on where it ends: a prompt at once, then token by token.
+
+        With `noise`, this is a training step on a CPU, with its dropout masks; see cpu.py.
+        """
+        start = cache.length if cache is not None else 0
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+        x = self.wte(ids) + self.wpe(positions)
+        dropout = self.config.dropout
+        if noise is not None:
+            x = cpu_block.dropped(x, noise, dropout)
+        else:
+            x = F.dropout(x, dropout, self.training)
+        for layer, block in enumerate(self.h):
+            x = block(x, cache, noise, layer)
+        if cache is not None:
+            cache.length += ids.shape[1]
+        return self.ln_f(x)

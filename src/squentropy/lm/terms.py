@@ -1,0 +1,231 @@
+"""What the losses are made of: sums over positions, each with its gradients.
+
+Terms that are polynomials of degree two in the logits f need none: over all positions, the sum of
+f_j^2 is the inner product of two D x D Gram matrices (Vincent et al. 2015, arXiv 1412.7091). Terms
+with a softmax go through the logits in chunks of positions and form their gradient on the way.
+
+Shapes: hidden (N, D), weight (C, D), targets (N,) int64; the logits would be hidden @ weight.T.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from squentropy.errors import SquentropyError
+from squentropy.lm.matmul import times_transposed, transposed_times
+
+Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
+"""(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
+
+The gradients are by hidden, (N, D), and by weight, as (D, C); None where they are not asked for.
+All are in float32, or in float64 where hidden is.
+"""
+
+
+def mean(hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
+    """The mean over positions of a sum of terms, as one node of autograd's graph."""
+    with_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return _Mean.apply(hidden, weight, targets, with_gradients, *terms)
+
+
+class _Mean(torch.autograd.Function):
+    """Gradients are formed beside the value, so that memory grows with N D and C D, never N C."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, with_gradients: bool, *terms: Term) -> Tensor:
+        first, *others = terms
+        total, d_hidden, d_weight = first(hidden, weight, targets, with_gradients)
+        for term in others:
+            more, dh, dw = term(hidden, weight, targets, with_gradients)
+            total = total + more
+            if with_gradients:
+                d_hidden.add_(dh)
+                d_weight.add_(dw)
+        if with_gradients:
+            ctx.save_for_backward(d_hidden, d_weight)
+            ctx.dtypes, ctx.terms = (hidden.dtype, weight.dtype), len(terms)
+        return total / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor):
+        d_hidden, d_weight = ctx.saved_tensors
+        scale = upstream / len(d_hidden)
+        gradients = d_hidden * scale, (d_weight * scale).T
+        no_more = [None] * (2 + ctx.terms)
+        return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more
+
+
+def squares(true_weight: float, factor: float) -> Term:
+    """factor (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2), without logits: O((N + C) D^2).
+
+    Over all positions and classes, the sum of f_j^2 is <W^T W, H^T H>.
+    """
+
+    def term(hidden, weight, targets, with_gradients):
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
+            true_rows = weight[targets]
+            true = (hidden * true_rows).sum(-1)
+            gram_hidden, gram_weight = hidden.T @ hidden, weight.T @ weight
+            at_true = true_weight * (true - 1).square() - true.square()
+            total = factor * ((gram_hidden * gram_weight).sum() + at_true.sum())
+            if not with_gradients:
+                return total, None, None
+            d_true = (2 * factor * (true_weight * (true - 1) - true)).unsqueeze(-1)
+            d_hidden = times_transposed(hidden, gram_weight.mul_(2 * factor))
+            d_hidden.addcmul_(d_true, true_rows)
+            d_weight = times_transposed(gram_hidden.mul_(2 * factor), weight)
+            d_weight.index_add_(1, targets, (d_true * hidden).T)
+            return total, d_hidden, d_weight
+
+    return term
+
+
+def log_share(constant: float, slope: float, curvature: float) -> Term:
+    """-log of the true class's share q_y / sum_j q_j, without logits: O((N + C) D^2).
+
+    q_j = constant + slope f_j + curvature f_j^2, which must be positive for every f_j. Of a
+    position h, sum_j f_j^2 is h^T (W^T W) h, and sum_j f_j the product of h and W's summed rows.
+    """
+    smallest = constant - slope**2 / (4 * curvature)
+    if not smallest > 0:
+        raise SquentropyError(f"a loss's shares begin at {smallest:g}; they have to be above 0")
+
+    def term(hidden, weight, targets, with_gradients):
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
+            true_rows, summed = weight[targets], slope * weight.sum(0)
+            true = (hidden * true_rows).sum(-1)
+            share = constant + (slope + curvature * true) * true
+            by_gram = times_transposed(hidden, curvature * (weight.T @ weight))
+            whole = constant * len(weight) + ((summed + by_gram) * hidden).sum(-1)
+            # Never below what the true class and the least of the others come to: rounding.
+            whole = torch.maximum(whole, share + (len(weight) - 1) * smallest)
+            total = (whole.log() - share.log()).sum()
+            if not with_gradients:
+                return total, None, None
+            over = hidden / whole.unsqueeze(-1)
+            d_true = (-(slope + 2 * curvature * true) / share).unsqueeze(-1)
+            d_hidden = by_gram.mul_(2).add_(summed).div_(whole.unsqueeze(-1))
+            d_hidden.addcmul_(d_true, true_rows)
+            d_weight = times_transposed(2 * curvature * (hidden.T @ over), weight)
+            d_weight.add_(slope * over.sum(0).unsqueeze(-1))
+            d_weight.index_add_(1, targets, (d_true * hidden).T)
+            return total, d_hidden, d_weight
+
+    return term
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+# --- softmax terms, a chunk of positions at a time ----------------------------------------------
+
+Chunk = Callable[[Tensor, Tensor], Tensor]
+"""(logits (n, C), targets (n,)) -> the sum of the loss; leaves the gradient in `logits`."""
+
+ROWS = 512
+"""Positions whose logits are held at once: enough for the matrix products to be fast."""
+
+_backend: str | None = None  # of torch.compile, where chunks are to be fused
+
+
+def fuse_chunks(backend: str = "inductor") -> None:
+    """From now on, have each chunk's passes over its logits fused by torch.compile.
+
+    For a GPU, where these passes cost as much as the matrix products; a CPU gains nothing.
+    """
+    global _backend
+    _backend = backend
+
+
+@functools.cache
+def _fused(chunk: Chunk, backend: str) -> Chunk:
+    return torch.compile(chunk, backend=backend)
+
+
+def over_logits(chunk: Chunk) -> Term:
+    """A function of each position's logits, of which `ROWS` positions' are held at once.
+
+    `chunk` is the same function from call to call, since each is compiled once if chunks are fused.
+    """
+
+    def term(hidden, weight, targets, with_gradients):
+        total, d_hidden, d_weight = 0.0, [], None
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            hidden = hidden.to(torch.get_autocast_dtype(device))
+        weight = weight.to(hidden.dtype)
+        if device != "cuda":  # where products of half precision do not come in float32
+            hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
+        work = _fused(chunk, _backend) if _backend else chunk
+        with torch.autocast(device, enabled=False):
+            for h, logits, y in logits_by_rows(hidden, weight, targets, ROWS):
+                total = total + work(logits, y)
+                if with_gradients:
+                    gradient = logits.to(h.dtype)
+                    d_hidden.append(times_transposed(gradient, weight.T))
+                    part = transposed_times(h, gradient)
+                    d_weight = part if d_weight is None else d_weight.add_(part)
+        return total, torch.cat(d_hidden) if with_gradients else None, d_weight
+
+    return term
+
+
+def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Iterator[tuple]:
+    """(hidden, logits, targets) of `rows` positions after the others; logits in float32 or 64.
+
+    `hidden` and `weight` are of one precision.
+    """
+    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
+        yield h, times_transposed(h, weight), y
+
+
+def _softmax_(logits: Tensor) -> Tensor:
+    """Turn logits into their softmax in place; returns log Z, (n, 1)."""
+    largest = logits.amax(-1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+    logits.div_(total)
+    return total.log_().add_(largest)
+
+
+def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:
+    """Subtract the one-hot rows in place: the gradient of cross entropy."""
+    column = targets.unsqueeze(-1)
+    probabilities.scatter_add_(-1, column, probabilities.new_full(column.shape, -1.0))
+
+
+def cross_entropy_chunk(logits: Tensor, targets: Tensor) -> Tensor:
+    true = logits.gather(-1, targets.unsqueeze(-1))
+    log_z = _softmax_(logits)
+    _minus_one_at_(logits, targets)
+    return (log_z - true).sum()
+
+
+@functools.cache
+def z_loss_chunk(scale: float) -> Chunk:
+    def chunk(logits: Tensor, targets: Tensor) -> Tensor:
+        true = logits.gather(-1, targets.unsqueeze(-1))
+        log_z = _softmax_(logits)
+        logits.mul_(1 + 2 * scale * log_z)
+        _minus_one_at_(logits, targets)
+        return (log_z - true).sum() + scale * log_z.square().sum()
+
+    return chunk
+
+
+def brier_chunk(logits: Tensor, targets: Tensor) -> Tensor:
+    """With q_j = p_j - onehot_j, the gradient of sum q_j^2 is 2 p_j (q_j - sum_k p_k q_k)."""
+    _softmax_(logits)
+    true = logits.gather(-1, targets.unsqueeze(-1))
+    own = logits.square().sum(-1, keepdim=True)
+    inner = own - true
+    value = (own - 2 * true + 1).sum()
+    at_true = 2 * true * (true - 1 - inner)
+    logits.mul_(2 * (logits - inner)).scatter_(-1, targets.unsqueeze(-1), at_true)
+    return value

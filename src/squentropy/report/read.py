@@ -1,0 +1,292 @@
+"""A study's results, read back from results/STUDY: what the figures and the report are made of.
+
+Nothing else is read, so a visitor with the small tables alone can redraw and rewrite everything.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy import storage
+from squentropy.catalogue import label as label
+from squentropy.catalogue import loss_info
+from squentropy.errors import SquentropyError
+from squentropy.results import adequacy
+from squentropy.study import params
+from squentropy.study.params import BASELINE
+
+FEWEST = 50  # tokens of a bin that is shown: fewer say little
+
+BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
+    "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
+    "tokens", "nll", "ppl", "bits_per_byte", "nats_per_story",
+]  # fmt: skip
+
+NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3, "4-gram": 4, "5-gram": 5}
+"""The yardsticks of kind "ngram" in metrics.csv, and their orders."""
+
+
+def p_text(p: float, smallest: float) -> str:
+    """A p-value as "= 0.031" or, at the smallest that few seeds support, "< 0.01"."""
+    least = max(smallest, 0.001)
+    return f"< {least:g}" if p <= least else f"= {p:.3f}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a study as data frames, the rest as plain values; units are in tables.py."""
+
+    study: params.Study
+    corpus: dict
+    selected: dict[str, dict]
+    samples: list[dict]
+    sweep: pd.DataFrame
+    refine: pd.DataFrame
+    history: pd.DataFrame
+    metrics: pd.DataFrame
+    """The losses of metrics.csv, indexed by loss, in the order of the parameters."""
+    yardsticks: pd.DataFrame
+    """Its other rows, indexed by name: n-gram models and the entropy of the source."""
+    readings: pd.DataFrame
+    lengths: pd.DataFrame
+    reported: pd.DataFrame
+    stories: pd.DataFrame
+    calibration: pd.DataFrame
+    profile: pd.DataFrame
+    quality: pd.DataFrame
+    theory: pd.DataFrame
+    baselines: pd.DataFrame
+    """Other people's models on the same test stories; empty if none was scored."""
+
+    @property
+    def losses(self) -> list[str]:
+        return list(self.study.sweep.losses)
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The losses from the lowest test nll to the highest; those without one last."""
+        return list(self.metrics["nll"].sort_values(kind="stable").index)
+
+    @cached_property
+    def scored(self) -> list[str]:
+        """The ranked losses that have a test nll: at least one final run did not diverge."""
+        return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "nll"])]
+
+    @cached_property
+    def compared(self) -> list[str]:
+        """The ranked losses that are compared with cross entropy: some seed finished with both."""
+        return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "difference"])]
+
+    @cached_property
+    def linked(self) -> list[str]:
+        """The losses of the study whose outputs have a link of their own."""
+        return [loss for loss in self.losses if loss_info(loss).link]
+
+    @cached_property
+    def adequacy(self) -> adequacy.Adequacy:
+        """Whether the models have learnt enough for the losses to be ranked, and if not, why."""
+        scored = BASELINE in self.scored
+        return adequacy.judge(
+            float(self.metrics.at[BASELINE, "nll"]) if scored else None,
+            self.ngrams,
+            order=self.study.plan.ngram,
+            unigram=self.ngrams[1],
+            limit=self.corpus["source_nll"],
+            by_tokens=self.curve(BASELINE),
+            steepest=self.study.plan.steepest,
+        )
+
+    @cached_property
+    def ngrams(self) -> dict[int, float]:
+        """{order: test nll, nats per token} of the n-gram models of the train split."""
+        return {
+            NGRAMS[name]: float(nll)
+            for name, nll in self.yardsticks["nll"].items()
+            if name in NGRAMS and pd.notna(nll)
+        }
+
+    def curve(self, loss: str) -> dict[int, float]:
+        """{training tokens: test nll, nats per token}, each length with its own schedule."""
+        rows = self.lengths[self.lengths["loss"] == loss]
+        return rows.groupby("tokens")["nll"].mean().to_dict()
+
+    def reading(self, loss: str) -> str:
+        """A loss's primary reading: own, or the plan's."""
+        return self.selected[loss]["reading"]
+
+    def readings_of(self, loss: str) -> list[str]:
+        """The ways in which a loss's final runs were read: none if all of them diverged."""
+        return list(dict.fromkeys(self.calibration["reading"][self.calibration["loss"] == loss]))
+
+    def read_as(self, loss: str, reading: str) -> pd.Series | None:
+        """The row of readings.csv, at the floor of the plan if the reading has one."""
+        rows = self.readings
+        rows = rows[(rows["loss"] == loss) & (rows["reading"] == reading)]
+        rows = rows[rows["floor"].isna() | (rows["floor"] == self.study.evaluate.link_floor)]
+        return None if rows.empty else rows.iloc[0]
+
+    @property
+    def side_by_side(self) -> pd.DataFrame:
+        """Baselines and losses, the fewest bits per byte first: columns as in baselines.csv.
+
+        Empty if there are no baselines.
+        """
+        if self.baselines.empty:
+            return self.baselines
+        m, test = self.metrics.loc[self.scored], self.corpus["splits"]["test"]
+        # As the others are scored: without a temperature.
+        own = m["reading"] == "own"
+        nll, ppl, bits = (
+            m[name].where(own, m[f"test_{name}"]) for name in ("nll", "ppl", "bits_per_byte")
+        )
+        losses = pd.DataFrame({
+            "name": [label(loss) for loss in m.index],
+            "parameters": m["parameters"],
+            "same_tokens": True,
+            "nll": nll,
+            "ppl": ppl,
+            "bits_per_byte": bits,
+            "nats_per_story": nll * test["tokens"] / test["stories"],
+        })  # fmt: skip
+        return pd.concat([self.baselines, losses]).sort_values("bits_per_byte", kind="stable")
+
+    @property
+    def test_stories(self) -> pd.Series:
+        """The row of quality.csv that the sampled stories are compared with."""
+        return self.quality[self.quality["temperature"].isna()].iloc[0]
+
+    def floor(self, loss: str, contexts: str) -> pd.Series | None:
+        """The row of theory.csv on a loss in the study's own vocabulary, if there is one."""
+        rows = self.theory[
+            (self.theory["loss"] == loss)
+            & (self.theory["contexts"] == contexts)
+            & (self.theory["classes"] == self.corpus["vocab_size"])
+        ]
+        return None if rows.empty else rows.iloc[0]
+
+    @cached_property
+    def doses(self) -> dict[str, dict[str, float]]:
+        """{function: {loss: weight of its square term}} of compared losses, by rising weight.
+
+        Only functions of which the study compares two weights or more.
+        """
+        known = self.theory.drop_duplicates("loss").set_index("loss")["weight"]
+        families: dict[str, dict[str, float]] = {}
+        for loss, weight in known.sort_values(kind="stable").items():
+            if loss in self.compared:
+                families.setdefault(loss_info(loss).function, {})[loss] = float(weight)
+        return {name: family for name, family in families.items() if len(family) > 1}
+
+    def optimum(self, loss: str) -> float | None:
+        """The test nll at a form of squentropy's own optimum, nats per token, if it is known.
+
+        That of softmax as it is, of a model that sees whole stories and learns all that the loss
+        asks for.
+        """
+        floor = self.floor(loss, "whole")
+        return None if floor is None else self.corpus["source_nll"] + floor["kl"]
+
+    def by_story(self, loss: str, column: str) -> pd.DataFrame:
+        """A column of stories.csv for a loss's final runs, (seeds, stories)."""
+        rows = self.stories[(self.stories["phase"] == "final") & (self.stories["loss"] == loss)]
+        return rows.pivot(index="seed", columns="story", values=column)
+
+    def by_bin(self, loss: str, reading: str, by: str, fewest: int = FEWEST) -> pd.DataFrame:
+        """nll of a loss's final runs, nats per token: (bins of position or frequency, seeds).
+
+        Indexed by the bins' lower ends, without those of too few tokens in all runs together.
+        """
+        p = self.profile
+        rows = p[(p["loss"] == loss) & (p["reading"] == reading) & (p["by"] == by)]
+        rows = rows[rows.groupby("low")["tokens"].transform("sum") >= fewest]
+        rows = rows.assign(nll=rows["nll"] / rows["tokens"])
+        return rows.pivot(index="low", columns="seed", values="nll")
+
+    def by_seed(self, loss: str) -> pd.DataFrame:
+        """A loss's final runs on test, indexed by seed: nll (nats per token) and accuracy."""
+        sums = {c: self.by_story(loss, c).sum(axis=1) for c in ("nll", "correct", "tokens")}
+        return pd.DataFrame(
+            {"nll": sums["nll"] / sums["tokens"], "accuracy": sums["correct"] / sums["tokens"]}
+        )
+
+
+def read(folder: str | Path) -> Results:
+    """The results in a folder.
+
+    Raises SquentropyError if a file is missing or damaged, or if the tables are of other
+    parameters than params.yaml beside them.
+    """
+    folder = Path(folder)
+    if not (folder / "manifest.json").exists():
+        raise SquentropyError(f"{folder}: holds no manifest.json of results; run the study first")
+    study = params.load([folder / "params.yaml"])
+    manifest = storage.read_sealed(folder / "manifest.json")
+    changed = params.differences(manifest["params"], study.table_keys())
+    if changed:
+        raise SquentropyError(
+            f"{folder}: the tables were made with other {', '.join(changed)} than params.yaml "
+            "beside them says; run the study again"
+        )
+    for name in params.TABLES:
+        storage.verified(folder / name, manifest["sha256"][name])
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(folder / f"{name}.csv")
+
+    corpus = storage.read_sealed(folder / "corpus.json")
+    metrics = table("metrics").set_index("loss")
+    losses = metrics["kind"] == "loss"
+    return Results(
+        study=study,
+        corpus=corpus,
+        selected=storage.read_sealed(folder / "selected.json")["losses"],
+        samples=json.loads(storage.read_bytes(folder / "samples.json")),
+        sweep=table("sweep"),
+        refine=table("refine"),
+        history=table("history"),
+        metrics=metrics[losses],
+        yardsticks=metrics[~losses],
+        readings=table("readings"),
+        lengths=table("lengths"),
+        reported=table("reported"),
+        stories=table("stories"),
+        calibration=table("calibration"),
+        profile=table("profile"),
+        quality=table("quality"),
+        theory=table("theory"),
+        baselines=_baselines(folder, corpus["splits"]["test"]),
+    )
+
+
+def _baselines(folder: Path, test: dict) -> pd.DataFrame:
+    """Raises SquentropyError if a row is of other test stories than these."""
+    rows = read_baselines(folder)
+    for row in rows.itertuples():
+        if (row.stories, row.bytes) != (test["stories"], test["bytes"]):
+            raise SquentropyError(
+                f"{folder / 'baselines.csv'}: {row.name} was scored on other stories than these "
+                "results; run `squentropy score` again, or delete its row"
+            )
+    return rows
+
+
+def read_baselines(folder: Path) -> pd.DataFrame:
+    """baselines.csv of a folder; without rows if there is none.
+
+    Raises SquentropyError if the file is not of that kind.
+    """
+    path = folder / "baselines.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=BASELINES)
+    try:
+        rows = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+    except ValueError:  # pandas' own errors are
+        rows = pd.DataFrame()
+    if list(rows.columns) != BASELINES:
+        raise SquentropyError(
+            f"{path}: is not as `squentropy score` writes it; delete it and score again"
+        )
+    return rows

@@ -1,0 +1,145 @@
+"""The report: one HTML page that needs nothing else, from the results and the figures.
+
+    squentropy report results/grammar report/grammar/figures report/grammar/index.html
+
+Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and
+report.js inside. The page loads nothing from anywhere, and is the same bytes from the same results.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import jinja2
+import nbformat
+import papermill
+from nbconvert.filters import markdown2html_mistune
+from papermill.exceptions import PapermillExecutionError
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.report.figures import check
+from squentropy.report.read import read
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOK = HERE.parents[2] / "notebooks" / "report.ipynb"
+KERNEL = "squentropy-report"
+
+
+def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
+    """Write the report on the results in a folder, with the figures of another, to `out`.
+
+    Raises SquentropyError where a table or a figure is missing, or a cell of the notebook fails.
+    """
+    results, figures = Path(results).resolve(), Path(figures).resolve()
+    study = read(results).study  # a missing table is said in one line, before a kernel starts
+    check(results, figures)
+    if not NOTEBOOK.is_file():
+        raise SquentropyError(f"{NOTEBOOK}: does not exist; run from a checkout of the repository")
+    with _kernel() as folder:
+        try:
+            notebook = papermill.execute_notebook(
+                NOTEBOOK,
+                folder / "report.ipynb",
+                {"results": str(results), "figures": str(figures)},
+                kernel_name=KERNEL,
+                progress_bar=False,
+            )
+        except PapermillExecutionError as error:
+            raise SquentropyError(
+                f"{NOTEBOOK}, cell {error.exec_count}: {error.ename}: {error.evalue}"
+            ) from None
+    storage.write_text(out, to_html(notebook, study.study))
+
+
+def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
+    """The page: Markdown cells and the HTML that code cells show, without the code.
+
+    Not by nbconvert's HTMLExporter, which parses the page it has made and writes it anew, without
+    the white space of a story.
+    """
+    headings = [
+        line.removeprefix("## ").strip()
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("## ")
+    ]
+    css, script = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE))
+    environment.filters["prose"] = prose
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        contents=[(anchor(heading), heading) for heading in headings],
+        cells=notebook.cells,
+        css=css,
+        script=script,
+        policy=policy(css, script),
+    )
+
+
+def prose(markdown: str) -> str:
+    """Markdown as HTML, headings named by their text alone, without a link to themselves."""
+    return re.sub('<a class="anchor-link".*?</a>', "", markdown2html_mistune(markdown))
+
+
+def anchor(heading: str) -> str:
+    """The id that nbconvert gives a heading."""
+    return re.sub(r"\s", "-", heading)
+
+
+def policy(css: str, script: str) -> str:
+    """The content security policy: this style, this script, images inside the page; no more."""
+
+    def source(text: str) -> str:
+        digest = hashlib.sha256(text.encode("utf-8")).digest()
+        return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {source(css)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@contextmanager
+def _kernel():
+    """A folder with a kernel of this very interpreter, and an environment that uses it alone.
+
+    Jupyter would otherwise take a kernel named python3 of the user's, perhaps of another Python,
+    and run the user's start-up files in it.
+    """
+    with tempfile.TemporaryDirectory(prefix="squentropy-report-") as name:
+        folder = Path(name)
+        specification = {
+            "argv": [
+                *(sys.executable, "-m", "ipykernel_launcher"),
+                *("-f", "{connection_file}", "--log-level=CRITICAL"),
+            ],
+            "display_name": KERNEL,
+            "language": "python",
+            "env": {"PYTHONHASHSEED": "0", "PYTHONPATH": str(HERE.parents[1])},
+        }
+        storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
+        changes = {
+            "JUPYTER_PATH": name,
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "IPYTHONDIR": str(folder / "ipython"),
+        }
+        before = {key: os.environ.get(key) for key in changes}
+        os.environ.update(changes)
+        try:
+            yield folder
+        finally:
+            for key, value in before.items():
+                if value is None:
+                    del os.environ[key]
+                else:
+                    os.environ[key] = value

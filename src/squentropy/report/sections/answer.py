@@ -1,0 +1,34 @@
+"""The study's answer, as the page opens with it."""
+
+from squentropy.report.markup import Html, escape, paragraphs
+from squentropy.report.read import Results
+from squentropy.report.sections.pieces import about_seeds, percent
+from squentropy.report.sections.verdict import comparison, evidence, headline, sentences
+
+
+def answer(r: Results) -> Html:
+    """The verdict: its headline, and what follows from it."""
+    e = evidence(r)
+    text = escape(" ".join(sentences(e)))
+    between = " " if e.enough or not text else ": "
+    return paragraphs(f"<strong>{escape(headline(e))}</strong>{between}{text}")
+
+
+def comparisons(r: Results) -> Html:
+    """Every difference to cross entropy, and what the intervals say; nothing if unranked."""
+    e = evidence(r)
+    lines = comparison(e)
+    if not lines:
+        return Html()
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    n = len(e.ranked)
+    family = f"the {n} losses that are compared" if n > 1 else "one comparison"
+    how = (
+        f"Differences are test nll minus cross entropy’s in nats per token, paired by story and "
+        f"seed, with {percent(r)} intervals. The intervals are conditional on the selection of "
+        "hyperparameters: how much another tuning would change is not in them. A loss is told "
+        f"apart from cross entropy if p, corrected by Holm’s rule for {family}, is below "
+        f"{1 - e.confidence:.3g}. Each loss is read in the one way that the plan in the parameters "
+        "names; everything else on this page is exploratory."
+    )
+    return Html(f"<ul>{items}</ul>{paragraphs(how, about_seeds(r))}")

@@ -1,0 +1,183 @@
+"""Whether probabilities can be trusted, and where in a story and on which tokens a loss loses."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from squentropy.report.markup import (
+    Html,
+    escape,
+    integer,
+    interval,
+    listed,
+    nats,
+    number,
+    paragraphs,
+    plain,
+    signed,
+    table,
+)
+from squentropy.report.read import FEWEST, Results
+from squentropy.report.sections.figure import figure
+from squentropy.report.sections.pieces import loss_name, reading_name
+from squentropy.study.params import BASELINE
+
+BEGINNING = 8  # tokens of a story that are left out where context is judged
+
+
+def readings_table(r: Results) -> Html:
+    """nll, calibration error and Brier score of every loss, by each way to read it."""
+    rows = []
+    for loss in r.scored:
+        for _, row in r.readings[r.readings["loss"] == loss].iterrows():
+            how = escape(reading_name(row["reading"]))
+            if pd.notna(row["temperature"]):
+                how += f", <i>T</i> = {number(row['temperature'])}"
+            if pd.notna(row["floor"]):
+                how += f", floor {_power(row['floor'])}"
+            rows.append([
+                loss_name(loss), f"<b>{how}</b>" if row["primary"] else how,
+                nats(row["nll"]), interval(row, "difference", signed),
+                f"{100 * row['ece']:.2f}", nats(row["brier"]),
+            ])  # fmt: skip
+    head = ["loss", "read by", "nll", "nll − cross entropy’s", "ECE, %", "Brier"]
+    caption = (
+        "Every way to read a loss’s outputs as probabilities, nll in nats per token. A softmax is "
+        "compared with the softmax of cross entropy, every other reading with its primary "
+        "one. The primary readings, in bold, were planned; the others are exploratory, and their "
+        "intervals are not corrected for the number of comparisons."
+    )
+    return table(head, rows, text=2, caption=caption)
+
+
+def _power(value: float) -> str:
+    """A power of ten as such, another number without an exponent."""
+    exponent = round(math.log10(value))
+    if value == float(f"1e{exponent}"):
+        return f"10<sup>{exponent}</sup>".replace("-", "−")
+    return plain(value)
+
+
+def floor_matters(r: Results) -> Html:
+    """How much the smallest probability of an own reading moves its nll."""
+    own = r.readings[(r.readings["reading"] == "own") & r.readings["loss"].isin(r.scored)]
+    ranges = own.groupby("loss", sort=False)["nll"].agg(["min", "max", "size"])
+    ranges = ranges[ranges["size"] > 1]
+    if ranges.empty:
+        return Html()
+    floors = listed((_power(x) for x in sorted(own["floor"].unique())), "and")
+    parts = [f"{loss_name(x)} by {nats(row['max'] - row['min'])}" for x, row in ranges.iterrows()]
+    return paragraphs(
+        f"An own link’s probabilities are kept above a floor, {_power(r.study.evaluate.link_floor)}"
+        f", and then made to sum to 1. Does it matter? Between floors of {floors}, test nll "
+        f"changes for {listed(parts)} nats per token."
+    )
+
+
+def calibration_sentence(r: Results) -> Html:
+    """Which loss is calibrated best and worst, and what a temperature changes."""
+    rows = {loss: r.read_as(loss, r.reading(loss)) for loss in r.scored}
+    errors = pd.Series({loss: row["ece"] for loss, row in rows.items() if row is not None})
+    if errors.empty:
+        return paragraphs("Every final run diverged, so there is nothing to calibrate.")
+    errors = errors.sort_values(kind="stable")
+    best, worst = errors.index[0], errors.index[-1]
+    text = f"In its primary reading, {loss_name(best)} is off by {100 * errors[best]:.2f} %"
+    text += f", {loss_name(worst)} by {100 * errors[worst]:.2f} %." if worst != best else "."
+    gains = []
+    for loss in r.scored:
+        raw, tempered = r.read_as(loss, "softmax"), r.read_as(loss, "tempered")
+        if loss not in r.linked and raw is not None and tempered is not None:
+            gains.append(f"{loss_name(loss)} {signed(tempered['nll'] - raw['nll'])}")
+    if gains:
+        text += (
+            " The temperature changes the test nll of losses without a link of their own by (nats "
+            f"per token): {listed(gains)}."
+        )
+    return paragraphs(text)
+
+
+def position_sentence(r: Results) -> Html:
+    """How much more context helps, beyond the first tokens, in which stories are alike."""
+    curves = {x: r.by_bin(x, r.reading(x), "position").mean(axis=1) for x in r.scored}
+    curves = {loss: curve[curve.index >= BEGINNING] for loss, curve in curves.items()}
+    changes = [
+        f"{loss_name(loss)} {signed(curve.iloc[-1] - curve.iloc[0])}"
+        for loss, curve in curves.items()
+        if len(curve) > 1
+    ]
+    if not changes:
+        return Html()
+    low, high = next((c.index[0], c.index[-1]) for c in curves.values() if len(c) > 1)
+    return paragraphs(
+        f"Does more of the story help? From tokens with {integer(low)} to {integer(2 * low - 1)} "
+        f"before them to those with {integer(high)} or more, of which a model sees at most "
+        f"{r.study.model.block_size}, nll changes by (nats per token): {listed(changes)}. Below "
+        "zero, it helps. The first tokens are left out, since stories begin alike."
+    )
+
+
+def frequency_sentence(r: Results) -> Html:
+    """Whether a loss loses on rare tokens or on frequent ones."""
+    against = [x for x in r.compared if BASELINE in r.scored]
+    if not against:
+        return Html()
+    tokens = (
+        _frequencies(r, BASELINE)["tokens"].cumsum() / _frequencies(r, BASELINE)["tokens"].sum()
+    )
+    rarer = (tokens - 0.5).abs().idxmin()  # the bin that ends nearest to half of the tokens
+    if tokens[rarer] == 1:
+        return Html()
+    end, theirs = max(1, 2 * rarer), _parts(r, BASELINE, rarer)
+    parts = []
+    for loss in against:
+        rare, frequent = _parts(r, loss, rarer) - theirs
+        parts.append(f"{loss_name(loss)} {signed(rare)} and {signed(frequent)}")
+    return paragraphs(
+        f"Where does a loss lose? On the rarer tokens, which occur fewer than {integer(end)} times "
+        f"in a million ({100 * tokens[rarer]:.0f} % of test), and on the others, nll minus cross "
+        f"entropy’s is (nats per token): {listed(parts)}. Each loss is in its primary reading."
+    )
+
+
+def _frequencies(r: Results, loss: str) -> pd.DataFrame:
+    """Tokens and nll of a loss's runs by the lower end of their bin of frequency."""
+    p = r.profile
+    own = (p["loss"] == loss) & (p["reading"] == r.reading(loss)) & (p["by"] == "frequency")
+    return p[own].groupby("low")[["tokens", "nll"]].sum()
+
+
+def _parts(r: Results, loss: str, rarer: int) -> np.ndarray:
+    """nll on the tokens of the bins up to `rarer`, and on the others, nats per token."""
+    rows = _frequencies(r, loss)
+    parts = [rows[rows.index <= rarer].sum(), rows[rows.index > rarer].sum()]
+    return np.array([part["nll"] / part["tokens"] for part in parts])
+
+
+def reliability_figure(r: Results, folder: str | Path) -> Html:
+    """Reliability diagrams."""
+    return figure(
+        folder,
+        "reliability",
+        "Reliability diagrams: accuracy by confidence, one panel per loss, one line per reading",
+        f"Test tokens by the probability of the most likely one, in {r.study.evaluate.bins} bins "
+        "of equal width, all seeds together; bars reach from the lowest seed to the highest. On "
+        "the diagonal probabilities are right; below it the model is too sure. Bins of fewer than "
+        f"{FEWEST} tokens are left out. "
+        "ECE: expected calibration error.",
+    )
+
+
+def profile_figure(r: Results, folder: str | Path) -> Html:
+    """nll by position and by frequency."""
+    return figure(
+        folder,
+        "profile",
+        "Lines: test nll by position in the story and by the token’s frequency, one line per loss",
+        "Test nll by how many tokens of the story stand before it, and by how often the token "
+        "occurs in a million tokens of train. Lines are means over seeds, bands reach from the "
+        "lowest seed to the highest. Below, the difference to cross entropy. Each loss is in its "
+        f"primary reading. Bins of fewer than {FEWEST} tokens are left out.",
+    )

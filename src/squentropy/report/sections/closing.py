@@ -1,0 +1,89 @@
+"""Limits, and how to make the study again."""
+
+from pathlib import Path
+
+from squentropy import storage
+from squentropy.report.markup import Html, count, escape, integer, plain, table, upper
+from squentropy.report.read import Results
+from squentropy.report.sections.pieces import about_seeds, names
+from squentropy.study.params import TABLES
+
+
+def limits(r: Results) -> Html:
+    """What this study cannot say."""
+    s = r.study
+    points = [
+        f"The models are small and trained briefly: {integer(s.tokens_trained('final'))} tokens. "
+        "What holds here need not hold for a large model trained to convergence.",
+        "The intervals are conditional on the selected hyperparameters. Those were found with one "
+        f"seed, in runs of {integer(s.refine.max_iters)} iterations; another seed or longer runs "
+        "may select others.",
+    ]
+    if s.train.grad_clip and len(r.losses) > 1:
+        points.append(
+            f"Gradients are clipped at the norm {plain(s.train.grad_clip)} for every loss, though "
+            "their gradients differ in scale by orders of magnitude: clipping steadies the losses "
+            "whose gradients reach that norm, and no other. The project’s log has trials of it."
+        )
+    if s.final.lengths and s.final.length_seeds < len(s.final.seeds):
+        points.append(
+            f"The shorter lengths were trained with {count(s.final.length_seeds, 'seed')}. The "
+            "intervals of the tokens needed hold the luck of stories and seeds at full length, not "
+            "that of the shorter runs."
+        )
+    edge = [x for x in r.scored if not r.selected[x]["inside"]]
+    if edge:
+        points.append(f"The learning rates of {names(edge)} were not tuned to their end.")
+    points.append(
+        "The workflow scores test stories after tuning has ended. It does not know whether test "
+        "numbers of an earlier study of the same stories were looked at before this one was "
+        "planned; another seed of the grammar gives stories that nobody has seen."
+        if r.corpus["source"] == "grammar"
+        else "The workflow scores test stories after tuning has ended. It does not know whether "
+        "test numbers of an earlier study of the same stories were looked at before this one was "
+        "planned."
+    )
+    if r.corpus["source"] == "grammar":
+        points.append(
+            "The stories are synthetic. They have a known entropy, and less variety than any text "
+            "that people wrote."
+        )
+    if r.corpus["vocab_size"] < 20000:
+        points.append(
+            f"The vocabulary has {integer(r.corpus['vocab_size'])} classes. Square terms are "
+            "divided by that number, so with GPT-2’s 50 257 they weigh differently."
+        )
+    if len(s.final.seeds) < 5:
+        points.append(upper(about_seeds(r)))
+    points.append("One corpus, one language, one architecture, one optimiser.")
+    return Html("<ul>" + "".join(f"<li>{point}</li>" for point in points) + "</ul>")
+
+
+def commands(r: Results) -> Html:
+    """The commands that make this study and page again."""
+    name = r.study.study
+    study = "make study" if name == "grammar" else f"make study STUDY=results/{name}/params.yaml"
+    lines = [
+        f"{study}  # from the data to this page",
+        f"squentropy figures results/{name} report/{name}/figures",
+        f"squentropy report results/{name} report/{name}/figures report/{name}/index.html",
+    ]
+    return Html(f"<pre>{escape(chr(10).join(lines))}</pre>")
+
+
+def provenance(folder: str | Path) -> Html:
+    """The files that the page is made of; neither hour nor machine, which change nothing."""
+    files = [Path(folder) / name for name in (*sorted(TABLES), "manifest.json", "params.yaml")]
+    rows = [
+        [escape(x.name), integer(x.stat().st_size), f"<code>{storage.sha256(x)[:16]}</code>"]
+        for x in files
+    ]
+    return table(["file", "bytes", "SHA-256, its first 16 digits"], rows, last=True)
+
+
+def parameters(r: Results) -> Html:
+    """The resolved parameters, folded."""
+    return Html(
+        "<details><summary>Every parameter of this study</summary>"
+        f"<pre>{escape(r.study.dump())}</pre></details>"
+    )

@@ -1,0 +1,134 @@
+"""How good the sampled stories are."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy.report.markup import DASH, Html, count, integer, interval, listed, paragraphs, table
+from squentropy.report.read import Results
+from squentropy.report.sections.figure import figure
+from squentropy.report.sections.pieces import loss_name, percent
+
+_KINDS = {
+    "dropped_object": "another name, object or place stands where one was introduced",
+    "broken_agreement": "an article, verb or pronoun does not agree",
+    "unknown_word": "a word is none of the grammar’s",
+    "unexpected": "a word of the grammar stands where it cannot",
+    "no_ending": "the text stops before the story ends",
+}
+"""Why the checker refuses a story, by the columns of quality.csv."""
+
+
+def _share(value: float) -> str:
+    return DASH if pd.isna(value) else f"{100 * value:.1f} %"
+
+
+def _shown(r: Results) -> pd.DataFrame:
+    """The losses' rows at the middle temperature."""
+    return r.quality[r.quality["temperature"] == r.study.sample.middle]
+
+
+def quality_sentence(r: Results) -> Html:
+    """How the stories were told; for the grammar, how good their form is, how many its checker
+    accepts, and why not more."""
+    s, rows = r.study.sample, _shown(r)
+    if rows.empty:
+        return paragraphs("No stories were sampled.")
+    heats = listed([f"{t:g}" for t in s.temperatures])
+    links = rows["loss"][rows["reading"] == "own"]
+    told = (
+        f"Every final run generated stories of up to {integer(s.max_tokens)} tokens at the "
+        f"temperatures {heats}: {count(s.stories, 'story', 'stories')} from each of "
+        f"{count(len(s.prompts), 'prompt')} at each of them"
+        + (", and one at temperature 0." if 0 in s.temperatures else ".")
+    )
+    if len(links):
+        told += (
+            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities "
+            "that the loss’s own link makes of the outputs."
+        )
+    return paragraphs(told, _in_form(r), _accepted(r), _refused(rows))
+
+
+def _in_form(r: Results) -> str:
+    """A sentence per loss, the best first."""
+    rows = _shown(r).dropna(subset="sentences_in_form")
+    if rows.empty:
+        return ""
+    said = [
+        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', _share)} of the "
+        f"sentences and {interval(row, 'form', _share)} of the stories are in form, "
+        + (
+            f"and {interval(row, 'agreement', _share)} of the references agree."
+            if pd.notna(row["agreement"])
+            else "and no reference could be judged."
+        )
+        for _, row in rows.sort_values("sentences_in_form", ascending=False).iterrows()
+    ]
+    return (
+        "A sentence or a story is in form if the grammar could have written it with other names, "
+        "objects and places in its references; a reference agrees if it fits what was introduced "
+        f"before. At temperature {r.study.sample.middle:g}, best first, with {percent(r)} "
+        f"intervals. {' '.join(said)}"
+    )
+
+
+def _accepted(r: Results) -> str:
+    told = r.quality.dropna(subset=["temperature", "valid"])
+    if told.empty:
+        return ""
+    best, true = told.loc[told["valid"].idxmax()], _share(r.test_stories["valid"])
+    if best["valid"] == 0:
+        return (
+            f"The grammar’s checker accepts none of the {integer(told['stories'].sum())} stories. "
+            f"The {percent(r)} interval of a share of none in {integer(best['stories'])} reaches "
+            f"up to {_share(best['valid_high'])}."
+        )
+    return (
+        f"The largest share that the grammar’s checker accepts is that of "
+        f"{loss_name(best['loss'])} at temperature {best['temperature']:g}: "
+        f"{interval(best, 'valid', _share)}. Of the test stories it accepts {true}."
+    )
+
+
+def _refused(rows: pd.DataFrame) -> str:
+    counts = rows[list(_KINDS)].sum().sort_values(ascending=False, kind="stable")
+    if not counts.sum() > 0:
+        return ""
+    reasons = [f"{_KINDS[kind]} ({integer(n)})" for kind, n in counts.items() if n > 0]
+    return (
+        f"Why it refused {integer(counts.sum())} stories at temperature "
+        f"{rows['temperature'].iloc[0]:g}, by what is wrong first: {listed(reasons)}."
+    )
+
+
+def quality_table(r: Results) -> Html:
+    """The measures at the middle temperature, and of the test stories."""
+    told = _shown(r)
+    rows = pd.concat([told, r.test_stories.to_frame().T])
+    names = [*map(loss_name, told["loss"]), "test stories"]
+    columns = {
+        "sentences_in_form": "sentences in form", "form": "stories in form",
+        "agreement": "references that agree", "valid": "accepted", "ended": "ended",
+        "distinct_2": "distinct word pairs", "repetition": "repeated 4-grams",
+        "self_bleu": "self-BLEU",
+    }  # fmt: skip
+    shown = {key: head for key, head in columns.items() if rows[key].notna().any()}
+    cells = [
+        [name, *(_share(row[key]) for key in shown), integer(row["tokens"])]
+        for name, (_, row) in zip(names, rows.iterrows(), strict=True)
+    ]
+    heat = f"at temperature {r.study.sample.middle:g}"
+    return table([heat, *shown.values(), "tokens per story"], cells)
+
+
+def quality_figure(r: Results, folder: str | Path) -> Html:
+    """The measures by temperature."""
+    return figure(
+        folder,
+        "quality",
+        "Line charts of the quality of sampled stories by temperature, one panel per measure",
+        "Sampled stories by temperature. Dashed: the test stories. What is distinct, and "
+        "self-BLEU, is measured over the stories of a run together, and of as many test stories. "
+        "More distinct is not better: text without sense repeats nothing.",
+    )

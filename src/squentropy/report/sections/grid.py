@@ -1,0 +1,40 @@
+"""The sweep: the original study's grid, in short cells."""
+
+from pathlib import Path
+
+from squentropy.report.markup import Html, count, integer, paragraphs, plain
+from squentropy.report.read import Results
+from squentropy.report.sections.figure import figure
+from squentropy.report.sections.pieces import names
+
+
+def grid_sentence(r: Results) -> Html:
+    """The grid and its diverged cells in words."""
+    cells = len(r.sweep) // max(1, r.sweep["loss"].nunique())
+    text = (
+        f"First each loss had the grid of the original study’s shape, {count(cells, 'cell')} of "
+        f"{integer(r.study.sweep.max_iters)} iterations. Its best cell is where refining began."
+    )
+    gone = r.sweep[r.sweep["status"] == "diverged"]
+    if len(gone):
+        rates = ", ".join(
+            f"{n} at learning rate {plain(lr)}" for lr, n in gone.groupby("lr").size().items()
+        )
+        text += f" {len(gone)} of {len(r.sweep)} cells diverged: {rates}."
+    else:
+        text += " No cell diverged."
+    lost = [loss for loss in r.losses if r.selected[loss]["diverged"] == cells]
+    if lost:
+        text += f" Every cell of {names(lost)} diverged."
+    return paragraphs(text)
+
+
+def grid_figure(r: Results, folder: str | Path) -> Html:
+    """The grid."""
+    return figure(
+        folder,
+        "grid",
+        "Heat maps: validation perplexity of every cell of the grid, one panel per loss",
+        f"The grid after {integer(r.study.sweep.max_iters)} iterations per cell, each loss read as "
+        "its cells are compared. Framed: the best cell, from which refining began.",
+    )

@@ -1,0 +1,146 @@
+"""What was studied, and how it is judged."""
+
+import math
+
+from squentropy.catalogue import loss_info
+from squentropy.report.markup import (
+    Html,
+    count,
+    either,
+    escape,
+    integer,
+    listed,
+    nats,
+    number,
+    paragraphs,
+    plain,
+    table,
+    upper,
+)
+from squentropy.report.read import Results
+from squentropy.report.sections.pieces import loss_name, names, percent
+
+
+def losses_table(r: Results) -> Html:
+    """The losses of the study with definition and source."""
+    rows = []
+    for loss in r.losses:
+        info = loss_info(loss)
+        name = f"{loss_name(loss)}<br><code>{escape(loss)}</code>"
+        rows.append([name, f'<span class="formula">{info.formula}</span>', info.source])
+    return table(["loss", "definition, mean over positions", "source"], rows, text=3)
+
+
+def corpus_sentence(r: Results) -> Html:
+    """Which stories, how many classes, and what context alone is worth."""
+    c, s = r.corpus, r.study
+    where = {
+        "grammar": "a probabilistic grammar of this project: simple words, characters, a place, a "
+        "wish, a problem and an ending. They are synthetic, and every choice in them has a known "
+        "probability",
+        "hub": f"the data set {escape(s.corpus.hub.dataset)}, revision "
+        f"<code>{escape(s.corpus.hub.revision[:12])}</code>",
+        "files": "files of the user",
+    }[c["source"]]
+    encoding = "GPT-2’s" if s.tokens.encoding == "gpt2" else "a byte-level BPE of the train split"
+    sentences = [
+        f"The stories come from {where} (licence: {escape(c['licence'])}). The tokens are "
+        f"{encoding}, {integer(c['vocab_size'])} classes. A model that knew how often each token "
+        f"occurs, and nothing of the context, would reach {nats(c['unigram_nll'])} nats per token "
+        f"on test, a perplexity of {number(math.exp(c['unigram_nll']))}."
+    ]
+    if c["source_nll"] is not None:
+        error = c["source_nll_se"]
+        spread = "" if error is None else f" (standard error {nats(error)})"
+        sentences.append(
+            f"The exact entropy of the test stories under the grammar is {nats(c['source_nll'])} "
+            f"nats per token{spread}, a perplexity of {number(math.exp(c['source_nll']))}: no "
+            "model can be below it but by chance."
+        )
+    return paragraphs(*sentences)
+
+
+def corpus_table(r: Results) -> Html:
+    """Stories, bytes and tokens of the splits."""
+    rows = [
+        [escape(name), *(integer(split[key]) for key in ("stories", "bytes", "tokens"))]
+        for name, split in r.corpus["splits"].items()
+    ]
+    return table(["split", "stories", "bytes", "tokens"], rows, caption="What each split holds.")
+
+
+def model_sentence(r: Results) -> Html:
+    """The model's shape and how long it was trained."""
+    s, sizes = r.study, r.metrics["parameters"].dropna()
+    many = f"{integer(sizes.min())} to {integer(sizes.max())}" if sizes.nunique() > 1 else None
+    size = (
+        f" The selected models have {many or integer(sizes.iloc[0])} parameters."
+        if len(sizes)
+        else ""
+    )
+    each = s.train.batch_size * s.train.accumulation * s.model.block_size
+    lengths = listed(integer(n * each) for n in [*s.final.lengths, s.final.max_iters])
+    shorter = (
+        " The shorter lengths have schedules of their own, whose warm-up is the same share of them."
+        if s.final.lengths
+        else ""
+    )
+    return paragraphs(
+        f"The model has GPT-2’s shape: {s.model.n_embd} wide, {s.model.n_head} heads, a context of "
+        f"{s.model.block_size} tokens, {either(s.sweep.n_layer)} layers.{size} An iteration sees "
+        f"{integer(each)} tokens. A cell of the grid is trained on "
+        f"{integer(s.sweep.max_iters * each)} tokens, a refining run on "
+        f"{integer(s.refine.max_iters * each)}, the final runs on {lengths}.{shorter} The learning "
+        "rate rises linearly to its nominal value within every run and falls along a cosine to "
+        f"{100 * s.train.min_lr_ratio:g} % of it."
+    )
+
+
+def judging(r: Results) -> Html:
+    """The plan, the tuning, and what the intervals are made of."""
+    s = r.study
+    test = integer(r.corpus["splits"]["test"]["stories"])
+    cells = len(s.sweep.lr) * len(s.sweep.dropout) * len(s.sweep.n_layer)
+    grid = (
+        f"learning rate {either(plain(x) for x in s.sweep.lr)} × dropout "
+        f"{either(plain(x) for x in s.sweep.dropout)} × layers {either(s.sweep.n_layer)}"
+    )
+    return paragraphs(
+        f"<strong>The plan</strong> stands in the parameters. {_plan(r)} The p-values of the "
+        f"differences of all losses to cross entropy in these readings are one family, corrected "
+        f"by Holm’s rule{_capped(r)}. Everything else on this page is exploratory. The workflow "
+        "scores test stories after tuning has ended, and never before; what somebody had seen when "
+        "writing the plan it cannot know.",
+        f"<strong>Tuning.</strong> Each of the {len(r.losses)} losses had the same grid of {cells} "
+        f"cells ({grid}), was then refined by the same rule, and at a seed had the same initial "
+        "weights and batches as the others. Tuning saw the validation split alone. The final runs "
+        f"have {count(len(s.final.seeds), 'seed')}"
+        + ("." if s.sweep.seed in s.final.seeds else ", none of them that of the tuning."),
+        f"<strong>Intervals</strong> hold {percent(r)}. The {test} test stories are resampled "
+        f"{integer(s.evaluate.bootstrap)} times, jointly for all seeds; seeds are too few to "
+        "resample, and their observed spread enters as it is, with Student’s t. With <i>w</i> the "
+        "share of the variance that lies between seeds, <i>S</i> seeds and <i>I</i> stories, its "
+        "degrees of freedom are given by 1/<i>df</i> = <i>w</i>/(<i>S</i> − 1) + (1 − "
+        "<i>w</i>)/(<i>I</i> − 1). The intervals are conditional on the selection of "
+        "hyperparameters: how much another tuning would change is not in them.",
+    )
+
+
+def _plan(r: Results) -> str:
+    s, linked = r.study, r.linked
+    how = {
+        "softmax": "softmax of its outputs",
+        "tempered": "softmax after one temperature that is fitted on validation",
+    }[s.plan.reading]
+    own = f" {upper(names(linked))}: read by a link of their own." if linked else ""
+    if len(linked) == 1:
+        own = f" {upper(names(linked))}: read by a link of its own."
+    others = "Every loss" if not linked else "Every other loss"
+    return f"Each loss has one primary reading.{own} {others}: {how}, cross entropy too."
+
+
+def _capped(r: Results) -> str:
+    least = r.study.plan.smallest_p
+    if not least:
+        return ""
+    return f", and given as “&lt; {least:g}” below that, since few seeds support no less"

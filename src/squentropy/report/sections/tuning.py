@@ -1,0 +1,88 @@
+"""How well each loss was tuned: the runs that refined the grid, and what was selected."""
+
+from pathlib import Path
+
+from squentropy.report.markup import (
+    DASH,
+    Html,
+    count,
+    integer,
+    listed,
+    nats,
+    paragraphs,
+    plain,
+    table,
+)
+from squentropy.report.read import Results
+from squentropy.report.sections.figure import figure
+from squentropy.report.sections.pieces import loss_name, names
+
+
+def tuning_sentence(r: Results) -> Html:
+    """The rule, and whether it came to its end for every loss."""
+    s = r.study.refine
+    factor = r.study.refine.factor
+    rule = (
+        "The grid is coarse and its cells are short. So around each loss’s best cell, learning "
+        f"rates a factor {factor:g} apart were trained for {integer(s.max_iters)} iterations, "
+        "until the best one lay between two that were tried; dropouts and depths whose "
+        f"cells came within {s.tie:g} nats per token of the best one were tried again too. The "
+        f"rule and its limit of "
+        f"{count(s.max_runs, 'run')} per loss are the same for all losses, and each loss is tuned "
+        "by its primary reading."
+    )
+    alive = [loss for loss in r.losses if r.selected[loss]["selection_nll"] is not None]
+    inside = [loss for loss in alive if r.selected[loss]["inside"]]
+    outside = [loss for loss in alive if loss not in inside]
+    stopped = [loss for loss in alive if r.selected[loss]["max_runs_reached"]]
+    lost = [loss for loss in r.losses if loss not in alive]
+    said = []
+    if inside and not outside:
+        said.append("The best learning rate of every loss lies between two that were tried.")
+    if outside:
+        said.append(
+            f"The best learning rate of {names(outside)} lies at an edge of those that were tried, "
+            "so a better one may exist."
+        )
+    if stopped:
+        said.append(f"The limit of runs ended the search for {names(stopped)}.")
+    if lost:
+        said.append(f"Every run of {names(lost)} diverged.")
+    return paragraphs(rule, " ".join(said))
+
+
+def tuned_table(r: Results) -> Html:
+    """The selected hyperparameters of each loss, and how they were found."""
+    rows = []
+    for loss in r.losses:
+        chosen = r.selected[loss]
+        at = {key: plain(chosen[key]) for key in ("lr", "dropout", "n_layer")}
+        at = {key: f"{text} ←" if key in chosen["edge"] else text for key, text in at.items()}
+        runs = f"{chosen['runs']}" + (" (limit)" if chosen["max_runs_reached"] else "")
+        if chosen["selection_nll"] is None:
+            at = dict.fromkeys(at, DASH)
+        rows.append([
+            loss_name(loss), *at.values(), "inside" if chosen["inside"] else "edge",
+            nats(chosen["selection_nll"]), runs,
+        ])  # fmt: skip
+    head = ["loss", "learning rate", "dropout", "layers", "rate lies", "validation nll", "runs"]
+    edges = {key for loss in r.losses for key in r.selected[loss]["edge"]}
+    words = {"lr": "learning rate", "dropout": "dropout", "n_layer": "number of layers"}
+    caption = "What was selected for each loss, by validation nll after the refining runs."
+    if edges:
+        told = listed(words[key] for key in words if key in edges)
+        caption += f" An arrow (←) marks a {told} at an end of the values that were tried."
+    return table(head, rows, caption=caption)
+
+
+def learning_rates_figure(r: Results, folder: str | Path) -> Html:
+    """Validation nll by learning rate."""
+    return figure(
+        folder,
+        "learning_rates",
+        "Lines: validation nll against the learning rate, one line per loss, the selected rate "
+        "marked",
+        f"The refining runs, {integer(r.study.refine.max_iters)} iterations each, at the dropout "
+        "and depth that were selected for the loss, each loss by its primary reading. Ringed: "
+        "selected. A cross at the top: diverged.",
+    )

@@ -1,0 +1,219 @@
+"""The final table as text, for the terminal and the README."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy.errors import SquentropyError
+from squentropy.report.markup import visible
+from squentropy.report.read import NGRAMS, Results, label, p_text, read
+from squentropy.report.sections.verdict import (
+    Evidence,
+    evidence,
+    headline,
+    sentences,
+    tokens_needed,
+)
+
+BESIDE = {
+    "name": "model",
+    "parameters": "parameters",
+    "same_tokens": "tokens",
+    "nll": "test nll per token",
+    "ppl": "test perplexity",
+    "bits_per_byte": "bits per byte",
+    "nats_per_story": "nats per story",
+}
+
+NONE = "—"
+
+
+def metrics_table(results: Path) -> str:
+    """metrics.csv as a Markdown table: nll in nats per token, with its interval.
+
+    If there are baselines, a second one has them beside the losses.
+    """
+    r = read(results)
+    table = markdown(final_table(r))
+    return table if r.baselines.empty else f"{table}\n\n{markdown(baselines_table(r))}"
+
+
+def baselines_table(r: Results) -> pd.DataFrame:
+    """baselines.csv beside the losses, every value as text."""
+    table = r.side_by_side
+    table["same_tokens"] = ["the study's" if same else "its own" for same in table["same_tokens"]]
+    table["parameters"] = [f"{value:,.0f}" for value in table["parameters"]]
+    for name, style in {"bits_per_byte": ".3f", "nats_per_story": ".1f", "nll": ".3f",
+                        "ppl": ".2f"}.items():  # fmt: skip
+        table[name] = [_number(value, style) for value in table[name]]
+    return table[list(BESIDE)].rename(columns=BESIDE).astype(str)
+
+
+def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
+    """metrics.csv as a reader wants it, every value as text: six columns at most.
+
+    A row per loss by its primary reading, the best first, then the n-gram model that cross
+    entropy must beat and the source's entropy. What compares losses is left out if the models
+    have not learnt enough for it; `name` makes a loss's name one for the reader.
+    """
+    e = evidence(r)
+    rows = [_loss_row(r, e, loss, name) for loss in r.ranked]
+    must = next(gram for gram, order in NGRAMS.items() if order == r.study.plan.ngram)
+    for yardstick, row in r.yardsticks.iterrows():
+        if row["kind"] == "source" or yardstick == must:
+            what = f"{yardstick} counts" if row["kind"] == "ngram" else yardstick
+            rows.append({"loss": what} | _measured(row, e.enough))
+    return pd.DataFrame(rows).fillna(NONE).astype(str)
+
+
+def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) -> dict[str, str]:
+    row = r.metrics.loc[loss]
+    cells = {"loss": name(loss)} | _measured(row, e.enough)
+    if not e.enough:
+        learnt = row["learnt"]
+        return cells | {"share learnt": NONE if pd.isna(learnt) else f"{100 * learnt:.0f} %"}
+    p = row["p_value"]
+    return cells | {
+        "nll − cross entropy": _interval(row, "difference"),
+        "p": NONE if pd.isna(p) else p_text(p, e.smallest_p).removeprefix("= "),
+        "tokens needed": tokens_needed(e, loss),
+    }
+
+
+def _measured(row: pd.Series, enough: bool) -> dict[str, str]:
+    """What stands there of every row; bits per byte if nothing is compared and there is room."""
+    cells = {"test nll": _interval(row, "nll"), "perplexity": _number(row["ppl"], ".2f")}
+    return cells if enough else cells | {"bits per byte": _number(row["bits_per_byte"], ".3f")}
+
+
+def _number(value: float, style: str) -> str:
+    return NONE if pd.isna(value) else "∞" if math.isinf(value) else format(value, style)
+
+
+def _interval(row: pd.Series, name: str) -> str:
+    if pd.isna(row[name]):
+        return NONE
+    ends = f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
+    return f"{row[name]:.3f}" + ("" if pd.isna(row[f"{name}_low"]) else ends)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Columns padded, so that the table reads well as plain text too."""
+    rows = [list(table.columns), *table.values.tolist()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in rows
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+# --- the README ---------------------------------------------------------------------------------
+
+START, END = "<!-- results", "<!-- end of results -->"
+
+FORMULA = r"""*Squentropy* is cross entropy plus the mean square of the wrong logits,
+
+$$\ell(f, y) = -\log \mathrm{softmax}(f)_y + \frac{1}{C - 1} \sum_{j \ne y} f_j^2,$$
+
+for logits $f$ over $C$ tokens of which $y$ is the true one."""
+
+ACROSS = 3  # stories side by side
+LONGEST = 700  # characters of a story that the README shows
+
+
+def with_results(readme: str, results: Path, report: Path) -> str:
+    """The README with the study's answer between its two marks.
+
+    The formula, the verdict, the main figure, the final table, and a story per loss.
+    Raises SquentropyError if the marks are missing.
+    """
+    before, start, rest = readme.partition(START)
+    first, _, rest = rest.partition("\n")
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
+    r = read(results)
+    figure = (
+        f"![Test nll against training tokens, a line per loss]({report.as_posix()}"
+        "/figures/lengths.svg)"
+    )
+    table = markdown(final_table(r, lambda loss: plain(label(loss))))
+    parts = [FORMULA, verdict(r), figure, table, _note(r), stories(r)]
+    return "\n\n".join([f"{before}{start}{first}", *filter(None, parts), f"{end}{after}"])
+
+
+def verdict(r: Results) -> str:
+    """The headline in bold, and what follows it."""
+    e = evidence(r)
+    said = " ".join(sentences(e))
+    between = " " if e.enough or not said else ": "
+    return f"**{_prose(headline(e))}**{between}{_prose(said)}".rstrip()
+
+
+def _prose(text: str) -> str:
+    """As `plain`, with what our own sentences hold besides."""
+    return plain(text, f"{PLAIN}:")
+
+
+def _note(r: Results) -> str:
+    confidence = 100 * r.study.evaluate.confidence
+    note = (
+        "Test nll is the negative log likelihood of whole test stories in nats per token, and "
+        f"perplexity exp of it; less is better. Intervals hold {confidence:g} % over stories and "
+        "seeds, and are conditional on the selected hyperparameters."
+    )
+    if not r.adequacy.enough:
+        known = r.corpus["source_nll"] is not None
+        limit = "the exact entropy" if known else "the best n-gram model"
+        return f"{note} Share learnt: 0 % is the unigram model, 100 % {limit}."
+    return (
+        f"{note} p is after Holm's correction over all losses. Tokens needed: how many times the "
+        "training tokens of cross entropy a loss needs for the same nll."
+    )
+
+
+def stories(r: Results) -> str:
+    """The first story of each loss's final runs on one prompt, in cells beside each other.
+
+    As an HTML table without a blank line, inside which no Markdown is read; whatever is not a
+    letter, a digit or plain punctuation is written as a reference to its character.
+    """
+    shown = ("final", r.study.sample.prompts[0], r.study.sample.middle)
+    told: dict[str, dict] = {}
+    for sample in r.samples:
+        if (sample["phase"], sample["prompt"], sample["temperature"]) == shown:
+            told.setdefault(sample["loss"], sample)
+    losses = [loss for loss in r.losses if loss in told]
+    if not losses:
+        return ""
+    lines = ["<table>"]
+    for i in range(0, len(losses), ACROSS):
+        lines.append("<tr>")
+        for loss in losses[i : i + ACROSS]:
+            lines.append(
+                f'<td valign="top" width="{100 // ACROSS}%"><b>{plain(label(loss))}</b><br>'
+                f"{_story(told[loss]['text'])}</td>"
+            )
+        lines.append("</tr>")
+    heat = r.study.sample.middle
+    how = f"The first story of each loss at temperature {heat:g}, none picked:"
+    return "\n".join([f"{how}\n", *lines, "</table>"])
+
+
+def _story(text: str) -> str:
+    text = visible(text).strip()
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST].rstrip()} …"
+    paragraphs = (" ".join(part.split()) for part in text.split("\n"))
+    return "<br>".join(plain(part) for part in paragraphs if part)
+
+
+PLAIN = " .,;!?'()+-−–—…%/=\"“”‘’"
+
+
+def plain(text: str, safe: str = PLAIN) -> str:
+    """Text that neither Markdown nor HTML reads as anything but text: for inside a line."""
+    return "".join(c if c.isalnum() or c in safe else f"&#{ord(c)};" for c in text)

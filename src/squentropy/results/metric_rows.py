@@ -1,0 +1,273 @@
+"""The rows of metrics.csv and readings.csv: each loss's numbers on test, with intervals.
+
+A loss's primary reading is what is claimed about it (`Study.primary`). Its paired differences to
+cross entropy, one per loss, are the family that Holm's rule corrects; everything in readings.csv
+that is not primary is exploratory and has no p-value.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from squentropy.results import adequacy, intervals, ngrams, scaling
+from squentropy.results.intervals import Interval
+from squentropy.study.params import BASELINE, Cell, Study
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tuning.outcomes import ppl
+
+ENDS = ("", "_low", "_high")
+METRICS = [
+    "kind", "loss", "lr", "dropout", "n_layer", "n_seeds", "diverged", "parameters", "tokens",
+    "train_loss", "train_nll", "validation_nll",
+    "reading", *(f"nll{end}" for end in ENDS), *(f"ppl{end}" for end in ENDS), "bits_per_byte",
+    *(f"difference{end}" for end in ENDS), "p_value", "learnt",
+    *(f"tokens_needed{end}" for end in ENDS), *(f"excess{end}" for end in ENDS),
+    *(f"test_nll{end}" for end in ENDS), *(f"test_ppl{end}" for end in ENDS),
+    "test_bits_per_byte", "test_accuracy", "test_top5_accuracy", "original_ppl",
+]  # fmt: skip
+READINGS = [
+    "loss", "reading", "floor", "primary", "temperature", *(f"nll{end}" for end in ENDS),
+    *(f"difference{end}" for end in ENDS), "ece", "brier",
+]  # fmt: skip
+ORDERS = {order: ngrams.name(order) for order in range(1, 6)}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The final runs and the shorter ones of a study, with their scores on test.
+
+    runs, scores  by cell: run.json and test.json
+    entropy       (stories,) -log p of the test stories under their source, nats; None if unknown
+    """
+
+    study: Study
+    runs: dict[Cell, dict]
+    scores: dict[Cell, dict]
+    entropy: np.ndarray | None
+
+    def ok(self, loss: str, phase: str = "final") -> list[Cell]:
+        """A loss's runs of a phase that did not diverge."""
+        return [
+            cell
+            for cell, run in self.runs.items()
+            if (cell.loss, cell.phase, run["status"]) == (loss, phase, "ok")
+        ]
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """(stories,) tokens of each test story."""
+        return np.array(self._any["stories"]["tokens"])
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._any["stories"]["bytes"])
+
+    @property
+    def _any(self) -> dict:
+        return next(score for score in self.scores.values() if "stories" in score)
+
+    def nll(self, cells: list[Cell], reading: str) -> np.ndarray:
+        """(seeds, stories), nats."""
+        return np.array([self.scores[cell]["readings"][reading]["nll"] for cell in cells])
+
+    def mean_nll(self, cell: Cell) -> float:
+        """A run's nll by its primary reading, nats per token."""
+        reading = self.study.primary(cell.loss)
+        return float(self.nll([cell], reading).sum() / self.tokens.sum())
+
+    def curve(self, loss: str) -> dict[int, float]:
+        """Mean primary nll, nats per token, by the number of tokens trained on; NaN if diverged.
+
+        Over the seeds that the shorter lengths have too, so that its shape is not that of seeds.
+        """
+        study, final = self.study, self.study.final
+        seeds = final.seeds[: final.length_seeds] if final.lengths else final.seeds
+        found: dict[int, list[float]] = {
+            study.tokens_trained("lengths", length): [] for length in sorted(final.lengths)
+        } | {study.tokens_trained("final"): []}
+        for cell in [*self.ok(loss, "lengths"), *self.ok(loss)]:
+            if cell.seed in seeds:
+                tokens = study.tokens_trained(cell.phase, cell.iterations)
+                found[tokens].append(self.mean_nll(cell))
+        return {tokens: float(np.mean(nll)) if nll else math.nan for tokens, nll in found.items()}
+
+
+def metric_rows(scored: Scored, yardsticks: list[dict]) -> list[dict]:
+    """The rows of metrics.csv: every loss, then the yardsticks."""
+    study = scored.study
+    unigram, limit = _range(yardsticks)
+    rows = []
+    for loss in study.sweep.losses:
+        cells = [c for c in scored.runs if (c.loss, c.phase) == (loss, "final")]
+        ok, first = scored.ok(loss), cells[0]
+        row = {
+            "kind": "loss",
+            "loss": loss,
+            **{key: getattr(first, key) for key in ("lr", "dropout", "n_layer")},
+            "n_seeds": len(ok),
+            "diverged": len(cells) - len(ok),
+            "parameters": scored.runs[first]["parameters"],
+            "tokens": study.tokens_trained("final"),
+            "reading": study.primary(loss),
+        }
+        if ok:
+            row |= _one_loss(scored, loss)
+            row["learnt"] = adequacy.share_learnt(row["nll"], unigram, limit)
+            if loss != BASELINE:
+                row |= _against_baseline(scored, loss)
+        rows.append(row)
+    compared = [row for row in rows if "p_value" in row]
+    corrected = intervals.holm([row["p_value"] for row in compared]) if compared else []
+    for row, p_value in zip(compared, corrected, strict=True):
+        row["p_value"] = intervals.capped(p_value, study.plan.smallest_p)
+    return rows + yardsticks
+
+
+def yardstick_rows(
+    study: Study, tokens: TokenFolder, entropy: np.ndarray | None, sizes: int
+) -> list[dict]:
+    """n-gram models of as many train tokens as a final run sees, and the source's entropy.
+
+    sizes  bytes of UTF-8 of the test stories
+    """
+    train, test, trained = (
+        tokens.split("train"),
+        tokens.split("test"),
+        study.tokens_trained("final"),
+    )
+    ids, offsets = ngrams.first_tokens(train.ids, train.offsets, trained)
+    by_order = ngrams.story_nll(
+        ids, offsets, test.ids, test.offsets, tokens.end_of_text, tokens.vocab_size, tuple(ORDERS)
+    )
+    settings, counts = study.evaluate.resampling(), np.diff(test.offsets)
+
+    def row(kind: str, name: str, nll: np.ndarray, seen: int | None) -> dict:
+        interval = intervals.mean_nll(nll[None], counts, **settings)
+        return {
+            "kind": kind,
+            "loss": name,
+            "tokens": seen,
+            **_columns("nll", interval),
+            **{f"ppl{end}": ppl(value) for end, value in zip(ENDS, _ends(interval), strict=True)},
+            "bits_per_byte": nll.sum() / math.log(2) / sizes,
+        }
+
+    rows = [row("ngram", ORDERS[n], nll, len(ids)) for n, nll in by_order.items()]
+    return rows if entropy is None else [*rows, row("source", "source entropy", entropy, None)]
+
+
+def reading_rows(scored: Scored) -> list[dict]:
+    """The rows of readings.csv: every loss by every reading, at every floor."""
+    study, rows = scored.study, []
+    for loss in study.sweep.losses:
+        cells = scored.ok(loss)
+        for reading in scored.scores[cells[0]]["readings"] if cells else []:
+            name, floor = split_reading(study, reading)
+            nll = intervals.mean_nll(
+                scored.nll(cells, reading), scored.tokens, **study.evaluate.resampling()
+            )
+            row = {
+                "loss": loss,
+                "reading": name,
+                "floor": floor,
+                "primary": reading == study.primary(loss),
+                **_columns("nll", nll),
+            }
+            if name == "tempered":
+                row["temperature"] = np.mean([scored.scores[c]["temperature"] for c in cells])
+            for key in ("ece", "brier"):
+                values = [scored.scores[cell]["readings"][reading][key] for cell in cells]
+                row[key] = np.mean(values)
+            other = "softmax" if name == "softmax" else study.plan.reading
+            if loss != BASELINE and (pair := difference(scored, loss, reading, other)):
+                row |= _columns("difference", pair[0])
+            rows.append(row)
+    return rows
+
+
+def split_reading(study: Study, reading: str) -> tuple[str, float | None]:
+    """("own", floor) of the name of an own reading in test.json; (name, None) of another."""
+    name, _, floor = reading.partition(" ")
+    if name != "own":
+        return name, None
+    return name, float(floor) if floor else study.evaluate.link_floor
+
+
+def difference(
+    scored: Scored, loss: str, reading: str, other: str
+) -> tuple[Interval, float] | None:
+    """A loss's nll minus cross entropy's by `other`, over the seeds that both finished.
+
+    With its p-value; None without a common seed.
+    """
+    by_seed = {cell.seed: cell for cell in scored.ok(BASELINE)}
+    pairs = [(cell, by_seed[cell.seed]) for cell in scored.ok(loss) if cell.seed in by_seed]
+    if not pairs:
+        return None
+    ours, theirs = (list(side) for side in zip(*pairs, strict=True))
+    return intervals.difference(
+        scored.nll(ours, reading),
+        scored.nll(theirs, other),
+        scored.tokens,
+        **scored.study.evaluate.resampling(),
+    )
+
+
+def _one_loss(scored: Scored, loss: str) -> dict:
+    study, cells, tokens = scored.study, scored.ok(loss), scored.tokens
+    reading, settings = study.primary(loss), study.evaluate.resampling()
+    row = {
+        key: float(np.mean([scored.runs[cell][key] for cell in cells]))
+        for key in ("train_loss", "train_nll", "validation_nll")
+    }
+    for prefix, by in (("", reading), ("test_", "softmax")):
+        nll = scored.nll(cells, by)
+        interval = intervals.mean_nll(nll, tokens, **settings)
+        row |= _columns(f"{prefix}nll", interval)
+        for end, value in zip(ENDS, _ends(interval), strict=True):
+            row[f"{prefix}ppl{end}"] = ppl(value)
+        row[f"{prefix}bits_per_byte"] = nll.sum(1).mean() / math.log(2) / scored.bytes
+    for key, name in (("correct", "test_accuracy"), ("top5", "test_top5_accuracy")):
+        counts = np.array([scored.scores[cell]["stories"][key] for cell in cells])
+        row[name] = counts.sum(1).mean() / tokens.sum()
+    estimates = [ppl(scored.scores[cell]["original_estimate"]["nll"]) for cell in cells]
+    row["original_ppl"] = float(np.mean(estimates))
+    if scored.entropy is not None:
+        nll = scored.nll(cells, reading)
+        floor = np.broadcast_to(scored.entropy, nll.shape)
+        row |= _columns("excess", intervals.difference(nll, floor, tokens, **settings)[0])
+    return row
+
+
+def _against_baseline(scored: Scored, loss: str) -> dict:
+    """The primary difference to cross entropy, its p-value, and the tokens needed."""
+    study = scored.study
+    pair = difference(scored, loss, study.primary(loss), study.primary(BASELINE))
+    if pair is None:
+        return {}
+    interval, p_value = pair
+    curves = (scored.curve(name) for name in (BASELINE, loss))
+    needed = scaling.tokens_needed(
+        *(np.array(list(side)) for curve in curves for side in (curve, curve.values())), interval
+    )
+    row = _columns("difference", interval) | {"p_value": p_value}
+    return row | _columns("tokens_needed", needed)
+
+
+def _range(yardsticks: list[dict]) -> tuple[float, float]:
+    """The nll between which a model learns: unigram, and the limit, nats per token.
+
+    The limit is the source's entropy or, if that is not known, the best n-gram model.
+    """
+    grams = {row["loss"]: row["nll"] for row in yardsticks if row["kind"] == "ngram"}
+    source = [row["nll"] for row in yardsticks if row["kind"] == "source"]
+    return grams[ORDERS[1]], source[0] if source else min(grams.values())
+
+
+def _ends(interval: Interval | scaling.Needed) -> tuple[float, float, float]:
+    return interval.estimate, interval.low, interval.high
+
+
+def _columns(name: str, interval: Interval | scaling.Needed) -> dict:
+    return dict(zip((f"{name}{end}" for end in ENDS), _ends(interval), strict=True))

@@ -1,0 +1,71 @@
+"""Where, when and with what a run was trained: RUN/provenance.json.
+
+The one file of a run that is no function of parameters, data and code, so neither DVC nor the
+tables read it.
+"""
+
+import functools
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from squentropy.study.digests import SOURCE
+
+PACKAGES = ("squentropy", "torch", "numpy", "safetensors", "tiktoken", "rustbpe", "snakemake")
+
+
+def describe(device: torch.device, processes: int, started: float, resumed: bool) -> dict:
+    """A run that began at `started` (seconds since the epoch) and has just ended."""
+    return {
+        **_commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES if _is_installed(name)},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": processes,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 1),
+        "resumed": resumed,
+    }
+
+
+@functools.cache
+def _commit() -> dict:
+    """The commit of the code and whether files differ from it; None where git does not know."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "--no-optional-locks", *words], cwd=SOURCE, capture_output=True, text=True
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+def _processor() -> str:
+    """The processor's name; the machine's architecture where it cannot be had."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except ModuleNotFoundError:
+        return False
+    return True

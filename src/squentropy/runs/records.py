@@ -1,0 +1,159 @@
+"""What a run's folder says of itself: what it was made from, and whether it still is that.
+
+run.json names the cell, the parameters, the code and the tokens, and the hashes of the files beside
+it; test.json and samples.json name the run.json that they belong to. Read without torch.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.study import digests
+from squentropy.study.params import Cell, Study, differences
+from squentropy.tokens.token_files import TokenFolder
+
+
+def origin(study: Study, cell: Cell, tokens: TokenFolder) -> dict:
+    """What a run is a function of; run.json begins with it."""
+    return origin_of(study, cell) | {
+        "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
+        "vocab_size": tokens.vocab_size,
+    }
+
+
+def origin_of(study: Study, cell: Cell) -> dict:
+    """The part of a run's origin that is known without its tokens."""
+    return {
+        "cell": asdict(cell),
+        "params": study.training_keys(cell.phase, cell.iterations),
+        "code": digests.by_module("training", loss=cell.loss),
+    }
+
+
+def scored_from(study: Study, folder: Path, run: dict) -> dict:
+    """What the scores of a run are a function of; SPLIT.json begins with it."""
+    return {
+        "run_sha256": storage.sha256(folder / "run.json"),
+        "params": study.evaluate.scoring_keys(),
+        "code": digests.by_module("evaluation", loss=run["cell"]["loss"]),
+    }
+
+
+def told_from(study: Study, folder: Path, run: dict) -> dict:
+    """What the stories of a run are a function of; samples.json begins with it."""
+    return {
+        "run_sha256": storage.sha256(folder / "run.json"),
+        "params": study.sample.model_dump(),
+        "code": digests.by_module("sampling", loss=run["cell"]["loss"]),
+    }
+
+
+def read_run(folder: str | Path) -> dict:
+    """What run.json holds. Raises SquentropyError where it is missing or damaged."""
+    return storage.read_sealed(Path(folder) / "run.json")
+
+
+def keeps_weights(study: Study, cell: Cell) -> bool:
+    return cell.phase not in ("sweep", "refine") or study.sweep.keep_weights
+
+
+def why_train(expected: dict, folder: Path, weights: bool) -> list[str]:
+    """Why a folder is not yet the run of this origin, in plain words; empty where it is.
+
+    weights  whether the run keeps them
+    """
+    if not (folder / "run.json").exists():
+        return ["has not been trained"]
+    try:
+        run = read_run(folder)
+        storage.verified(folder / "history.csv", run["history_sha256"])
+        if weights and run["model_sha256"] is None:
+            return ["kept no weights, which are wanted now"]
+        if weights:
+            storage.verified(folder / "model.safetensors", run["model_sha256"])
+    except SquentropyError as error:
+        return [str(error)]
+    return _changes(run, expected)
+
+
+def why_remake(path: Path, expected: dict) -> list[str]:
+    """Why a file beside run.json is not yet of this origin; empty where it is."""
+    if not path.exists():
+        return [f"{path.name}: has not been made"]
+    try:
+        held = storage.read_sealed(path)
+    except SquentropyError as error:
+        return [str(error)]
+    return [f"{path.name}: {change}" for change in _changes(held, expected)]
+
+
+def made_from(path: Path, expected: dict) -> dict:
+    """What a file beside run.json holds. Raises SquentropyError where it is not of this origin."""
+    held = storage.read_sealed(path)
+    check_origin(held, expected, path)
+    return held
+
+
+def check_origin(held: dict, expected: dict, path: Path) -> None:
+    """Raises SquentropyError if what `path` holds is not of this origin."""
+    changes = _changes(held, expected)
+    if changes:
+        raise SquentropyError(f"{path}: {'; '.join(changes)}; run the study again")
+
+
+def chosen_for(loss: str, path: Path) -> dict:
+    """{lr, dropout, n_layer} of a loss from selected.json. Raises SquentropyError if it lacks."""
+    chosen = storage.read_sealed(path).get("losses", {})
+    if loss not in chosen:
+        raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
+    return {key: chosen[loss][key] for key in ("lr", "dropout", "n_layer")}
+
+
+def check_study(run: dict, folder: Path, study: Study) -> None:
+    """Raises SquentropyError where a run was trained with other parameters than the study's."""
+    cell = run["cell"]
+    changed = differences(run["params"], study.training_keys(cell["phase"], cell["iterations"]))
+    if changed:
+        raise SquentropyError(
+            f"{folder}: was trained with other parameters ({', '.join(changed)}) than --params "
+            "gives; name its own, as in --params results/STUDY/params.yaml"
+        )
+
+
+def check_tokens(run: dict, folder: Path, tokens: TokenFolder) -> None:
+    """Raises SquentropyError where a run was trained on other tokens than these."""
+    if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
+        raise SquentropyError(
+            f"{folder}: was trained on other tokens than {tokens.folder} holds; "
+            "name the tokens it was trained on, or train it again"
+        )
+
+
+_WORDS = {
+    "tokens_sha256": "the tokens have changed",
+    "run_sha256": "the run has been trained again since",
+}
+
+
+def _changes(held: dict, expected: dict) -> list[str]:
+    """What of an origin has changed since a file was written, in plain words."""
+    held = {key: held.get(key) for key in expected}
+    said = []
+    code_of = [key for key in differences(held, expected) if key.partition(".")[0] == "code"]
+    for key in differences(held, expected):
+        if key in _WORDS:
+            said.append(_WORDS[key])
+        elif key not in code_of:
+            old, new = (_at(values, key) for values in (held, expected))
+            said.append(f"{key} was {old}, is {new}")
+    if code_of:
+        modules = (key.partition(".")[2] for key in code_of)
+        said.append(f"the code has changed: {', '.join(modules)}")
+    return said
+
+
+def _at(values: dict, key: str) -> object:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values

@@ -1,0 +1,229 @@
+"""What a result depends on in the code, as digests that Snakemake and the runs record.
+
+A step depends on the module that it begins with and on all that this one imports, but for
+`PLUMBING`. Comments, layout, docstrings and annotations do not count, and of losses.py only the
+loss in question and what the losses share: adding a loss, renaming it in the report, or restyling a
+figure retrains nothing.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from squentropy import catalogue
+
+SOURCE = Path(__file__).parents[1]
+
+STEPS = {
+    "corpus": ("corpus/build.py",),
+    "tokens": ("tokens/tokenizer.py",),
+    "training": ("training/loop.py",),
+    "evaluation": ("evaluation/run.py",),
+    "sampling": ("sampling/run.py",),
+    "selection": ("tuning/selection.py",),
+    "tables": ("results/tables.py",),
+    "figures": ("report/figures.py",),
+    "report": ("report/render.py", "report/sections/__init__.py"),  # what the notebook imports
+}
+"""The modules that each step of a study begins with."""
+
+PLUMBING = (
+    "errors.py",  # what is said when something fails
+    "storage.py",  # whole files, sealed and verified
+    "catalogue.py",  # the losses' names; what they say of a study's losses is recorded by `labels`
+    "study",  # the parameters, recorded with each result
+    "runs/records.py",  # whether a result is up to date
+    "training/resume.py",  # tested to go on to the same bits
+)
+"""Modules and folders that a step may import and whose changes do not change its result."""
+
+SOURCES = {
+    "grammar": "corpus/grammar/grammar.py",
+    "hub": "corpus/hub.py",
+    "files": "corpus/files.py",
+}
+"""The module of each source of a corpus; the others do not count for it."""
+
+
+def digest(*steps: str, loss: str | None = None) -> str:
+    """Hex digest of all the code of steps, without the losses other than `loss`.
+
+    loss  a name or a slug, arguments or not
+    """
+    return _hex("\n".join("\n".join(by_module(step, loss=loss).values()) for step in steps))
+
+
+def by_module(step: str, loss: str | None = None) -> dict[str, str]:
+    """Hex digest of each module of a step, by its path, without the losses other than `loss`."""
+    modules = closure(STEPS[step], PLUMBING, loss)
+    return {path: _hex(ast.unparse(modules[path])) for path in sorted(modules)}
+
+
+def corpus(source: str) -> str:
+    """Hex digest of the code that makes a corpus of a source, and of the grammar's texts."""
+    others = [path for name, path in SOURCES.items() if name != source]
+    modules = closure(STEPS["corpus"], [*PLUMBING, *others])
+    code = [ast.unparse(modules[path]) for path in sorted(modules)]
+    texts = sorted((SOURCE / "corpus/grammar/stories").rglob("*.yaml"))
+    if source == "grammar":
+        code += [text.read_text(encoding="utf-8") for text in texts]
+    return _hex("\n".join(code))
+
+
+def labels(losses: Iterable[str]) -> str:
+    """Hex digest of what losses.py says of these losses for tables, figures and report."""
+    return _hex("\n".join(repr(catalogue.loss_info(loss)) for loss in losses))
+
+
+def closure(
+    entries: Iterable[str], plumbing: Iterable[str], loss: str | None = None
+) -> dict[str, ast.Module]:
+    """What counts of each module that `entries` import, directly or not, by its path."""
+    function = loss and catalogue.function_of(loss)
+    left, found = list(entries), {}
+    while left:
+        path = left.pop()
+        if path not in found and not any(Path(path).is_relative_to(each) for each in plumbing):
+            text = (SOURCE / path).read_text(encoding="utf-8")
+            found[path], imported = _essence(text, function)
+            left += imported
+    return found
+
+
+def _hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The modules of this package that a module imports, as paths below it.
+
+    For annotations too: what is annotated with a class calls its methods.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield from _path(f"{node.module}.{alias.name}") or _path(node.module or "")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _path(alias.name)
+
+
+def _path(module: str) -> list[str]:
+    """The path of a module of this package below it; none for any other name."""
+    package, *names = module.split(".")
+    if package != SOURCE.name:
+        return []
+    path = Path(*names)
+    both = path / "__init__.py", path.with_suffix(".py") if names else path / "__init__.py"
+    return [each.as_posix() for each in both if (SOURCE / each).is_file()][:1]
+
+
+@functools.cache  # a workflow asks for the same modules once per job
+def _essence(text: str, loss: str | None) -> tuple[ast.Module, list[str]]:
+    """What counts of a module, and the modules that it imports."""
+    tree = ast.parse(text)
+    if any(catalogue.decorator(node) is not None for node in tree.body):
+        tree.body = list(_without_other_losses(tree.body, loss))
+    imported = list(_imported(tree))
+    tree = _Bare().visit(tree)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return _Imports(used).visit(tree), imported
+
+
+class _Bare(ast.NodeTransformer):
+    """Drops docstrings, annotations, and imports for type checkers."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]
+        return super().generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        guards = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if guards else self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        # Annotations in a class's own body make the fields of a dataclass.
+        body = [e if isinstance(e, ast.AnnAssign) else self.visit(e) for e in node.body]
+        node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+
+
+class _Imports(ast.NodeTransformer):
+    """Drops the imports of names that are not used, as those for annotations are not any more."""
+
+    def __init__(self, used: set[str]):
+        self.used = used
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return self.visit_Import(node)
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> ast.AST | None:
+        names = [a for a in node.names if (a.asname or a.name).partition(".")[0] in self.used]
+        node.names = names
+        return node if names else None
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a docstring."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+SHARED = {"LOSSES", "loss", "own_link", "fuse_chunks"}
+"""What the other modules use of losses.py, beside types."""
+
+
+def _without_other_losses(body: list[ast.stmt], loss: str | None) -> Iterator[ast.stmt]:
+    """The statements of losses.py that a loss or `SHARED` needs, and those that define nothing.
+
+    Of `@loss(...)` the link alone, since what is written there besides is for the report.
+    """
+    needed, waiting = [], []
+    for node in body:
+        if catalogue.decorator(node) is not None:
+            node.decorator_list = [_link_alone(each) for each in node.decorator_list]
+        given = _defined(node)
+        (waiting if given and not given & {loss, *SHARED} else needed).append(node)
+    used, more = set(), needed
+    while more:
+        used |= {n.id for node in more for n in ast.walk(node) if isinstance(n, ast.Name)}
+        more = [node for node in waiting if _defined(node) & used]
+        waiting = [node for node in waiting if node not in more]
+    yield from (node for node in body if node not in waiting)
+
+
+def _link_alone(decorator: ast.expr) -> ast.expr:
+    if not isinstance(decorator, ast.Call):
+        return decorator
+    links = [keyword for keyword in decorator.keywords if keyword.arg == "link"]
+    return ast.Call(decorator.func, [], links) if links else decorator.func
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    """The names that a statement of a module gives a meaning."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {each.asname or each.name for each in node.names}
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return {target.id for target in targets if isinstance(target, ast.Name)}

@@ -1,0 +1,46 @@
+"""What the weights of a study take on disk, known before it runs and without importing torch."""
+
+import shutil
+
+from squentropy.study.params import Study
+
+GPT2_VOCABULARY = 50_257
+FLOAT32 = 4
+
+
+def weights_bytes(study: Study, n_layer: int) -> int:
+    """Bytes of the weights of one run; a bpe may end with fewer tokens than it was allowed."""
+    model, width = study.model, study.model.n_embd
+    vocabulary = study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
+    block = 12 * width**2 + 2 * width  # attention 4, its MLP 8; two norms
+    biases = 11 * width  # of the same
+    embeddings, last_norm = (vocabulary + model.block_size) * width, width
+    total = embeddings + n_layer * block + last_norm
+    if model.bias:
+        total += n_layer * biases + width
+    return FLOAT32 * total
+
+
+def checkpoints(study: Study) -> tuple[int, int]:
+    """How many runs keep their weights, and the bytes these take at most.
+
+    The depth of a final run is not known before the sweep, so it counts as the deepest.
+    """
+    final = study.final
+    runs = len(final.seeds) + len(final.lengths) * final.length_seeds
+    depths = [max(study.sweep.n_layer)] * len(study.sweep.losses) * runs
+    depths += [cell.n_layer for cell in study.reported_cells()]
+    if study.sweep.keep_weights:
+        depths += [cell.n_layer for cell in study.sweep_cells()]
+        depths += [max(study.sweep.n_layer)] * len(study.sweep.losses) * study.refine.max_runs
+    return len(depths), sum(weights_bytes(study, depth) for depth in depths)
+
+
+def summary(study: Study) -> str:
+    """One line: what the weights take at most, and what is free in the working folder."""
+    runs, size = checkpoints(study)
+    free = shutil.disk_usage(".").free
+    return (
+        f"Weights of {runs:,} runs: {size / 1e9:.2f} GB at most in checkpoints/{study.study}, "
+        f"as much again in DVC's cache once recorded; {free / 1e9:.2f} GB are free."
+    )

@@ -1,0 +1,597 @@
+"""A study's parameters, typed and checked, and its grid as a list of cells.
+
+`params.yaml` holds the default study whole; the files in `studies/` overlay what differs.
+Nothing here has a default: a key that is missing is an error, so a study reads as it runs.
+"""
+
+import difflib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from squentropy.catalogue import PHASES as PHASES
+from squentropy.catalogue import SPLITS as SPLITS
+from squentropy.catalogue import known_losses as known_losses
+from squentropy.catalogue import loss_info, slug
+from squentropy.errors import ParameterError
+
+BASELINE = "cross_entropy"  # the loss that the others are compared with
+SELECTION_TABLES = ("sweep.csv", "refine.csv", "selected.json")
+"""Written by `select`, before any final run."""
+TABLES = (  # of results/STUDY
+    *SELECTION_TABLES, "metrics.csv", "metrics.json", "readings.csv",
+    "lengths.csv", "reported.csv", "history.csv", "stories.csv", "calibration.csv", "profile.csv",
+    "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv",
+)  # fmt: skip
+
+
+def _known_loss(name: str) -> str:
+    """A loss's name in its one spelling."""
+    return loss_info(name).name
+
+
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("holds a value twice; write each once")
+    return values
+
+
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Loss = Annotated[str, AfterValidator(_known_loss)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Section(BaseModel):
+    """A group of keys; unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Grammar(Section):
+    seed: Seed
+    train: PositiveInt
+    validation: PositiveInt
+    test: PositiveInt
+
+
+class Hub(Section):
+    dataset: Text
+    revision: Text
+    config: Text | None
+    text: Text
+    licence: Text
+    train: Text
+    validation: Text | None
+    test: Text
+    validation_stories: PositiveInt
+    seed: Seed
+
+
+class Files(Section):
+    train: list[Text]
+    validation: list[Text]
+    test: list[Text]
+    text: Text
+    separator: Text
+    licence: Text
+    validation_stories: PositiveInt
+    test_stories: PositiveInt
+    seed: Seed
+
+
+class Corpus(Section):
+    source: Literal["grammar", "hub", "files"]
+    near_duplicates: Literal["count", "drop"]
+    empty: Literal["drop", "error"]
+    max_bytes: PositiveInt
+    overlong: Literal["drop", "error"]
+    mojibake: Literal["keep", "drop"]
+    grammar: Grammar
+    hub: Hub
+    files: Files
+
+    def relevant(self) -> dict:
+        """The keys that the chosen source depends on."""
+        others = {"grammar", "hub", "files"} - {self.source}
+        return self.model_dump(exclude=others)
+
+    @model_validator(mode="after")
+    def _files_named(self) -> "Corpus":
+        if self.source == "files" and not self.files.train:
+            raise ValueError(
+                "source is 'files' but corpus.files.train is empty; name the files of your stories"
+            )
+        return self
+
+
+class Tokens(Section):
+    encoding: Literal["bpe", "gpt2"]
+    vocab_size: Annotated[int, Field(ge=257, le=65536)]
+
+
+class Model(Section):
+    n_embd: PositiveInt
+    n_head: PositiveInt
+    block_size: Annotated[int, Field(ge=2)]
+    bias: bool
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "Model":
+        if self.n_embd % self.n_head:
+            most = min(self.n_head, self.n_embd)
+            fits = next(h for h in range(most, 0, -1) if self.n_embd % h == 0)
+            raise ValueError(
+                f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; "
+                f"n_head {fits} would do"
+            )
+        return self
+
+
+class Train(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "always", "never"]
+    processes: PositiveInt
+    runs_per_gpu: PositiveInt
+    threads: PositiveInt
+    batch_size: PositiveInt
+    accumulation: PositiveInt
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    grad_clip: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
+    divergence: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    state_interval: PositiveInt
+
+    @model_validator(mode="after")
+    def _processes_share(self) -> "Train":
+        if self.accumulation % self.processes:
+            raise ValueError(
+                f"accumulation {self.accumulation} cannot be shared by {self.processes} processes; "
+                f"write a multiple of {self.processes}, which every iteration then takes"
+            )
+        if self.processes > 1 and self.runs_per_gpu > 1:
+            raise ValueError(
+                "processes and runs_per_gpu are both more than 1; a run has either GPUs of its own "
+                "or a share of one, so write 1 for one of them"
+            )
+        return self
+
+    def keys(self) -> dict:
+        """All that weights depend on."""
+        return self.model_dump(exclude={"runs_per_gpu", "state_interval"})
+
+
+class Schedule(Section):
+    """How long a run of a phase trains, and how often it is looked at; in iterations."""
+
+    max_iters: PositiveInt
+    warmup_iters: NaturalInt
+    eval_interval: PositiveInt
+    eval_stories: PositiveInt
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "Schedule":
+        if self.warmup_iters >= self.max_iters:
+            raise ValueError(
+                f"warmup_iters {self.warmup_iters} is not below max_iters {self.max_iters}; "
+                "the learning rate would never be reached"
+            )
+        return self
+
+
+class Sweep(Schedule):
+    losses: Annotated[list[Loss], Field(min_length=1), AfterValidator(_distinct)]
+    lr: Annotated[list[Rate], Field(min_length=1), AfterValidator(_distinct)]
+    dropout: Annotated[list[Dropout], Field(min_length=1), AfterValidator(_distinct)]
+    n_layer: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_distinct)]
+    seed: Seed
+    keep_weights: bool
+
+
+class Refine(Schedule):
+    factor: Annotated[float, Field(ge=1.1, le=2.5)]
+    max_runs: Annotated[int, Field(ge=3, le=1000)]
+    tie: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Reported(Section):
+    loss: Loss
+    lr: Rate
+    dropout: Dropout
+    n_layer: PositiveInt
+
+
+class Final(Schedule):
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+    lengths: Annotated[list[PositiveInt], AfterValidator(_distinct)]
+    length_seeds: PositiveInt
+    reported: Reported | None
+
+    @model_validator(mode="after")
+    def _lengths_are_shorter(self) -> "Final":
+        for length in self.lengths:
+            if length >= self.max_iters:
+                raise ValueError(
+                    f"lengths holds {length}, which is not below max_iters {self.max_iters}; "
+                    "the full length is trained anyway"
+                )
+        if self.length_seeds > len(self.seeds):
+            raise ValueError(
+                f"length_seeds {self.length_seeds} is more than there are seeds; write "
+                f"{len(self.seeds)} or less"
+            )
+        return self
+
+
+Floor = Annotated[float, Field(gt=0, le=0.01, allow_inf_nan=False)]
+
+
+class Evaluate(Section):
+    batch_tokens: PositiveInt
+    original_batches: PositiveInt
+    bootstrap: Annotated[int, Field(ge=100, le=10_000_000)]
+    bootstrap_seed: Seed
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bins: Annotated[int, Field(ge=2, le=1000)]
+    link_floor: Floor
+    other_floors: Annotated[list[Floor], AfterValidator(_distinct)]
+
+    def scoring_keys(self) -> dict:
+        """What the scores of a run depend on; the rest is for tables."""
+        return self.model_dump(exclude={"bootstrap", "bootstrap_seed", "confidence"})
+
+    def resampling(self) -> dict:
+        """The settings of the intervals, as statistics.py takes them."""
+        return {
+            "resamples": self.bootstrap,
+            "confidence": self.confidence,
+            "seed": self.bootstrap_seed,
+        }
+
+
+class Plan(Section):
+    """What is claimed and how, fixed before the test split is read."""
+
+    reading: Literal["softmax", "tempered"]
+    smallest_p: Annotated[float, Field(ge=0, lt=1)]
+    ngram: Annotated[int, Field(ge=1, le=5)]
+    steepest: Annotated[float, Field(gt=0, le=1)]
+
+
+class Sample(Section):
+    prompts: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)]
+    temperatures: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_distinct)]
+    stories: PositiveInt
+    top_k: NaturalInt
+    max_tokens: PositiveInt
+    seed: Seed
+
+    @property
+    def middle(self) -> float:
+        """The temperature that stands for all where one is shown: the middle one, by size."""
+        return sorted(self.temperatures)[len(self.temperatures) // 2]
+
+
+class Theory(Section):
+    weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One run: which phase it belongs to and what it trains.
+
+    `iterations` is given for the phase "lengths" alone; the others have one length each.
+    """
+
+    phase: str
+    loss: str
+    lr: float
+    dropout: float
+    n_layer: int
+    seed: int
+    iterations: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's folder below checkpoints/STUDY."""
+        point = f"dropout{self.dropout!r}_layers{self.n_layer}"
+        if self.phase == "sweep":
+            return f"{self.row}/{point}"
+        if self.phase == "refine":
+            return f"refine/{slug(self.loss)}/lr{self.lr!r}_{point}"
+        if self.phase == "lengths":
+            return f"lengths/{slug(self.loss)}/iters{self.iterations}/seed{self.seed}"
+        return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
+
+    @property
+    def row(self) -> str:
+        """The folder of the cell's row of the grid: one loss at one learning rate."""
+        return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
+
+
+_NOT_TUNED = {"lr": None, "dropout": None, "n_layer": None}
+
+
+class Study(Section):
+    """All parameters of a study."""
+
+    study: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    corpus: Corpus
+    tokens: Tokens
+    model: Model
+    train: Train
+    sweep: Sweep
+    refine: Refine
+    final: Final
+    evaluate: Evaluate
+    plan: Plan
+    sample: Sample
+    theory: Theory
+
+    def schedule(self, phase: str, iterations: int | None = None) -> Schedule:
+        """A phase's schedule; that of a shorter length warms up for the same share of it."""
+        if phase != "lengths":
+            return {"sweep": self.sweep, "refine": self.refine}.get(phase, self.final)
+        full = self.final
+        length = full.lengths[0] if iterations is None else iterations
+        return Schedule(
+            max_iters=length,
+            warmup_iters=full.warmup_iters * length // full.max_iters,
+            eval_interval=full.eval_interval,
+            eval_stories=full.eval_stories,
+        )
+
+    def tokens_trained(self, phase: str, iterations: int | None = None) -> int:
+        """The number of tokens that a run of a phase sees."""
+        each = self.train.accumulation * self.train.batch_size * self.model.block_size
+        return self.schedule(phase, iterations).max_iters * each
+
+    def primary(self, loss: str) -> str:
+        """The reading by which a loss is tuned and judged: its own link, or that of the plan."""
+        return "own" if loss_info(loss).link else self.plan.reading
+
+    def sweep_cells(self) -> list[Cell]:
+        """Every cell of the grid, in the order of the parameters."""
+        sweep = self.sweep
+        return [
+            Cell("sweep", loss, float(lr), float(dropout), n_layer, sweep.seed)
+            for loss, lr, dropout, n_layer in itertools.product(
+                sweep.losses, sweep.lr, sweep.dropout, sweep.n_layer
+            )
+        ]
+
+    def final_cells(self, selected: dict[str, dict]) -> list[Cell]:
+        """The final runs: each loss with its selected {lr, dropout, n_layer}, once per seed.
+
+        These are None in the cells of a loss that is not among the selected ones.
+        """
+        return [
+            Cell("final", loss, **selected.get(loss, _NOT_TUNED), seed=seed)
+            for loss in self.sweep.losses
+            for seed in self.final.seeds
+        ]
+
+    def length_cells(self, selected: dict[str, dict]) -> list[Cell]:
+        """The shorter runs of the first `length_seeds` seeds, as `final_cells` has them."""
+        return [
+            Cell("lengths", loss, **selected.get(loss, _NOT_TUNED), seed=seed, iterations=length)
+            for loss in self.sweep.losses
+            for length in self.final.lengths
+            for seed in self.final.seeds[: self.final.length_seeds]
+        ]
+
+    def reported_cells(self) -> list[Cell]:
+        """The original study's reported optimum, once a seed; none where the study does not ask."""
+        if self.final.reported is None:
+            return []
+        return [
+            Cell("reported", **self.final.reported.model_dump(), seed=seed)
+            for seed in self.final.seeds[:1]
+        ]
+
+    def training_keys(self, phase: str, iterations: int | None = None) -> dict:
+        """What a run's weights depend on beside its cell, its data and the code.
+
+        Snakemake reruns a job when these change, and a run records them.
+        """
+        keys = Schedule.model_fields.keys()
+        return {
+            "model": self.model.model_dump(),
+            "train": self.train.keys(),
+            "schedule": self.schedule(phase, iterations).model_dump(include=keys),
+            "evaluate": self.evaluate.model_dump(include={"link_floor"}),
+        }
+
+    def table_keys(self) -> dict:
+        """What the tables depend on beside the code; the tables' manifest records it."""
+        return {
+            "corpus": self.corpus.relevant(),
+            "train": self.train.keys(),
+            "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
+        } | self.model_dump(
+            include={
+                "study",
+                "tokens",
+                "model",
+                "refine",
+                "final",
+                "evaluate",
+                "plan",
+                "sample",
+                "theory",
+            }
+        )
+
+    def dump(self) -> str:
+        """The parameters as YAML, every key resolved."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(paths: Iterable[str | Path]) -> Study:
+    """Read a base file and the overlays upon it, in order. Raises ParameterError."""
+    merged: dict[str, Any] = {}
+    paths = list(paths)
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ParameterError(f"{path}: is not UTF-8 at byte {error.start}") from None
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            line = f", line {where.line + 1}" if where else ""
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise ParameterError(f"{path}{line}: is not YAML: {problem}") from None
+        except Exception as error:  # PyYAML's own, for values such as 2020-13-45 or !!int x
+            raise ParameterError(f"{path}: is not YAML: {_one_line(str(error))}") from None
+        if not isinstance(values, dict):
+            raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
+        merged = _overlay(merged, values)
+    return parse(merged, where=str(paths[-1]))
+
+
+def parse(values: dict, where: str = "parameters") -> Study:
+    """Check parameters that have been read already. Raises ParameterError with one line."""
+    return _checked(Study, values, where)
+
+
+def make_cell(phase: str, where: str, **values) -> Cell:
+    """A cell from values that were given by hand. Raises ParameterError with one line."""
+    return Cell(phase, **_checked(_CellValues, values, where).model_dump())
+
+
+def with_sample(study: Study, values: dict) -> Study:
+    """A study with sampling settings given by hand. Raises ParameterError with one line."""
+    return parse(_overlay(study.model_dump(), {"sample": values}), where="sample")
+
+
+def differences(old: dict, new: dict, where: str = "") -> list[str]:
+    """The keys, with dots, whose values differ."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{where}{key}.")
+        elif a != b:
+            found.append(f"{where}{key}")
+    return found
+
+
+class _CellValues(Reported):
+    seed: Seed
+    iterations: PositiveInt | None = None
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _checked(section: type[S], values: dict, where: str) -> S:
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ParameterError(f"{where}: {_explain(problems[0])}{more}") from None
+
+
+def _overlay(base: dict, over: dict) -> dict:
+    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if both else value
+    return merged
+
+
+_FIXES = {
+    "invalid_key": "is under a key that is not text; write the key in quotes",
+    "too_short": "is empty; give at least one value",
+    "list_type": "is not a list; write its values in brackets, as [a, b]",
+    "string_type": "is not text; write it in quotes",
+    "bool_type": "is neither true nor false",
+    "string_pattern_mismatch": "holds more than letters, digits, '_' and '-'",
+}
+
+
+def _explain(problem: dict) -> str:
+    """One line for one of pydantic's errors: the key, the value, the fix."""
+    location, given, kind = problem["loc"], problem["input"], problem["type"]
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    key = _one_line(key)
+    if kind == "extra_forbidden":
+        siblings = _keys_at(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), siblings, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(siblings)}"
+        return f"{key}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{key}: is missing; params.yaml shows it with its unit"
+    if kind == "model_type":
+        return f"{key} = {_shown(given)}: is not a section; give {', '.join(_keys_at(location))}"
+    if kind == "value_error":
+        said = str(problem["ctx"]["error"])
+    elif kind in ("float_type", "int_type") and isinstance(given, str):
+        said = _number_in(given)
+    else:
+        said = _FIXES.get(kind, problem["msg"].replace("Input should be", "should be"))
+    return f"{key}: {said}" if isinstance(given, dict) else f"{key} = {_shown(given)}: {said}"
+
+
+def _number_in(text: str) -> str:
+    """What to write in place of a text where a number belongs."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        return "is text; write a number"
+    plain = int(number) if number.is_integer() else format(Decimal(repr(number)), "f")
+    return f"YAML reads this as text; write {plain}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = _one_line(json.dumps(value, default=str, ensure_ascii=False))
+    except (TypeError, ValueError):  # keys that JSON lacks, a circle, an endless integer
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _keys_at(location: Sequence[str]) -> list[str]:
+    """The keys of the section at a location such as ['corpus', 'hub']."""
+    section: Any = Study
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

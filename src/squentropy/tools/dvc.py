@@ -1,0 +1,184 @@
+"""Recording a finished study with DVC, and restoring it elsewhere without training.
+
+    squentropy record      after `make study`; then git commit, dvc push
+    squentropy restore     in a fresh clone; then `snakemake -n` has nothing to do
+
+The default study's record is dvc.yaml and dvc.lock. Every other study is a stage of its own in
+studies/dvc.yaml, so that recording one changes nothing of another.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from squentropy.errors import SquentropyError
+from squentropy.study.params import load
+
+DEFAULT = Path("params.yaml")
+OTHERS = Path("studies/dvc.yaml")
+FOLDERS = ("data", "checkpoints", "results", "report")
+SOURCES = ("src/squentropy", "workflow", "Snakefile", "notebooks/report.ipynb")
+
+
+def record(overlays: list[Path]) -> None:
+    """Put what a finished study has made under DVC. Raises SquentropyError where it is unfinished.
+
+    `overlays` are the study files laid over params.yaml; none for the default study.
+    """
+    study = _Recorded.of(overlays)
+    if not study.is_done():
+        raise SquentropyError(f"{study.name}: is not finished; run `{study.make('study')}`")
+    if overlays:
+        study.add_stage()
+    study.dvc("commit", "--force", study.target)
+
+
+def restore(overlays: list[Path]) -> None:
+    """Bring a recorded study's files into the workspace, so that nothing of it is left to run.
+
+    Raises SquentropyError, before a file of the workspace changes, where one is missing in the
+    remote storage or damaged there.
+    """
+    study = _Recorded.of(overlays)
+    study.check_recorded()
+    remote = study.remote()
+    # Without this DVC believes what it downloads.
+    study.dvc("remote", "modify", "--local", remote, "verify", "true")
+    study.dvc("fetch", study.target)
+    study.check_fetched(remote)
+    study.dvc("checkout", study.target)
+    study.check_same()
+    # Downloaded files are in no order, so Snakemake would make them all anew. That they are the
+    # ones that belong to these parameters and this code was found just now.
+    study.snakemake("--touch", "--forceall", "--cores", "1")
+    if not study.is_done():
+        raise SquentropyError(
+            f"{study.name}: restored, but was recorded unfinished; run `{study.make('study')}`"
+        )
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A study as DVC and Snakemake know it."""
+
+    name: str
+    overlays: list[Path]
+
+    @classmethod
+    def of(cls, overlays: list[Path]) -> "_Recorded":
+        name = load([DEFAULT, *overlays]).study
+        if overlays and name == load([DEFAULT]).study:
+            raise SquentropyError(
+                f"{overlays[-1]}: has the default study's name, {name}; "
+                "to record it beside that, give it its own, as `study: mine`"
+            )
+        return cls(name, overlays)
+
+    @property
+    def target(self) -> str:
+        return f"{OTHERS}:{self.name}" if self.overlays else "dvc.yaml"
+
+    @property
+    def folders(self) -> list[str]:
+        return [f"{folder}/{self.name}" for folder in FOLDERS]
+
+    def make(self, target: str) -> str:
+        """The command line of a target of the Makefile."""
+        words = " ".join(map(str, self.overlays))
+        return f'make {target} STUDY="{words}"' if words else f"make {target}"
+
+    def add_stage(self) -> None:
+        sources = [f"{source}:" for source in (DEFAULT, *self.overlays)]
+        self.dvc(
+            "stage", "add", "--force", "--name", self.name, "--wdir", "..",
+            *_each("--deps", SOURCES), *_each("--params", sources),
+            *_each("--outs-persist", self.folders),
+            f"snakemake --cores all --configfile {' '.join(map(str, self.overlays))}",
+            folder=OTHERS.parent,
+        )  # fmt: skip
+
+    def check_recorded(self) -> None:
+        lock = OTHERS.with_suffix(".lock") if self.overlays else Path("dvc.lock")
+        text = lock.read_text(encoding="utf-8") if lock.is_file() else "stages: {}"
+        recorded = yaml.safe_load(text)["stages"]
+        if not recorded or (self.overlays and self.name not in recorded):
+            raise SquentropyError(
+                f"{lock}: holds no record of {self.name}; where the study was run, "
+                f"`{self.make('record')}` makes it"
+            )
+
+    def remote(self) -> str:
+        """The name of the remote storage."""
+        settings = self.dvc("config", "--list").splitlines()
+        remote = [line.removeprefix("core.remote=") for line in settings if "core.remote=" in line]
+        if not remote:
+            raise SquentropyError(
+                "dvc: no remote storage is set; name a folder or a URL: "
+                "`dvc remote add --local --default storage URL`"
+            )
+        return remote[-1]
+
+    def check_fetched(self, remote: str) -> None:
+        status = json.loads(self.dvc("data", "status", "--json", "--granular", *self.folders))
+        missing = sorted(status.get("not_in_cache", []))
+        if missing:
+            url = self.dvc("config", f"remote.{remote}.url").strip()
+            raise SquentropyError(
+                f"remote storage {url}: {_first(missing)} missing or damaged there, so nothing "
+                "was changed here; correct the URL, or see docs/dvc.md, “A damaged object”"
+            )
+
+    def check_same(self) -> None:
+        stages = json.loads(self.dvc("status", "--json", self.target))
+        changes = [change for stage in stages.values() for change in stage]
+        if changes:
+            paths = {
+                path
+                for change in changes if isinstance(change, dict)
+                for entries in change.values() for path in entries
+            }  # fmt: skip
+            differ = _first(sorted(paths)) if paths else "the command of a stage"
+            raise SquentropyError(
+                f"{self.name}: the files are here, but not what was recorded: {differ}; "
+                f"`{self.make('study')}` makes what depends on it"
+            )
+
+    def is_done(self) -> bool:
+        return "Nothing to be done" in self.snakemake("--dry-run")
+
+    def snakemake(self, *words: str) -> str:
+        configs = ["--configfile", *map(str, self.overlays)] if self.overlays else []
+        done = self._run("snakemake", *words, *configs)
+        return done.stdout + done.stderr
+
+    def dvc(self, *words: str, folder: Path = Path()) -> str:
+        return self._run("dvc", *words, folder=folder).stdout
+
+    def _run(self, tool: str, *words: str, folder: Path = Path()) -> subprocess.CompletedProcess:
+        """What it says goes to a log. Raises SquentropyError with its first error if it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", tool, *words],
+            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )  # fmt: skip
+        log = Path("logs", self.name, "versions.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {tool} {' '.join(words)}\n{done.stdout}{done.stderr}")
+        if done.returncode:
+            said = ["it failed", *(done.stdout + done.stderr).splitlines()]
+            error = next((line for line in said if line.startswith("ERROR: ")), said[-1])
+            reason = error.removeprefix("ERROR: ").removeprefix("unexpected error - ")
+            raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
+        return done
+
+
+def _first(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+
+
+def _each(option: str, values) -> list[str]:
+    return [word for value in values for word in (option, value)]

@@ -1,0 +1,85 @@
+"""Finished runs for programs that show many of them: TensorBoard, and Weights & Biases if asked.
+
+    squentropy tensorboard checkpoints/grammar/final/*/*                into events/
+    squentropy wandb checkpoints/grammar/final/mse/seed1                into ./wandb, offline
+    WANDB_MODE=online squentropy wandb checkpoints/grammar/final/*/*    to WANDB_API_KEY's account
+
+What is kept offline for Weights & Biases is sent by `wandb sync`. Runs under way are live.py's.
+"""
+
+import csv
+import os
+from pathlib import Path
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.runs import records
+from squentropy.tools import tracking
+
+OUTCOME = ("status", "train_loss", "train_nll", "validation_nll", "validation_accuracy")
+
+
+def log(folders: list[Path], project: str) -> None:
+    """Log each run: its cell and parameters, its history by iteration, its outcome.
+
+    Raises SquentropyError where wandb is not installed, or a folder holds no run.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise SquentropyError("wandb: is not installed; `pip install wandb`") from None
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for folder in folders:
+        run, history = _read(folder)
+        cell = run["cell"]
+        name = "{phase}/{loss}/lr{lr}_dropout{dropout}_layers{n_layer}_seed{seed}".format(**cell)
+        config = {"cell": cell, **run["params"], "parameters": run["parameters"]}
+        with wandb.init(project=project, name=name, group=cell["loss"], config=config) as logged:
+            for step, values in history.items():
+                logged.log(values, step=step)
+            logged.summary.update({key: run[key] for key in OUTCOME})
+
+
+def write_events(folders: list[Path], out: Path) -> list[Path]:
+    """Write each run for TensorBoard, into a folder of its name in `out`, in place of what it was.
+
+    Its history by iteration, and its cell and outcome as hyperparameters and their metrics. Returns
+    the folders written. Raises SquentropyError where TensorBoard is not installed, or a folder
+    holds no run.
+    """
+    SummaryWriter = tracking.summary_writer()
+    written = []
+    for folder in folders:
+        run, history = _read(folder)
+        place = out / _name(folder)
+        tracking.forget(place)
+        outcome = {key: run[key] for key in OUTCOME[1:] if run[key] is not None}
+        with SummaryWriter(place) as writer:
+            for step, values in history.items():
+                for key, value in values.items():
+                    writer.add_scalar(key, value, step)
+            cell = {"layers" if key == "n_layer" else key: v for key, v in run["cell"].items()}
+            metrics = {f"outcome/{key}": value for key, value in outcome.items()}
+            writer.add_hparams(cell | {"status": run["status"]}, metrics, run_name=".")
+        written.append(place)
+    return written
+
+
+def _read(folder: Path) -> tuple[dict, dict[int, dict[str, float]]]:
+    """What run.json holds, and the history's values by iteration."""
+    run = records.read_run(folder)
+    path = storage.verified(folder / "history.csv", run["history_sha256"])
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return run, {
+        int(row.pop("iteration")): {key: float(value) for key, value in row.items()} for row in rows
+    }
+
+
+def _name(folder: Path) -> Path:
+    """Below `checkpoints`, as live.py's folders are named; the folder's own name elsewhere."""
+    parts = folder.resolve().parts
+    if "checkpoints" in parts:
+        return Path(*parts[len(parts) - parts[::-1].index("checkpoints") :])
+    return Path(folder.resolve().name)

@@ -1,0 +1,310 @@
+"""A run as a folder that Hugging Face's `transformers` loads: a GPT-2 with its tokenizer.
+
+    squentropy export checkpoints/grammar/final/cross_entropy/seed1 exported
+
+    config.json, model.safetensors         the model; biases that it lacks are zeros
+    tokenizer.json, tokenizer_config.json  the same ids for the same text, after an end of text
+    generation_config.json                 how `squentropy sample` draws
+    custom_generate/generate.py            stories beyond the context, for those who trust it
+    README.md                              a model card
+
+Written without transformers, from the formats alone.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors.torch
+import tiktoken
+import torch
+import yaml
+from torch import Tensor
+
+from squentropy import storage
+from squentropy.catalogue import label, loss_info
+from squentropy.errors import SquentropyError
+from squentropy.lm.model import GPT
+from squentropy.runs import records
+from squentropy.runs.weights import load_model
+from squentropy.study.params import Study
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import END_OF_TEXT, PATTERN, read_encoding
+
+HERE = Path(__file__).parent
+LICENCES = {"mit", "cdla-sharing-1.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "apache-2.0"}
+"""Those that the hub knows by these names, among many."""
+
+
+def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[str]:
+    """Write a run to `out`; returns warnings about what transformers cannot know of it.
+
+    `study` says how to draw: its sample.top_k and the middle one of its temperatures. Raises
+    SquentropyError where the run diverged, kept no weights, or is of other tokens.
+    """
+    run = records.read_run(folder)
+    records.check_tokens(run, folder, tokens)
+    if run["status"] != "ok":
+        raise SquentropyError(f"{folder}: has {run['status']}, so there is no model to export")
+    model, encoding = load_model(folder, torch.device("cpu")), read_encoding(tokens)
+    weights = safetensors.torch.save(dict(gpt2_weights(model)), {"format": "pt"})
+    with storage.atomic(out / "model.safetensors") as path:
+        path.write_bytes(weights)
+    storage.write_text(out / "tokenizer.json", json.dumps(tokenizer(encoding), ensure_ascii=False))
+    storage.write_json(out / "tokenizer_config.json", tokenizer_config(model))
+    storage.write_json(out / "generation_config.json", generation_config(study, model, encoding))
+    code = (HERE / "custom_generate.py").read_text(encoding="utf-8")
+    storage.write_text(out / "custom_generate" / "generate.py", code)
+    warnings = cautions(run)
+    storage.write_text(out / "README.md", card(run, scores(folder), model, tokens, warnings))
+    storage.write_json(out / "config.json", config(model, encoding))
+    return warnings
+
+
+# --- the model ----------------------------------------------------------------------------------
+
+
+def gpt2_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
+    """The weights by Hugging Face's names, linear layers as (in, out), every bias there.
+
+    The output matrix is tied to the embedding there too, so it is not written twice.
+    """
+    state = model.state_dict()
+    for name, value in state.items():
+        linear = ".c_" in name and name.endswith(".weight")
+        yield f"transformer.{name}", (value.T if linear else value).contiguous()
+        bias = name.removesuffix("weight") + "bias"
+        if name.startswith(("h.", "ln_f.")) and bias not in state:
+            yield f"transformer.{bias}", torch.zeros(len(value))
+
+
+def config(model: GPT, encoding: tiktoken.Encoding) -> dict:
+    shape = model.config
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": shape.vocab_size,
+        "n_positions": shape.block_size,
+        "n_embd": shape.n_embd,
+        "n_layer": shape.n_layer,
+        "n_head": shape.n_head,
+        "activation_function": "gelu",  # not GPT-2's own approximation, gelu_new
+        "layer_norm_epsilon": model.ln_f.eps,
+        "embd_pdrop": shape.dropout,
+        "attn_pdrop": shape.dropout,
+        "resid_pdrop": shape.dropout,
+        "tie_word_embeddings": True,
+        "bos_token_id": encoding.eot_token,
+        "eos_token_id": encoding.eot_token,
+        "dtype": "float32",
+    }
+
+
+def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> dict:
+    """As `squentropy sample` draws; no longer than the context, beyond which GPT-2 fails."""
+    temperature, end = study.sample.middle, encoding.eot_token
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": study.sample.top_k}
+    return (drawn if temperature > 0 else {"do_sample": False}) | {
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": end,
+        "max_length": model.config.block_size,
+    }
+
+
+# --- the tokenizer ------------------------------------------------------------------------------
+
+
+def tokenizer(encoding: tiktoken.Encoding) -> dict:
+    """tokenizer.json: the encoding as `tokenizers` has a byte-level BPE.
+
+    An end-of-text token comes before a text, as before every story in training. One that is
+    written out in a text is text, as it is here.
+    """
+    ranks = encoding._mergeable_ranks
+    end = {"id": END_OF_TEXT, "ids": [encoding.eot_token], "tokens": [END_OF_TEXT]}
+    template = [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": encoding.eot_token, "content": END_OF_TEXT, "single_word": False,
+                "lstrip": False, "rstrip": False, "normalized": False, "special": True,
+            }
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Split", "pattern": {"Regex": PATTERN},
+                    "behavior": "Isolated", "invert": False,
+                },
+                byte_level | {"use_regex": False},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [*template, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [
+                *template, {"Sequence": {"id": "A", "type_id": 0}},
+                *template, {"Sequence": {"id": "B", "type_id": 0}},
+            ],
+            "special_tokens": {END_OF_TEXT: end},
+        },
+        "decoder": byte_level | {"use_regex": False},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None,
+            "continuing_subword_prefix": None, "end_of_word_suffix": None,
+            "fuse_unk": False, "byte_fallback": False,
+            "ignore_merges": True,  # a piece that is a token whole is that token, as in tiktoken
+            "vocab": {written(token): rank for token, rank in ranks.items()},
+            "merges": [f"{written(left)} {written(right)}" for left, right in merges(ranks)],
+        },
+    }  # fmt: skip
+
+
+def tokenizer_config(model: GPT) -> dict:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "pad_token": END_OF_TEXT,
+        "padding_side": "left",
+        "split_special_tokens": True,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": model.config.block_size,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+
+
+def merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
+    """Every pair of tokens that make one, in the order in which tiktoken would merge them.
+
+    tiktoken has no pairs: it merges whatever two neighbours make the token of least rank.
+    """
+    for token in sorted(ranks, key=ranks.__getitem__):
+        pairs = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+        known = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
+        yield from sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+
+
+def _byte_characters() -> dict[int, str]:
+    """GPT-2's visible character for each byte: its own, or one from 256 on."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    other = [byte for byte in range(256) if byte not in own]
+    return {byte: chr(byte) for byte in own} | {b: chr(256 + i) for i, b in enumerate(other)}
+
+
+_CHARACTERS = _byte_characters()
+
+
+def written(token: bytes) -> str:
+    """A token's bytes in the characters of vocabulary files."""
+    return "".join(_CHARACTERS[byte] for byte in token)
+
+
+# --- the card -----------------------------------------------------------------------------------
+
+
+def cautions(run: dict) -> list[str]:
+    """What a user of the exported model has to know, in plain words."""
+    if not loss_info(run["cell"]["loss"]).link:
+        return []
+    return [
+        f"this model was trained by {label(run['cell']['loss'])}: its outputs are not the logits "
+        "of a softmax, from which transformers draws, so that its stories will be poor there; "
+        "`squentropy sample` reads them by the loss's own link"
+    ]
+
+
+def scores(folder: Path) -> dict | None:
+    """What test.json holds, where it is the run's."""
+    path = folder / "test.json"
+    if not path.exists():
+        return None
+    held = storage.read_sealed(path)
+    return held if held["run_sha256"] == storage.sha256(folder / "run.json") else None
+
+
+def card(
+    run: dict, scores: dict | None, model: GPT, tokens: TokenFolder, warnings: list[str]
+) -> str:
+    """The model card, in Markdown, with the hub's metadata before it."""
+    cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
+    known = licence.lower() in LICENCES
+    metadata = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "license": licence.lower() if known else "other",
+        **({} if known else {"license_name": licence}),
+        "tags": ["gpt2", "squentropy", cell["loss"]],
+    }
+    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    lines = [
+        f"---\n{head}---",
+        f"# A small GPT-2 trained by {label(cell['loss'])}",
+        "\n".join(f"> **Note:** {text}." for text in warnings),
+        f"One run of squentropy, a study of squared losses in language models: {shape.n_layer} "
+        f"layers, {shape.n_embd} wide, {shape.n_head} heads, {shape.block_size} tokens of context, "
+        f"{shape.vocab_size:,} tokens in the vocabulary, {run['parameters']:,} parameters without "
+        f"the positions. Trained for {run['iterations']:,} iterations at learning rate "
+        f"{cell['lr']:g}, dropout {cell['dropout']:g} and seed {cell['seed']}. It is made to "
+        "compare losses, and for nothing else.",
+        "## How good it is",
+        _table(run, scores),
+        "## Use",
+        "```python\nfrom transformers import pipeline\n\n"
+        'tell = pipeline("text-generation", "this folder")\n'
+        'print(tell("Once upon a time")[0]["generated_text"])\n```',
+        f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
+        "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
+        f"are those of the study. `{END_OF_TEXT}` written out in a text is text.",
+        f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
+        "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
+        "the context, as in the study:",
+        '```python\ntell = pipeline("text-generation", "this folder", trust_remote_code=True)\n'
+        'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
+        "## Licence",
+        f"The stories it was trained on are under: {licence}. The code that trained it is under "
+        "MIT.",
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def corpus_licence(tokens: TokenFolder) -> str:
+    """Of the corpus beside the tokens; unknown where that is not there, or another."""
+    corpus = tokens.folder.parent / "corpus"
+    try:
+        tokens.check_corpus(corpus)
+        return storage.read_sealed(corpus / "manifest.json")["licence"]
+    except (SquentropyError, OSError):
+        return "unknown"
+
+
+def _table(run: dict, scores: dict | None) -> str:
+    """Each reading's nll on test; validation's where the run was not scored."""
+    if scores is None:
+        nll = run["validation_nll"]
+        return f"Validation nll {nll:.4f} nats a token, of the first validation stories."
+    count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
+    lines = [
+        "| outputs read by | test nll, nats a token | perplexity | bits a byte |",
+        "|---|---|---|---|",
+    ]
+    for name, measured in scores["readings"].items():
+        total = sum(measured["nll"])
+        lines.append(
+            f"| {name.replace('_', ' ')} | {total / count:.4f} | {math.exp(total / count):.2f} "
+            f"| {total / size / math.log(2):.4f} |"
+        )
+    stories = len(scores["stories"]["tokens"])
+    return "\n".join(lines) + (
+        f"\n\nWhole test stories, {stories:,} of them, {count:,} tokens with their ends. "
+        f"*Tempered*: softmax over the temperature {scores['temperature']:.3g}, fitted on "
+        "validation."
+    )

@@ -1,0 +1,161 @@
+"""Other people's models on the study's test stories, as baselines beside its losses.
+
+    squentropy score MODEL --data data/grammar       into results/grammar/baselines.csv
+
+MODEL is a folder that Hugging Face's `transformers` loads as a causal language model like GPT-2.
+It is scored as evaluation.py scores a run, in its own tokens: each story from its own start, its
+end included. Nats a token compare only models of one tokenizer; bits a byte and nats a story
+compare all.
+
+A row's `parameters` are without the positions, as a run's are; `same_tokens` says whether the
+test stories are the same ids as the study's; `tokens`, `nll` and `ppl`, nats a token and exp of
+it, are of the model's own tokens; `stories` and `bytes` say which stories they were.
+"""
+
+import math
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from squentropy.errors import SquentropyError
+from squentropy.lm import scoring
+from squentropy.lm.devices import pick_device
+from squentropy.report.read import BASELINES, read_baselines
+from squentropy.study.params import Study
+from squentropy.tokens.token_files import Split, TokenFolder
+from squentropy.tokens.tokenizer import read_stories, story_bytes
+from squentropy.tuning.outcomes import ppl, write_csv
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Scored(nn.Module):
+    """A model of transformers as evaluation.py takes one: ids (B, T) to last hidden states."""
+
+    def __init__(self, model: "PreTrainedModel", folder: Path):
+        super().__init__()
+        context = getattr(model.config, "max_position_embeddings", None)
+        output = model.get_output_embeddings()
+        if context is None or output is None:
+            raise SquentropyError(
+                f"{folder}: {type(model).__name__} has no positions or no output matrix; only "
+                "models like GPT-2 can be scored"
+            )
+        self.model, self.folder = model, folder
+        self.config = SimpleNamespace(block_size=context)
+        self.output_weight = output.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+    def parameter_count(self) -> int:
+        """Without GPT-2's positions, as a run's are counted; tied matrices count once."""
+        positions = getattr(self.model.base_model, "wpe", None)
+        return self.model.num_parameters() - (positions.weight.numel() if positions else 0)
+
+    @torch.inference_mode()
+    def check(self, ids: Tensor) -> None:
+        """Raises SquentropyError unless logits are hidden states times the output matrix."""
+        logits = self.model(input_ids=ids, use_cache=False).logits
+        if not torch.allclose(self(ids) @ self.output_weight.T, logits, rtol=1e-3, atol=1e-3):
+            raise SquentropyError(
+                f"{self.folder}: {type(self.model).__name__} does more to its logits than its "
+                "output matrix; only models like GPT-2 can be scored"
+            )
+
+
+def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> dict:
+    """Score a model's folder on the test stories; its row takes its place in baselines.csv.
+
+    nll is in nats a token of the model's own, `same_tokens` whether these are the study's. Raises
+    SquentropyError where the folder holds no such model, or transformers is not installed.
+    """
+    model, tokenizer = _load(folder)
+    tokens = TokenFolder.open(data / "tokens")
+    sizes = story_bytes(data / "corpus", "test", tokens)
+    stories = [text for part in read_stories(data / "corpus" / "test.parquet") for text in part]
+    split, start = encoded(stories, tokenizer, folder)
+    if int(split.ids.max()) >= len(model.output_weight):
+        raise SquentropyError(f"{folder}: its tokenizer has more tokens than its model")
+    study_split = tokens.split("test")
+    torch.set_num_threads(study.train.threads)
+    model.to(pick_device(study.train.device, study.train.runs_per_gpu)).eval()
+    context = model.config.block_size
+    model.check(torch.from_numpy(split.story(0)[None, :context]).to(model.output_weight.device))
+    scores = scoring.score_split(model, split, start, batch_tokens=study.evaluate.batch_tokens)
+    total, count = float(scores.nll.sum(dtype=np.float64)), len(split.ids)
+    row = {
+        "name": name,
+        "model": type(model.model).__name__,
+        "parameters": model.parameter_count(),
+        "context": context,
+        "vocab_size": len(model.output_weight),
+        "same_tokens": np.array_equal(split.ids, study_split.ids),
+        "stories": len(split),
+        "bytes": sum(sizes),
+        "tokens": count,
+        "nll": total / count,
+        "ppl": ppl(total / count),
+        "bits_per_byte": total / math.log(2) / sum(sizes),
+        "nats_per_story": total / len(split),
+    }
+    others = [held for held in read_baselines(results).to_dict("records") if held["name"] != name]
+    write_csv(results / "baselines.csv", [*others, row], BASELINES)
+    return row
+
+
+def encoded(
+    stories: list[str], tokenizer: "PreTrainedTokenizerBase", folder: Path
+) -> tuple[Split, int]:
+    """Stories in a tokenizer's own ids, each with its end; and the token that comes before each.
+
+    A control token that is written out in a story is text. Says on stderr where the tokenizer
+    loses some of the text, whose bits a byte then say little.
+    """
+    end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
+    if end is None:
+        raise SquentropyError(f"{folder}: its tokenizer has no end-of-text token to end a story")
+    each = [
+        tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        for text in stories
+    ]
+    lost = sum(tokenizer.decode(ids) != text for ids, text in zip(each, stories, strict=True))
+    if lost:
+        print(
+            f"squentropy: {folder}: its tokenizer does not give back {lost} of {len(stories)} "
+            "stories as they are; its bits a byte are of the text that it keeps",
+            file=sys.stderr,
+        )
+    offsets = np.cumsum([0, *(len(ids) + 1 for ids in each)])
+    ids = np.array([token for ids in each for token in (*ids, end)], dtype=np.int64)
+    return Split(ids, offsets), end if start is None else start
+
+
+def _load(folder: Path) -> tuple[Scored, "PreTrainedTokenizerBase"]:
+    if not (folder / "config.json").is_file():
+        raise SquentropyError(f"{folder}: holds no config.json of a Hugging Face model")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a folder names all that it needs
+    try:
+        import transformers
+    except ImportError:
+        raise SquentropyError(
+            "transformers: is not installed; `pip install 'squentropy[hf]'`"
+        ) from None
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        )
+    except Exception as error:  # of many libraries: each says on its first line what is wrong
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SquentropyError(f"{folder}: transformers cannot load it: {said}") from None
+    return Scored(model, folder), tokenizer

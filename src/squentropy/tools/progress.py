@@ -1,0 +1,275 @@
+"""How far a study has come, from what lies on the disk: read in a moment, nothing is hashed whole.
+
+checkpoints/STUDY/RUN                run.json, once it was trained
+state/STUDY/RUN                      there while it is not, with the last state it has saved
+logs/STUDY/failed                    the logs of the jobs that failed since the last start
+.snakemake/squentropy/STUDY.lock     who runs the study
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+
+from squentropy.catalogue import slug
+from squentropy.cli.completion import studies
+from squentropy.errors import SquentropyError
+from squentropy.runs import records
+from squentropy.study import digests, lock
+from squentropy.study.params import PHASES, Cell, Study, load
+from squentropy.tools import tracking
+from squentropy.tuning.selection import refine_file
+
+OVER = ("done", "diverged")
+STATES = (*OVER, "running", "unfinished", "failed", "outdated", "waiting")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the study, whether it is there yet or not."""
+
+    name: str
+    """Its folder below checkpoints/STUDY."""
+    phase: str
+    loss: str
+    lr: float | None
+    """None before the sweep has chosen it."""
+    state: str
+    """One of STATES."""
+    iterations: int = 0
+    """Done by now; of a run that is not over, those that its last state holds."""
+    last_loss: float | None = None
+    nll: float | None = None
+    """On validation, nats per token, by the probabilities that the loss is trained for."""
+    note: str = ""
+    """Why it is outdated, or what is wrong with its state, in a line."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of a study, all of which lie where its results/STUDY does."""
+
+    results: Path
+
+    @property
+    def root(self) -> Path:
+        return self.results.parent.parent
+
+    def of(self, kind: str) -> Path:
+        """Its folder below data, checkpoints, report, logs or state."""
+        return self.root / kind / self.results.name
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".snakemake" / "squentropy" / f"{self.results.name}.lock"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of the study: how many of its folders, runs or files are there."""
+
+    name: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    holder: str | None
+    """Who runs the study now; None where nobody does."""
+    runs: list[Run]
+    steps: list[Step]
+    failed: dict[Path, str]
+    """The log of each job that failed and whose runs are still not there, with its last line."""
+
+    def of(self, state: str) -> list[Run]:
+        return [run for run in self.runs if run.state == state]
+
+    @property
+    def begun(self) -> bool:
+        """Whether any run is here, in whatever state."""
+        return any(run.state != "waiting" for run in self.runs)
+
+
+def find(what: str | None) -> tuple[Study, Places]:
+    """The study that is meant, and where it lies.
+
+    what    a study's name, its file (laid over params.yaml), or its folder of results, whose own
+            params.yaml counts; None for the default study
+
+    Raises SquentropyError where there is none of this name.
+    """
+    default, results = Path("params.yaml"), Path("results")
+    if what is None or what.endswith((".yaml", ".yml")):
+        study = load([default, *([what] if what else [])])
+        return study, Places(results / study.study)
+    for folder in (Path(what), results / what):
+        place = folder if len(folder.parts) > 1 else folder.resolve()
+        is_results = (folder / "manifest.json").is_file() or place.parent.name == "results"
+        if is_results and (folder / "params.yaml").is_file():
+            return load([folder / "params.yaml"]), Places(place)
+    if Path(what).is_dir():
+        raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
+    for files in ([default], [default, Path("studies", f"{what}.yaml")]):
+        if all(path.is_file() for path in files) and (study := load(files)).study == what:
+            return study, Places(results / what)
+    there = ", ".join(studies()) or "none in this folder"
+    raise SquentropyError(f"{what}: no such study; there are: {there}")
+
+
+def progress(study: Study, places: Places) -> Progress:
+    """How far a study has come. A damaged file is a line of what it concerns, never an error."""
+    holder = lock.holder(places.lock)
+    logs = _failed_logs(places)
+    runs = list(_runs(study, places, holder is not None, logs))
+    failed = {}
+    for job, (log, line) in logs.items():
+        concerned = [run for run in runs if _is_of(job, run.name)]
+        if not concerned or any(run.state == "failed" for run in concerned):
+            failed[log] = line
+    return Progress(holder, runs, list(_steps(study, places, runs)), failed)
+
+
+def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) -> Iterator[Run]:
+    trained_by = functools.cache(lambda loss: digests.by_module("training", loss=loss))
+    for name, phase, loss, cell in _expected(study, places):
+        length = cell.iterations if cell is not None else None
+        origin = {"params": study.training_keys(phase, length), "code": trained_by(loss)}
+        if cell is not None:
+            origin["cell"] = asdict(cell)
+        known = _finished(places, name, origin)
+        if known["state"] not in OVER:
+            known |= _unfinished(places, name, origin, running)
+        if known["state"] not in (*OVER, "running") and any(_is_of(job, name) for job in failed):
+            known["state"] = "failed"
+        yield Run(name, phase, loss, cell.lr if cell is not None else None, **known)
+
+
+def _expected(study: Study, places: Places) -> Iterator[tuple[str, str, str, Cell | None]]:
+    """Every run of the study: its name, phase and loss, and its cell where that is known."""
+    chosen = {}
+    for loss in study.sweep.losses:
+        with contextlib.suppress(SquentropyError):
+            chosen[loss] = records.chosen_for(loss, places.results / "selected.json")
+    for cell in study.sweep_cells():
+        yield cell.name, "sweep", cell.loss, cell
+    for loss in study.sweep.losses:
+        for name in _refining(places, loss):
+            yield name, "refine", loss, None
+    for cell in [*study.length_cells(chosen), *study.final_cells(chosen)]:
+        yield cell.name, cell.phase, cell.loss, cell if cell.loss in chosen else None
+    for cell in study.reported_cells():
+        yield cell.name, "reported", cell.loss, cell
+
+
+def _refining(places: Places, loss: str) -> list[str]:
+    """The refining runs of a loss that are there or under way: which ones, no parameter tells."""
+    folder = Path("refine", slug(loss))
+    kinds = [places.of(kind) / folder for kind in ("checkpoints", "state")]
+    names = {
+        path.name for kind in kinds if kind.is_dir() for path in kind.iterdir() if path.is_dir()
+    }
+    return [(folder / name).as_posix() for name in sorted(names)]
+
+
+def _finished(places: Places, name: str, origin: dict) -> dict:
+    """What a run's folder says of it, by the names of Run's fields."""
+    path = places.of("checkpoints") / name / "run.json"
+    if not path.exists():
+        return {"state": "waiting"}
+    try:
+        run = records.made_from(path, origin)
+    except SquentropyError as error:
+        return {"state": "outdated", "note": str(error)}
+    return {
+        "state": "diverged" if run["status"] == "diverged" else "done",
+        "iterations": run["iterations"],
+        "last_loss": run["train_loss"],
+        "nll": run["validation_nll"],
+    }
+
+
+def _unfinished(places: Places, name: str, origin: dict, running: bool) -> dict:
+    """The same of a run that was begun: its folder of states is there before its first state is.
+
+    It runs now where the study does, and the folder has changed since that was started.
+    """
+    folder = places.of("state") / name
+    if not folder.is_dir():
+        return {}
+    try:
+        changed = max(path.stat().st_mtime for path in [folder, *folder.glob("*.safetensors")])
+        now = running and changed >= places.lock.stat().st_mtime
+    except FileNotFoundError:  # it has ended just now
+        now = running
+    found = {"state": "running" if now else "unfinished"}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            state = tracking.saved(path)
+            mine = all(state["origin"].get(key) == value for key, value in origin.items())
+        except FileNotFoundError:
+            continue
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError):
+            found["note"] = f"{path}: is damaged, so it is not used; delete it"
+            continue
+        if mine and state["losses"]:
+            found |= {"iterations": len(state["losses"]), "last_loss": state["losses"][-1]}
+    return found
+
+
+def _failed_logs(places: Places) -> dict[str, tuple[Path, str]]:
+    """What logs/STUDY/failed names: a job, its log, and the last line of that."""
+    logs, found = places.of("logs"), {}
+    if (logs / "failed").is_file():
+        for line in (logs / "failed").read_text(encoding="utf-8", errors="replace").splitlines():
+            path = places.root / line
+            if path.is_relative_to(logs):
+                job = path.relative_to(logs).as_posix().removesuffix(".log")
+                found[job] = (path, _last_line(path))
+    return found
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return next((line.strip() for line in reversed(lines) if line.strip()), "is empty")
+
+
+def _is_of(job: str, run: str) -> bool:
+    """Whether a job trains a run: a row of the grid trains several."""
+    return run == job or run.startswith(f"{job}/")
+
+
+def _steps(study: Study, places: Places, runs: list[Run]) -> Iterator[Step]:
+    for name in ("corpus", "tokens"):
+        yield Step(name, int((places.of("data") / name / "manifest.json").exists()), 1)
+    for phase in PHASES:
+        mine = [run for run in runs if run.phase == phase]
+        if phase == "refine":
+            losses = study.sweep.losses
+            there = [refine_file(places.of("checkpoints"), loss).exists() for loss in losses]
+            yield Step(phase, sum(there), len(losses))
+        elif mine:
+            yield Step(phase, sum(run.state in OVER for run in mine), len(mine))
+    for step, name, made_from, phases in (
+        ("scores", "test.json", records.scored_from, ("lengths", "final", "reported")),
+        ("stories", "samples.json", records.told_from, ("final", "reported")),
+    ):
+        mine = [run for run in runs if run.phase in phases]
+        made = [_is_made(study, places, run, name, made_from) for run in mine]
+        yield Step(step, sum(made), len(mine))
+    yield Step("tables", int((places.results / "manifest.json").exists()), 1)
+    yield Step("report", int((places.of("report") / "index.html").exists()), 1)
+
+
+def _is_made(study: Study, places: Places, run: Run, name: str, made_from: Callable) -> bool:
+    folder = places.of("checkpoints") / run.name
+    if run.state not in OVER or not (folder / name).exists():
+        return False
+    expected = made_from(study, folder, {"cell": {"loss": run.loss}})
+    return not records.why_remake(folder / name, expected)

@@ -1,0 +1,76 @@
+"""Why a run is not up to date: what it waits for, in plain words.
+
+squentropy why checkpoints/grammar/final/mse/seed1
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from squentropy.errors import SquentropyError
+from squentropy.runs import records
+from squentropy.study.params import Cell, Study
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tuning.selection import refine_file
+
+
+def stale_runs(
+    study: Study, folders: Sequence[Path] | None, states: Path
+) -> Iterator[tuple[Path, list[str]]]:
+    """Each of these run folders with the reasons why it is not up to date, none where it is.
+
+    Without `folders`: every run of the study that is not up to date. Raises SquentropyError where
+    a folder is no run of the study.
+    """
+    root = Path("checkpoints") / study.study
+    chosen, waits_for = {}, {}
+    for loss in study.sweep.losses:
+        try:
+            chosen[loss] = records.chosen_for(loss, refine_file(root, loss))
+        except SquentropyError as error:
+            waits_for[loss] = f"waits for its tuning ({error})"
+    every = [
+        *study.sweep_cells(),
+        *study.reported_cells(),
+        *study.length_cells(chosen),
+        *study.final_cells(chosen),
+    ]
+    cells = {root / cell.name: cell for cell in every}
+    for folder in folders or []:
+        if folder not in cells:
+            raise SquentropyError(
+                f"{folder}: is no run of the study {study.study}; they lie in {root}"
+            )
+    try:
+        tokens = TokenFolder.open(Path("data") / study.study / "tokens")
+    except SquentropyError as error:
+        waits = f"waits for its tokens ({error})"
+        yield from ((folder, [waits]) for folder in folders or cells)
+        return
+    for folder in folders or cells:
+        cell = cells[folder]
+        if cell.lr is None:
+            reasons = [waits_for[cell.loss]]
+        else:
+            reasons = _reasons(study, cell, tokens, folder, states)
+        if folders or reasons:
+            yield folder, reasons
+
+
+def _reasons(
+    study: Study, cell: Cell, tokens: TokenFolder, folder: Path, states: Path
+) -> list[str]:
+    expected = records.origin(study, cell, tokens)
+    reasons = records.why_train(expected, folder, records.keeps_weights(study, cell))
+    if reasons:
+        unfinished = list((states / study.study / cell.name).glob("*.safetensors"))
+        return reasons + [f"{path}: an unfinished run to go on from" for path in unfinished]
+    if cell.phase == "sweep":
+        return []
+    run = records.read_run(folder)
+    scores = records.why_remake(folder / "test.json", records.scored_from(study, folder, run))
+    if cell.phase == "lengths":
+        return scores
+    return [
+        *scores,
+        *records.why_remake(folder / "samples.json", records.told_from(study, folder, run)),
+    ]

@@ -1,0 +1,51 @@
+"""What the tables are made from and how they are written: runs' outcomes in, rows of text out."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.runs.records import made_from, origin_of
+from squentropy.study.params import Cell, Study
+
+
+def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, dict]:
+    """Each cell's run.json, in order.
+
+    Raises SquentropyError where one belongs to another cell, or was trained with other parameters
+    or code than the study's, or on other tokens than the rest.
+    """
+    runs, tokens = {}, {}
+    for cell in cells:
+        path = checkpoints / cell.name / "run.json"
+        runs[cell] = made_from(path, origin_of(study, cell))
+        tokens[runs[cell]["tokens_sha256"]] = path
+    if len(tokens) > 1:
+        raise SquentropyError(
+            f"{' and '.join(map(str, tokens.values()))}: were trained on different tokens; run the "
+            "study again"
+        )
+    return runs
+
+
+def runs_sha256(checkpoints: Path, cells: Iterable[Cell], files: Iterable[Path] = ()) -> str:
+    """One hash of the cells' run.json files and of other files, in order."""
+    paths = [*(checkpoints / cell.name / "run.json" for cell in cells), *files]
+    return hashlib.sha256("".join(map(storage.sha256, paths)).encode()).hexdigest()
+
+
+def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
+    """Ten significant digits, as text that does not depend on the machine's locale."""
+    table = pd.DataFrame(list(rows), columns=columns)
+    storage.write_text(path, table.to_csv(index=False, float_format="%.10g"))
+
+
+def ppl(nll: float | None) -> float | None:
+    """Perplexity, exp of nll in nats a token; infinite where it is beyond a float."""
+    if nll is None:
+        return None
+    return math.inf if nll >= 700 else math.exp(nll)

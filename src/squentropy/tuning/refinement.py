@@ -1,0 +1,107 @@
+"""The second phase of tuning: longer runs around each loss's best cell of the sweep.
+
+    squentropy refine checkpoints/grammar --tokens data/grammar/tokens --loss mse
+
+One rule for every loss, whose only inputs are its own validation nll:
+
+1. Start from the sweep's best cell.
+2. At its dropout and depth, train the best learning rate's two neighbours, a factor
+   `refine.factor` away, until the best one lies between two that were tried.
+3. At that learning rate, try every other dropout and depth of the grid whose sweep cells come
+   within `refine.tie` nats per token of the best one: the short cells cannot tell these apart.
+   If one is better, go on from it with step 2.
+
+It ends when nothing is left to try, or after `refine.max_runs` runs.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from squentropy.study.params import Cell, Study
+
+GRID_KEYS = ("lr", "dropout", "n_layer")
+MOST = 10.0  # the largest learning rate that parameters may have
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What refining a loss came to.
+
+    trials            validation nll of each run in the order of trying; inf if it diverged
+    inside            whether the best learning rate's two neighbours were tried
+    max_runs_reached  whether the runs ended before the rule did
+    """
+
+    best: Cell
+    trials: dict[Cell, float]
+    inside: bool
+    max_runs_reached: bool
+
+    @property
+    def edge(self) -> list[str]:
+        """The hyperparameters whose best value is at an end of several that were tried."""
+        ends = []
+        for key in GRID_KEYS:
+            tried = {getattr(cell, key) for cell in self.trials}
+            if len(tried) > 1 and getattr(self.best, key) in (min(tried), max(tried)):
+                ends.append(key)
+        return ends
+
+
+def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], float]) -> Refined:
+    """Refine one loss.
+
+    sweep   validation nll of each of its cells, inf if it diverged
+    nll_of  trains a cell of the phase "refine", or reads its run; gives the same
+    """
+    trials: dict[Cell, float] = {}
+    start = best_of(sweep)
+    others = tied(study, sweep, start)
+    best = replace(start, phase="refine")
+    while True:
+        near = neighbours(study, best, start.lr)
+        wanted = next((c for c in [best, *near, *_others(best, others)] if c not in trials), None)
+        if wanted is None or len(trials) >= study.refine.max_runs:
+            break
+        trials[wanted] = nll_of(wanted)
+        best = best_of(trials)
+    inside = all(cell in trials for cell in neighbours(study, best, start.lr))
+    return Refined(best, trials, inside, wanted is not None)
+
+
+def best_of(trials: dict[Cell, float]) -> Cell:
+    """The cell of least nll; among equals, as where all diverged, the gentlest one."""
+    return min(trials, key=lambda cell: (trials[cell], cell.lr, cell.dropout, cell.n_layer))
+
+
+def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
+    """The learning rates next to a cell's, below and above, with all else alike.
+
+    Those tried are start x factor^k for whole k, so that different ways lead to the same number.
+    """
+    factor = study.refine.factor
+    place = round(math.log(cell.lr / start) / math.log(factor))
+    rates = [float(f"{start * factor ** (place + step):.6g}") for step in (-1, 1)]
+    return [replace(cell, lr=rate) for rate in rates if rate <= MOST]
+
+
+def tied(study: Study, sweep: dict[Cell, float], best: Cell) -> list[tuple[str, float]]:
+    """(key, value): dropouts and depths that the sweep cannot tell from the best cell's.
+
+    Its own among them, from which another may lead away, and back.
+    """
+    if math.isinf(sweep[best]):
+        return []
+    found = []
+    for key in ("dropout", "n_layer"):
+        for value in getattr(study.sweep, key):
+            nearest = min(nll for cell, nll in sweep.items() if getattr(cell, key) == value)
+            if nearest <= sweep[best] + study.refine.tie:
+                found.append((key, value))
+    return found
+
+
+def _others(best: Cell, tied: list[tuple[str, float]]) -> list[Cell]:
+    """The best cell with another of the tied dropouts or depths."""
+    return [replace(best, **{key: value}) for key, value in tied if value != getattr(best, key)]

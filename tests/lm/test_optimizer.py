@@ -1,0 +1,55 @@
+"""The optimizer is torch's fused AdamW to the last bit.
+
+pytest tests/lm/test_optimizer.py
+"""
+
+import pytest
+import torch
+
+from squentropy.lm.optimizer import AdamW
+
+SHAPES = [(7, 5), (5,), (3, 4), (9,)]
+
+
+def parameters():
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=draw).requires_grad_() for shape in SHAPES]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_steps_are_those_of_torchs_adamw_to_the_bit(weight_decay):
+    ours, theirs = parameters(), parameters()
+    optimizer = AdamW(ours, beta1=0.9, beta2=0.95, weight_decay=weight_decay)
+    groups = [
+        {"params": [p for p in theirs if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in theirs if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), fused=True)
+    draw = torch.Generator().manual_seed(1)
+    for lr in (0.1, 0.01, 0.3, 0.02, 0.005):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn(a.shape, generator=draw)
+            b.grad = a.grad.clone()
+        optimizer.step(lr)
+        for group in reference.param_groups:
+            group["lr"] = lr
+        reference.step()
+        assert all(a.equal(b) for a, b in zip(ours, theirs))
+
+
+def test_a_step_forgets_the_gradients():
+    given = parameters()
+    for p in given:
+        p.grad = torch.ones_like(p)
+    AdamW(given, beta1=0.9, beta2=0.95, weight_decay=0.1).step(0.1)
+    assert all(p.grad is None for p in given)
+
+
+def test_matrices_decay_and_vectors_do_not():
+    given, before = parameters(), parameters()
+    for p in given:
+        p.grad = torch.zeros_like(p)
+    AdamW(given, beta1=0.9, beta2=0.95, weight_decay=0.5).step(0.1)
+    for after, start in zip(given, before):
+        expected = start * (1 - 0.1 * 0.5) if start.dim() >= 2 else start
+        torch.testing.assert_close(after, expected)

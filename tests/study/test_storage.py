@@ -1,0 +1,197 @@
+"""A file appears whole or not at all, and is refused when it is not what was written.
+
+pytest tests/study/test_storage.py
+"""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.runs.weights import load_model
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import tokenize
+from squentropy.training.run import train_run
+
+
+def test_a_file_written_well_is_whole_and_alone(tmp_path):
+    storage.write_text(tmp_path / "new" / "a.txt", "é\n")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "é\n".encode()
+    assert os.listdir(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_after_an_exception_the_old_file_stands_and_nothing_beside_it(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), storage.atomic(path) as temporary:  # noqa: PT012
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_is_not(tmp_path):
+    path = tmp_path / "file[1].txt"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, living = (tmp_path / f".{path.name}.{pid}" for pid in (ended.pid, os.getppid()))
+    left.touch()
+    living.touch()
+    storage.write_text(path, "new")
+    assert sorted(tmp_path.iterdir()) == sorted([path, living])
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "read-only"),
+    ],
+)
+def test_what_the_file_system_refuses_is_one_line_with_a_fix(tmp_path, code, said):
+    path = tmp_path / "a.txt"
+    with pytest.raises(SquentropyError, match=f"a.txt: cannot be written: .*{said}.*; "):  # noqa: SIM117
+        with storage.atomic(path):
+            raise OSError(code, os.strerror(code))
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_that_has_no_fix_is_not_disguised(tmp_path):
+    with pytest.raises(OSError, match="Input/output"), storage.atomic(tmp_path / "a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "taken").write_text("")
+    for below in ("a.txt", "deeper/a.txt"):
+        with pytest.raises(SquentropyError, match="a file stands where a folder should be"):
+            storage.write_text(tmp_path / "taken" / below, "")
+
+
+def test_a_folder_where_a_file_should_be_is_named(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(SquentropyError, match="a folder stands where the file should be"):
+        storage.write_text(tmp_path / "a.txt", "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(SquentropyError, match="no permission"):
+        storage.write_text(tmp_path / "a.txt", "")
+    tmp_path.chmod(0o700)
+
+
+@pytest.fixture
+def small_disk(mounted):
+    """A file system of sixteen pages of 4 KB."""
+    return mounted("64k")
+
+
+@pytest.mark.parametrize("what", ["text", "tokens", "run"])
+def test_on_a_full_disk_a_file_is_whole_or_refused_in_one_line(
+    small_disk, data, tokens, tiny_study, what
+):
+    """Whichever file the space ends in: numpy, safetensors and Python fail each in its way."""
+    study = tiny_study(sweep={"keep_weights": True})
+    folder = small_disk / "folder"
+    write, read = {
+        "text": (
+            lambda: storage.write_text(folder / "a.txt", "x" * 9999),
+            lambda: len((folder / "a.txt").read_text()) == 9999,
+        ),
+        "tokens": (
+            lambda: tokenize(study.tokens, data / "corpus", folder),
+            lambda: TokenFolder.open(folder).manifest == tokens.manifest,
+        ),
+        "run": (
+            lambda: train_run(study, study.sweep_cells()[0], tokens, folder),
+            lambda: load_model(folder, torch.device("cpu")),
+        ),
+    }[what]
+    refused = 0
+    for pages in range(17):
+        (small_disk / "filler").write_bytes(bytes(4096 * (16 - pages)))
+        try:
+            write()
+        except SquentropyError as error:
+            refused += "cannot be written: the disk is full" in str(error)
+            assert not list(small_disk.rglob(".*"))
+        else:
+            assert read()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert 0 < refused < 17
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b"\x01" + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.unlink(),
+    ],
+    ids=["cut short", "one byte changed", "empty", "missing"],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(100))
+    digest = storage.sha256(path)
+    assert storage.verified(path, digest) == path
+    damage(path)
+    with pytest.raises(SquentropyError, match=r"a\.bin: .*run the study again"):
+        storage.verified(path, digest)
+
+
+def test_sealed_json_comes_back_as_it_went_and_the_same_twice(tmp_path):
+    value = {"a": [1, 2.5, None, "é\n"], "b": {"c": True}}
+    for name in ("1.json", "2.json"):
+        storage.write_sealed(tmp_path / name, value)
+    assert storage.read_sealed(tmp_path / "1.json") == value
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_refuses_numbers_that_it_lacks(tmp_path, number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(tmp_path / "a.json", [number])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe\x00", b"[" * 10**5, b"{'a': 1}"])
+def test_json_without_a_seal_is_refused_by_name(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(SquentropyError, match=r"a\.json: is damaged"):
+        storage.read_sealed(tmp_path / "a.json")
+
+
+def test_sealed_json_is_refused_whichever_byte_is_flipped_and_wherever_it_is_cut(tmp_path):
+    path = tmp_path / "a.json"
+    storage.write_sealed(path, {"a": [1, 2.5, None, "é  \n"], "seal": "b"})
+    whole = path.read_bytes()
+    cut = [whole[:end] for end in range(len(whole))]
+    flipped = [
+        whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+        for at in range(len(whole))
+        for bit in range(8)
+    ]
+    for content in [*cut, *flipped, whole + b"\n", whole.replace(b"  ", b"   ")]:
+        path.write_bytes(content)
+        with pytest.raises(SquentropyError, match=r"a\.json: is damaged \(.*\); delete it"):
+            storage.read_sealed(path)
+
+
+def test_json_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(SquentropyError, match=r"a\.json: does not exist"):
+        storage.read_sealed(tmp_path / "a.json")
+    with pytest.raises(SquentropyError, match="cannot be read: Is a directory"):
+        storage.read_sealed(tmp_path)

@@ -1,0 +1,93 @@
+"""`squentropy why` names what a run waits for.
+
+pytest tests/tools/test_why.py
+"""
+
+from pathlib import Path
+
+import pytest
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.study import digests
+from squentropy.tools.why import stale_runs
+
+FINAL = Path("checkpoints/tiny/final/mse/seed1")
+SWEPT = Path("checkpoints/tiny/sweep/mse/lr0.01/dropout0.1_layers1")
+
+
+@pytest.fixture
+def why(whole_study, tiny_study):
+    def why(*folders: Path, **changes) -> dict[Path, list[str]]:
+        return dict(stale_runs(tiny_study(**changes), folders or None, Path("state")))
+
+    return why
+
+
+def test_nothing_is_said_of_a_whole_study_and_a_named_run_is_up_to_date(why):
+    assert why() == {}
+    assert why(FINAL, SWEPT) == {FINAL: [], SWEPT: []}
+
+
+def test_a_changed_parameter_is_named_with_both_values_and_only_where_it_matters(why):
+    said = why(final={"max_iters": 9})
+    assert {path.parts[2] for path in said} == {"lengths", "final", "reported"}
+    assert "params.schedule.max_iters was 8, is 9" in said[FINAL]
+    said = why(SWEPT, FINAL, sample={"top_k": 7})
+    assert said == {SWEPT: [], FINAL: ["samples.json: params.top_k was 50, is 7"]}
+
+
+def test_changed_code_is_named_by_its_module(why, monkeypatch):
+    by_module = digests.by_module
+    monkeypatch.setattr(
+        digests, "by_module", lambda *m, loss=None: by_module(*m, loss=loss) | {"model.py": "other"}
+    )
+    assert why(SWEPT) == {SWEPT: ["the code has changed: model.py"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("run.json", "has not been trained"),
+        ("history.csv", f"{FINAL}/history.csv: does not exist; run the study again to make it"),
+        ("test.json", "test.json: has not been made"),
+        ("samples.json", "samples.json: has not been made"),
+    ],
+)
+def test_a_missing_file_is_named(why, name, said):
+    (FINAL / name).unlink()
+    assert why() == {FINAL: [said]}
+
+
+def test_a_damaged_file_is_named(why):
+    with (FINAL / "model.safetensors").open("r+b") as file:
+        file.write(b"x")
+    assert "model.safetensors: is not what its manifest says" in why()[FINAL][0]
+
+
+def test_a_run_that_was_trained_again_makes_its_scores_stale(why):
+    run = storage.read_sealed(FINAL / "run.json")
+    storage.write_sealed(FINAL / "run.json", run | {"train_loss": 0.0})
+    again = "the run has been trained again since"
+    assert why() == {FINAL: [f"test.json: {again}", f"samples.json: {again}"]}
+
+
+def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole_study, tiny_study):
+    state = Path("state/tiny", *FINAL.parts[2:], "1234.safetensors")
+    state.parent.mkdir(parents=True)
+    state.touch()
+    (FINAL / "run.json").unlink()
+    assert why()[FINAL] == ["has not been trained", f"{state}: an unfinished run to go on from"]
+    manifest = Path("data/tiny/tokens/manifest.json")
+    storage.write_sealed(manifest, storage.read_sealed(manifest) | {"corpus_sha256": "other"})
+    assert why(SWEPT) == {SWEPT: ["the tokens have changed"]}
+    refined = Path("checkpoints/tiny/refine/mse/refine.json")
+    refined.unlink()
+    assert why(FINAL)[FINAL][0].startswith(f"waits for its tuning ({refined}: does")
+    manifest.unlink()
+    assert why(SWEPT)[SWEPT][0].startswith("waits for its tokens (data/tiny/tokens/manifest.json:")
+
+
+def test_a_folder_that_is_no_run_of_the_study_is_refused(why):
+    with pytest.raises(SquentropyError, match="elsewhere: is no run of the study tiny; they"):
+        why(Path("elsewhere"))
