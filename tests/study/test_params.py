@@ -154,7 +154,7 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "corpus: {source: files}": "corpus: source is 'files' but corpus.files.train is empty; name ",
     "sweep: [1, 2]": "sweep = [1, 2]: is not a section; give max_iters, warmup_iters, ",
     "sweep: null": "sweep = null: is not a section; give max_iters, warmup_iters, ",
-    "final: {reported: 3}": "final.reported = 3: is not a section; give loss, lr, dropout, n_layer",
+    "final: {reported: 3}": "final.reported = 3: is not a section; give lr, dropout, n_layer, loss",
     "sample: {1: 2}": "sample[1] = 1: is under a key that is not text; write the key in quotes",
     "corpus: {hub: {text: {2020-01-01: 1}}}": "corpus.hub.text: is not text; write it in quotes",
     "sweep: {lr: &a [*a]}": "sweep.lr[0] = a list: should be a valid number",

@@ -6,6 +6,7 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
+from squentropy.study.grid import point_name
 from squentropy.study import digests, disk, lock, params, resources
 from squentropy.errors import SquentropyError
 from squentropy.report.figures import names as figure_names

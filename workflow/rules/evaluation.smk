@@ -32,7 +32,7 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
         params:
             data=subpath(input[0], ancestor=2),
             params=PARAMS,
-            evaluate=STUDY.evaluate.scoring_keys(),
+            evaluate=STUDY.evaluate.scoring_keys() | {"reading": STUDY.plan.reading},
             code=lambda wildcards: digests.digest("evaluation", loss=wildcards.loss),
             runs=folders(scored(phase, "run.json")),
         shell:

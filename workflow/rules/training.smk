@@ -18,9 +18,8 @@ rule sweep:
         TOKENS,
     output:
         [
-            kept(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/dropout{dropout}_layers{n_layer}/{file}")
-            for dropout in map(float, STUDY.sweep.dropout)
-            for n_layer in STUDY.sweep.n_layer
+            kept(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/{point}/{file}")
+            for point in sorted(set(map(point_name, STUDY.sweep.points())))
             for file in CELL_FILES
         ],
     log:

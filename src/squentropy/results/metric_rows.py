@@ -12,13 +12,14 @@ import numpy as np
 
 from squentropy.results import adequacy, intervals, ngrams, scaling
 from squentropy.results.intervals import Interval
+from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import BASELINE, Cell, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.outcomes import ppl
 
 ENDS = ("", "_low", "_high")
 METRICS = [
-    "kind", "loss", "lr", "dropout", "n_layer", "n_seeds", "diverged", "parameters", "tokens",
+    "kind", "loss", *GRID_KEYS, "n_seeds", "diverged", "parameters", "tokens",
     "train_loss", "train_nll", "validation_nll",
     "reading", *(f"nll{end}" for end in ENDS), *(f"ppl{end}" for end in ENDS), "bits_per_byte",
     *(f"difference{end}" for end in ENDS), "p_value", "learnt",
@@ -104,7 +105,7 @@ def metric_rows(scored: Scored, yardsticks: list[dict]) -> list[dict]:
         row = {
             "kind": "loss",
             "loss": loss,
-            **{key: getattr(first, key) for key in ("lr", "dropout", "n_layer")},
+            **first.point,
             "n_seeds": len(ok),
             "diverged": len(cells) - len(ok),
             "parameters": scored.runs[first]["parameters"],

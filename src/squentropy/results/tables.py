@@ -37,12 +37,13 @@ from squentropy.results.original import REPORTED_COLUMNS, reported_rows
 from squentropy.results.theory import contexts
 from squentropy.runs.records import check_tokens, made_from, scored_from, told_from
 from squentropy.study import digests
+from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import SPLITS, TABLES, Cell, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.outcomes import read_outcomes, write_csv
 from squentropy.tuning.selection import refine_file, selected_hyperparameters, tuning_sha256
 
-RUN = ["phase", "loss", "lr", "dropout", "n_layer", "seed"]
+RUN = ["phase", "loss", *GRID_KEYS, "seed"]
 HISTORY = [*RUN, "iteration", "train_loss", "train_nll", "validation_nll"]
 LENGTHS = ["loss", "iterations", "tokens", "seed", "reading", "nll", "excess"]
 STORIES = ["phase", "loss", "seed", "story", "tokens", "bytes", "nll", "softmax_nll", "correct"]

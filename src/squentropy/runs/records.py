@@ -10,6 +10,7 @@ from pathlib import Path
 from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.study import digests
+from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import Cell, Study, differences
 from squentropy.tokens.token_files import TokenFolder
 
@@ -35,7 +36,7 @@ def scored_from(study: Study, folder: Path, run: dict) -> dict:
     """What the scores of a run are a function of; SPLIT.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
-        "params": study.evaluate.scoring_keys(),
+        "params": study.evaluate.scoring_keys() | {"reading": study.plan.reading},
         "code": digests.by_module("evaluation", loss=run["cell"]["loss"]),
     }
 
@@ -103,11 +104,11 @@ def check_origin(held: dict, expected: dict, path: Path) -> None:
 
 
 def chosen_for(loss: str, path: Path) -> dict:
-    """{lr, dropout, n_layer} of a loss from selected.json. Raises SquentropyError if it lacks."""
+    """The point of the grid of a loss from selected.json. Raises SquentropyError if it lacks."""
     chosen = storage.read_sealed(path).get("losses", {})
     if loss not in chosen:
         raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
-    return {key: chosen[loss][key] for key in ("lr", "dropout", "n_layer")}
+    return {key: chosen[loss][key] for key in GRID_KEYS}
 
 
 def check_study(run: dict, folder: Path, study: Study) -> None:

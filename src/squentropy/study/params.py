@@ -4,32 +4,32 @@
 Nothing here has a default: a key that is missing is an error, so a study reads as it runs.
 """
 
-import difflib
-import itertools
-import json
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from squentropy.catalogue import PHASES as PHASES
 from squentropy.catalogue import SPLITS as SPLITS
 from squentropy.catalogue import known_losses as known_losses
-from squentropy.catalogue import loss_info, slug
+from squentropy.catalogue import loss_info
 from squentropy.errors import ParameterError
+from squentropy.study.grid import GRID_KEYS, Cell, Grid, Point
+from squentropy.study.kinds import (
+    Loss,
+    NaturalInt,
+    Positive,
+    PositiveInt,
+    Section,
+    Seed,
+    Temperature,
+    Text,
+    Values,
+    distinct,
+)
+from squentropy.study.parameter_errors import explain, one_line
 
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 SELECTION_TABLES = ("sweep.csv", "refine.csv", "selected.json")
@@ -39,34 +39,6 @@ TABLES = (  # of results/STUDY
     "lengths.csv", "reported.csv", "history.csv", "stories.csv", "calibration.csv", "profile.csv",
     "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv",
 )  # fmt: skip
-
-
-def _known_loss(name: str) -> str:
-    """A loss's name in its one spelling."""
-    return loss_info(name).name
-
-
-def _distinct(values: list) -> list:
-    if len(set(values)) != len(values):
-        raise ValueError("holds a value twice; write each once")
-    return values
-
-
-PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
-NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Loss = Annotated[str, AfterValidator(_known_loss)]
-Text = Annotated[str, StringConstraints(min_length=1)]
-
-
-class Section(BaseModel):
-    """A group of keys; unknown keys and values of another type are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Grammar(Section):
@@ -203,11 +175,8 @@ class Schedule(Section):
         return self
 
 
-class Sweep(Schedule):
-    losses: Annotated[list[Loss], Field(min_length=1), AfterValidator(_distinct)]
-    lr: Annotated[list[Rate], Field(min_length=1), AfterValidator(_distinct)]
-    dropout: Annotated[list[Dropout], Field(min_length=1), AfterValidator(_distinct)]
-    n_layer: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_distinct)]
+class Sweep(Grid, Schedule):
+    losses: Values[Loss]
     seed: Seed
     keep_weights: bool
 
@@ -218,16 +187,13 @@ class Refine(Schedule):
     tie: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Reported(Section):
+class Reported(Point):
     loss: Loss
-    lr: Rate
-    dropout: Dropout
-    n_layer: PositiveInt
 
 
 class Final(Schedule):
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
-    lengths: Annotated[list[PositiveInt], AfterValidator(_distinct)]
+    seeds: Values[Seed]
+    lengths: Annotated[list[PositiveInt], AfterValidator(distinct)]
     length_seeds: PositiveInt
     reported: Reported | None
 
@@ -258,7 +224,7 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bins: Annotated[int, Field(ge=2, le=1000)]
     link_floor: Floor
-    other_floors: Annotated[list[Floor], AfterValidator(_distinct)]
+    other_floors: Annotated[list[Floor], AfterValidator(distinct)]
 
     def scoring_keys(self) -> dict:
         """What the scores of a run depend on; the rest is for tables."""
@@ -283,8 +249,8 @@ class Plan(Section):
 
 
 class Sample(Section):
-    prompts: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)]
-    temperatures: Annotated[list[Temperature], Field(min_length=1), AfterValidator(_distinct)]
+    prompts: Values[Text]
+    temperatures: Values[Temperature]
     stories: PositiveInt
     top_k: NaturalInt
     max_tokens: PositiveInt
@@ -297,43 +263,10 @@ class Sample(Section):
 
 
 class Theory(Section):
-    weights: Annotated[list[Positive], Field(min_length=1), AfterValidator(_distinct)]
+    weights: Values[Positive]
 
 
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One run: which phase it belongs to and what it trains.
-
-    `iterations` is given for the phase "lengths" alone; the others have one length each.
-    """
-
-    phase: str
-    loss: str
-    lr: float
-    dropout: float
-    n_layer: int
-    seed: int
-    iterations: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The run's folder below checkpoints/STUDY."""
-        point = f"dropout{self.dropout!r}_layers{self.n_layer}"
-        if self.phase == "sweep":
-            return f"{self.row}/{point}"
-        if self.phase == "refine":
-            return f"refine/{slug(self.loss)}/lr{self.lr!r}_{point}"
-        if self.phase == "lengths":
-            return f"lengths/{slug(self.loss)}/iters{self.iterations}/seed{self.seed}"
-        return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
-
-    @property
-    def row(self) -> str:
-        """The folder of the cell's row of the grid: one loss at one learning rate."""
-        return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
-
-
-_NOT_TUNED = {"lr": None, "dropout": None, "n_layer": None}
+NOT_TUNED = dict.fromkeys(GRID_KEYS)
 
 
 class Study(Section):
@@ -376,12 +309,10 @@ class Study(Section):
 
     def sweep_cells(self) -> list[Cell]:
         """Every cell of the grid, in the order of the parameters."""
-        sweep = self.sweep
         return [
-            Cell("sweep", loss, float(lr), float(dropout), n_layer, sweep.seed)
-            for loss, lr, dropout, n_layer in itertools.product(
-                sweep.losses, sweep.lr, sweep.dropout, sweep.n_layer
-            )
+            Cell("sweep", loss, **point, seed=self.sweep.seed)
+            for loss in self.sweep.losses
+            for point in self.sweep.points()
         ]
 
     def final_cells(self, selected: dict[str, dict]) -> list[Cell]:
@@ -390,7 +321,7 @@ class Study(Section):
         These are None in the cells of a loss that is not among the selected ones.
         """
         return [
-            Cell("final", loss, **selected.get(loss, _NOT_TUNED), seed=seed)
+            Cell("final", loss, **selected.get(loss, NOT_TUNED), seed=seed)
             for loss in self.sweep.losses
             for seed in self.final.seeds
         ]
@@ -398,7 +329,7 @@ class Study(Section):
     def length_cells(self, selected: dict[str, dict]) -> list[Cell]:
         """The shorter runs of the first `length_seeds` seeds, as `final_cells` has them."""
         return [
-            Cell("lengths", loss, **selected.get(loss, _NOT_TUNED), seed=seed, iterations=length)
+            Cell("lengths", loss, **selected.get(loss, NOT_TUNED), seed=seed, iterations=length)
             for loss in self.sweep.losses
             for length in self.final.lengths
             for seed in self.final.seeds[: self.final.length_seeds]
@@ -470,7 +401,7 @@ def load(paths: Iterable[str | Path]) -> Study:
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
             raise ParameterError(f"{path}{line}: is not YAML: {problem}") from None
         except Exception as error:  # PyYAML's own, for values such as 2020-13-45 or !!int x
-            raise ParameterError(f"{path}: is not YAML: {_one_line(str(error))}") from None
+            raise ParameterError(f"{path}: is not YAML: {one_line(str(error))}") from None
         if not isinstance(values, dict):
             raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
         merged = _overlay(merged, values)
@@ -518,7 +449,7 @@ def _checked(section: type[S], values: dict, where: str) -> S:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ParameterError(f"{where}: {_explain(problems[0])}{more}") from None
+        raise ParameterError(f"{where}: {explain(problems[0], Study)}{more}") from None
 
 
 def _overlay(base: dict, over: dict) -> dict:
@@ -528,70 +459,3 @@ def _overlay(base: dict, over: dict) -> dict:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _overlay(merged[key], value) if both else value
     return merged
-
-
-_FIXES = {
-    "invalid_key": "is under a key that is not text; write the key in quotes",
-    "too_short": "is empty; give at least one value",
-    "list_type": "is not a list; write its values in brackets, as [a, b]",
-    "string_type": "is not text; write it in quotes",
-    "bool_type": "is neither true nor false",
-    "string_pattern_mismatch": "holds more than letters, digits, '_' and '-'",
-}
-
-
-def _explain(problem: dict) -> str:
-    """One line for one of pydantic's errors: the key, the value, the fix."""
-    location, given, kind = problem["loc"], problem["input"], problem["type"]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
-    key = _one_line(key)
-    if kind == "extra_forbidden":
-        siblings = _keys_at(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), siblings, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(siblings)}"
-        return f"{key}: unknown key; {hint}"
-    if kind == "missing":
-        return f"{key}: is missing; params.yaml shows it with its unit"
-    if kind == "model_type":
-        return f"{key} = {_shown(given)}: is not a section; give {', '.join(_keys_at(location))}"
-    if kind == "value_error":
-        said = str(problem["ctx"]["error"])
-    elif kind in ("float_type", "int_type") and isinstance(given, str):
-        said = _number_in(given)
-    else:
-        said = _FIXES.get(kind, problem["msg"].replace("Input should be", "should be"))
-    return f"{key}: {said}" if isinstance(given, dict) else f"{key} = {_shown(given)}: {said}"
-
-
-def _number_in(text: str) -> str:
-    """What to write in place of a text where a number belongs."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        return "is text; write a number"
-    plain = int(number) if number.is_integer() else format(Decimal(repr(number)), "f")
-    return f"YAML reads this as text; write {plain}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = _one_line(json.dumps(value, default=str, ensure_ascii=False))
-    except (TypeError, ValueError):  # keys that JSON lacks, a circle, an endless integer
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _keys_at(location: Sequence[str]) -> list[str]:
-    """The keys of the section at a location such as ['corpus', 'hub']."""
-    section: Any = Study
-    for part in location:
-        annotation = section.model_fields[part].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(section.model_fields)

@@ -32,7 +32,8 @@ def training_flops(study: Study, phase: str) -> float:
     a loss, its shorter runs, or one other run."""
     depths, lengths = [_deepest(study)], [None]
     if phase == "sweep":
-        depths = study.sweep.n_layer * len(study.sweep.dropout)
+        points = study.sweep.points()
+        depths = [p["n_layer"] for p in points if p["lr"] == points[0]["lr"]]
     elif phase == "refine":
         depths *= study.refine.max_runs
     elif phase == "lengths":

@@ -23,6 +23,7 @@ from squentropy.report.read import Results, read
 from squentropy.report.sections.pieces import reading_name
 from squentropy.report.sections.verdict import evidence, headline, sentences
 from squentropy.report.summary import baselines_table, final_table, markdown
+from squentropy.study.grid import GRID_KEYS, NAMES
 from squentropy.study.params import Study, differences
 from squentropy.tools.progress import STATES, Places, Progress, Run, progress
 
@@ -104,12 +105,18 @@ def _selected(places: Places) -> list[str | Table]:
         return [str(error)]
     rows = []
     for loss, chosen in losses.items():
-        cell = [f"{chosen[key]:g}" for key in ("lr", "dropout", "n_layer")]
+        cell = [f"{chosen[key]:g}" for key in GRID_KEYS]
         nll = f"{_nll(chosen['selection_nll'])} ({reading_name(chosen['reading'])})"
         lies = "inside" if chosen["inside"] else "at the edge"
         runs = f"{chosen['runs']}{' (the limit)' if chosen['max_runs_reached'] else ''}"
         rows.append([loss, *cell, nll, lies, runs])
-    columns = ["loss", "lr", "dropout", "layers", "validation nll", "lr lies", "runs"]
+    columns = [
+        "loss",
+        *(NAMES.get(key, key) for key in GRID_KEYS),
+        "validation nll",
+        "lr lies",
+        "runs",
+    ]
     return [Table("Selected hyperparameters", columns, rows)]
 
 
@@ -127,7 +134,7 @@ def _grid(study: Study, so_far: Progress, results: Results | None) -> list[Table
             [run for run in cells if (run.loss, run.lr) == (loss, lr)] for lr in study.sweep.lr
         ]
         rows.append([loss, *map(_row_of_grid, of_lr)])
-    n_cells = len(study.sweep.dropout) * len(study.sweep.n_layer)
+    n_cells = len(study.sweep.points()) // len(study.sweep.lr)
     title = f"The grid: lowest validation nll of {n_cells} cells each"
     return [Table(title, columns, rows)]
 

@@ -7,8 +7,9 @@ One rule for every loss, whose only inputs are its own validation nll:
 1. Start from the sweep's best cell.
 2. At its dropout and depth, train the best learning rate's two neighbours, a factor
    `refine.factor` away, until the best one lies between two that were tried.
-3. At that learning rate, try every other dropout and depth of the grid whose sweep cells come
-   within `refine.tie` nats per token of the best one: the short cells cannot tell these apart.
+3. At that learning rate, try every other value of the other grid keys, such as dropout and depth,
+   whose sweep cells come within `refine.tie` nats per token of the best one: the short cells cannot
+   tell these apart.
    If one is better, go on from it with step 2.
 
 It ends when nothing is left to try, or after `refine.max_runs` runs.
@@ -18,9 +19,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from squentropy.study.params import Cell, Study
+from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.params import Study
 
-GRID_KEYS = ("lr", "dropout", "n_layer")
 MOST = 10.0  # the largest learning rate that parameters may have
 
 
@@ -72,7 +73,7 @@ def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], floa
 
 def best_of(trials: dict[Cell, float]) -> Cell:
     """The cell of least nll; among equals, as where all diverged, the gentlest one."""
-    return min(trials, key=lambda cell: (trials[cell], cell.lr, cell.dropout, cell.n_layer))
+    return min(trials, key=lambda cell: (trials[cell], *cell.point.values()))
 
 
 def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
@@ -87,14 +88,14 @@ def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
 
 
 def tied(study: Study, sweep: dict[Cell, float], best: Cell) -> list[tuple[str, float]]:
-    """(key, value): dropouts and depths that the sweep cannot tell from the best cell's.
+    """(key, value): dropouts, depths and the like that the sweep cannot tell from the best cell's.
 
     Its own among them, from which another may lead away, and back.
     """
     if math.isinf(sweep[best]):
         return []
     found = []
-    for key in ("dropout", "n_layer"):
+    for key in GRID_KEYS[1:]:
         for value in getattr(study.sweep, key):
             nearest = min(nll for cell, nll in sweep.items() if getattr(cell, key) == value)
             if nearest <= sweep[best] + study.refine.tie:
@@ -103,5 +104,5 @@ def tied(study: Study, sweep: dict[Cell, float], best: Cell) -> list[tuple[str, 
 
 
 def _others(best: Cell, tied: list[tuple[str, float]]) -> list[Cell]:
-    """The best cell with another of the tied dropouts or depths."""
+    """The best cell with another of the tied values."""
     return [replace(best, **{key: value}) for key, value in tied if value != getattr(best, key)]

@@ -17,9 +17,10 @@ from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.runs.records import chosen_for
 from squentropy.study import digests
+from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import SELECTION_TABLES, Cell, Study
 from squentropy.tuning.outcomes import ppl, read_outcomes, runs_sha256, write_csv
-from squentropy.tuning.refinement import GRID_KEYS, Refined, best_of, refine
+from squentropy.tuning.refinement import Refined, best_of, refine
 
 RUN = ["loss", *GRID_KEYS, "seed", "status", "iterations"]
 SWEEP = [
@@ -82,8 +83,7 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict:
             for cell in found.trials
         ]
     sweep_rows = [
-        _run_row(study, cell, run)
-        | {"selected": selected[cell.loss]["sweep"] == {k: getattr(cell, k) for k in GRID_KEYS}}
+        _run_row(study, cell, run) | {"selected": selected[cell.loss]["sweep"] == cell.point}
         for cell, run in sweep.items()
     ]
     write_csv(results / "sweep.csv", sweep_rows, SWEEP)
@@ -125,7 +125,7 @@ def tuning_sha256(study: Study, checkpoints: Path) -> str:
 
 
 def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict]:
-    """{loss: {lr, dropout, n_layer}} from selected.json. Raises SquentropyError if one lacks."""
+    """{loss: point} from selected.json. Raises SquentropyError if one lacks."""
     return {loss: chosen_for(loss, results / "selected.json") for loss in study.sweep.losses}
 
 
@@ -152,7 +152,7 @@ def _chosen(study: Study, sweep: dict[Cell, dict], found: Refined, runs: dict[Ce
     nll = found.trials[best]
     start = best_of(_nll_by_cell(study, sweep))
     return {
-        **{key: getattr(best, key) for key in GRID_KEYS},
+        **best.point,
         "reading": study.primary(best.loss),
         "validation_nll": run["validation_nll"],
         "selection_nll": nll if math.isfinite(nll) else None,
@@ -161,7 +161,7 @@ def _chosen(study: Study, sweep: dict[Cell, dict], found: Refined, runs: dict[Ce
         "runs": len(found.trials),
         "max_runs_reached": found.max_runs_reached,
         "diverged": sum(run["status"] != "ok" for run in sweep.values()),
-        "sweep": {key: getattr(start, key) for key in GRID_KEYS},
+        "sweep": start.point,
     }
 
 
@@ -171,7 +171,9 @@ def _run_row(study: Study, cell: Cell, run: dict) -> dict:
     reading = study.primary(cell.loss)
     return {
         **{key: run[key] for key in SWEEP if key in run},
-        **{key: getattr(cell, key) for key in ("loss", *GRID_KEYS, "seed")},
+        "loss": cell.loss,
+        **cell.point,
+        "seed": cell.seed,
         "tokens": study.tokens_trained(cell.phase),
         "validation_ppl": ppl(run["validation_nll"]),
         "reading": "softmax" if reading == "tempered" and not tempered else reading,

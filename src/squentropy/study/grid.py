@@ -1,0 +1,82 @@
+"""The grid: which hyperparameters are tuned for each loss, and a run as a point of it.
+
+To tune another one, add it to `Point`, `Grid` and `Cell`, here, and use `cell.KEY` where it acts;
+its values stand in the parameters, under `sweep`. Folders, tables, tuning and commands follow.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from squentropy.catalogue import slug
+from squentropy.study.kinds import Dropout, PositiveInt, Rate, Section, Values
+
+
+class Point(Section):
+    """The hyperparameters that are tuned, with one value each."""
+
+    lr: Rate
+    dropout: Dropout
+    n_layer: PositiveInt
+
+
+class Grid(Section):
+    """The same with the values that the sweep tries."""
+
+    lr: Values[Rate]
+    dropout: Values[Dropout]
+    n_layer: Values[PositiveInt]
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination, in the order of the parameters."""
+        values = [getattr(self, key) for key in GRID_KEYS]
+        return [dict(zip(GRID_KEYS, point)) for point in itertools.product(*values)]
+
+
+GRID_KEYS = tuple(Point.model_fields)
+"""The learning rate first, which has a row of the grid and a rule of its own in tuning."""
+
+NAMES = {"lr": "learning rate", "n_layer": "layers"}
+"""What a grid key is called in tables and folders, unless by its own name."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One run: which phase it belongs to and what it trains.
+
+    `iterations` is given for the phase "lengths" alone; the others have one length each.
+    """
+
+    phase: str
+    loss: str
+    lr: float
+    dropout: float
+    n_layer: int
+    seed: int
+    iterations: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's folder below checkpoints/STUDY."""
+        if self.phase == "sweep":
+            return f"{self.row}/{point_name(self.point)}"
+        if self.phase == "refine":
+            return f"refine/{slug(self.loss)}/lr{self.lr!r}_{point_name(self.point)}"
+        if self.phase == "lengths":
+            return f"lengths/{slug(self.loss)}/iters{self.iterations}/seed{self.seed}"
+        return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
+
+    @property
+    def row(self) -> str:
+        """The folder of the cell's row of the grid: one loss at one learning rate."""
+        return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Its place in the grid, by `GRID_KEYS`."""
+        return {key: getattr(self, key) for key in GRID_KEYS}
+
+
+def point_name(point: dict[str, Any]) -> str:
+    """A point's folder in its row: all but the learning rate, as dropout0.1_layers2."""
+    return "_".join(f"{NAMES.get(key, key)}{point[key]!r}" for key in GRID_KEYS[1:])
