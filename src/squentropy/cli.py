@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import squentropy
-from squentropy import completion, errors
+from squentropy import completion, errors, installed
 from squentropy.errors import SquentropyError
 from squentropy.names import PHASES, SPLITS, name_of_slug
 
@@ -95,6 +95,7 @@ def root(
     if version:
         print(f"squentropy {squentropy.__version__}")
         raise typer.Exit
+    installed.check_own(Path.cwd())
 
 
 @app.command()
@@ -821,8 +822,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; make train.batch_size or the model smaller", errors.FAILED
     if isinstance(error, ModuleNotFoundError) and error.name:
-        fix = "`pip install 'squentropy[pipeline]'` brings what the study needs"
-        return f"{error.name}: is not installed; {fix}", errors.FAILED
+        return installed.missing(error.name), errors.FAILED
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"this is a bug: {what} (--debug shows where)", errors.BUG
 

@@ -6,7 +6,7 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import code, disk, lock, needs, params
+from squentropy import code, disk, installed, lock, needs, params
 from squentropy.errors import SquentropyError
 from squentropy.figures import names as figure_names
 from squentropy.names import slug
@@ -20,7 +20,10 @@ def give_up(error):
 
 
 try:
+    installed.check_own(Path(workflow.basedir))
     STUDY = params.parse(config)
+    if STUDY.corpus.source == "hub" and not Path(f"data/{STUDY.study}/corpus").exists():
+        installed.check("datasets")
 except SquentropyError as error:
     give_up(error)
 
