@@ -2,6 +2,11 @@
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
 # make record                           put a finished study under DVC; STUDY as above
 # make restore                          bring a recorded study from the remote storage; STUDY as above
+# make install                          set up what `make study` needs, and no more
+# make dvc                              DVC too, for `dvc repro`; record and restore do it themselves
+# make hub                              what stories from the Hugging Face hub need too
+# make slurm                            what a study on a Slurm cluster needs too
+# make kubernetes                       what a study in pods needs too, its files in S3
 # make test                             set up, then the test suite
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes, damage files, fill disks
@@ -19,6 +24,7 @@
 #
 # PYTHON   the interpreter that .venv is made of
 # SYSTEM   1: use torch as it is installed already, as GPU images have it
+# TORCH    any: take torch as the package index has it, in a build whose hash is not in the lock
 # CORES    how many cores the study may use
 # GPUS     how many GPUs it may use; each trains one cell at a time
 
@@ -26,27 +32,41 @@ PYTHON ?= python3
 CORES  ?= all
 STUDY  ?=
 SYSTEM ?=
-GPUS   ?= $(shell nvidia-smi --list-gpus 2>/dev/null | grep -c . || true)
+TORCH  ?=
+GPUS   ?= $(shell found=$$(nvidia-smi --list-gpus 2> /dev/null) || found=; printf %s "$$found" | grep -c .)
 
+# Said on make's command line alone: other programs export a SYSTEM of theirs.
+ifneq ($(origin SYSTEM),command line)
+SYSTEM :=
+endif
+ifneq ($(origin TORCH),command line)
+TORCH :=
+endif
+
+EXTRAS := dvc hub kubernetes slurm
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study record restore lint pdf readme docs lock clean \
+.PHONY: study record restore install $(EXTRAS) lint pdf readme docs lock clean \
         test test-slow test-faults test-processes test-restore test-slurm test-cloud test-docs
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
 
 study: $(VENV)/.installed
-	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > /dev/null
+	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > $(VENV)/params.yaml
+	@! grep -qs '^  source: hub' $(VENV)/params.yaml || $(MAKE) --no-print-directory hub
 	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
 
-record restore: $(VENV)/.installed
+record restore: $(VENV)/.installed-dvc
 	@squentropy $@ $(STUDY)
+
+install: $(VENV)/.installed
+
+$(EXTRAS): %: $(VENV)/.installed-%
 
 test: $(VENV)/.installed-test
 	pytest
@@ -83,13 +103,10 @@ test-cloud: $(VENV)/.installed-test
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar
 
-# Each lock is what pip installs into an empty environment; torch without its build's suffix.
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/python -m pip install --quiet setuptools '.[pipeline]'
-	.lock/bin/python -m pip freeze --exclude squentropy | sed 's/+.*//' > requirements.lock
-	.lock/bin/python -m pip install --quiet '.[pipeline,test,docs]'
-	.lock/bin/python -m pip freeze --exclude squentropy | sed 's/+.*//' | grep -vxFf requirements.lock > requirements-test.lock
+	.lock/bin/python -m pip install --quiet uv
+	PATH=$(CURDIR)/.lock/bin:$$PATH .lock/bin/python tools/lock.py
 	rm -rf .lock
 
 # One locked environment serves every rule, so none names its own.
@@ -99,21 +116,25 @@ lint: $(VENV)/.installed-test
 	snakefmt --check --diff Snakefile workflow
 	@! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Specify a conda environment or container'
 
-# The locks pin every package; pip adds what a GPU build of torch brings along.
-INSTALL := python -m pip install --quiet --no-compile
+# The locks pin every package. What a CUDA build of torch brings along is added where it is one.
+INSTALL := $(BIN)/python tools/install.py $(if $(filter any,$(TORCH)),--any-torch)
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) $(VENV)
+	$(PYTHON) -m venv $(if $(filter-out 0,$(SYSTEM)),--system-site-packages) $(VENV)
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
-	$(if $(SYSTEM),grep -v "^torch==" requirements.lock > $(VENV)/requirements.txt,cp requirements.lock $(VENV)/requirements.txt)
-	$(INSTALL) --requirement $(VENV)/requirements.txt
-	$(INSTALL) --no-deps --no-build-isolation --editable .
-	touch $@
+	@$(INSTALL) requirements.lock
+	@touch $@
 
-$(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
-	$(INSTALL) --requirement requirements-test.lock
-	touch $@
+$(EXTRAS:%=$(VENV)/.installed-%): $(VENV)/.installed-%: requirements-%.lock $(VENV)/.installed
+	@$(INSTALL) requirements-$*.lock
+	@touch $@
+
+TEST_LOCKS := requirements.lock requirements-dvc.lock requirements-hub.lock requirements-test.lock
+
+$(VENV)/.installed-test: $(TEST_LOCKS) pyproject.toml | $(VENV)/bin/python
+	@$(INSTALL) $(TEST_LOCKS)
+	@touch $(addprefix $(VENV)/.installed,"" -dvc -hub -test)
 
 clean:
 	rm -rf $(VENV)

@@ -379,9 +379,9 @@ def repository(tmp_path_factory) -> Path:
     (folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
         (folder / ".venv" / part.name).symlink_to(part)
-    for mark in (".installed", ".installed-test"):  # so that make does not install anew
-        (folder / ".venv" / mark).unlink(missing_ok=True)
-        (folder / ".venv" / mark).touch()
+    for mark in ("", "-dvc", "-hub", "-kubernetes", "-slurm", "-test"):  # make need install nothing
+        (folder / f".venv/.installed{mark}").unlink(missing_ok=True)
+        (folder / f".venv/.installed{mark}").touch()
     author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
     for words in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "-m", "."]):
         subprocess.run(["git", *words], cwd=folder, check=True)

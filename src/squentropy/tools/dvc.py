@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from squentropy import installed
 from squentropy.errors import SquentropyError
 from squentropy.study.params import load
 
@@ -29,6 +30,7 @@ def record(overlays: list[Path]) -> None:
 
     `overlays` are the study files laid over params.yaml; none for the default study.
     """
+    installed.check("dvc")
     study = _Recorded.of(overlays)
     if not study.is_done():
         raise SquentropyError(f"{study.name}: is not finished; run `{study.make('study')}`")
@@ -43,6 +45,7 @@ def restore(overlays: list[Path]) -> None:
     Raises SquentropyError, before a file of the workspace changes, where one is missing in the
     remote storage or damaged there.
     """
+    installed.check("dvc")
     study = _Recorded.of(overlays)
     study.check_recorded()
     remote = study.remote()

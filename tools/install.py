@@ -1,0 +1,216 @@
+"""Install locks into the environment that runs this, each file checked by its hash.
+
+    .venv/bin/python tools/install.py requirements.lock [more.lock ...]
+        --any-torch  torch as the package index has it, in a build whose hash the lock lacks
+
+In an environment that sees the system's packages, torch stays as it is installed there.
+
+By uv, which is several times as fast as pip: one that is there, else one from requirements-uv.lock;
+where there is none to be had, or it fails, by pip. Where packages come from is what pip's settings
+say, for uv too. Last comes the project itself, as it lies here.
+"""
+
+import ast
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SECONDS = 5  # between two signs of life
+PIP = [sys.executable, "-m", "pip", "install", "--no-compile", "--quiet", "--quiet"]
+
+# Settings of the environment that say where packages come from are heeded. Those that say what
+# becomes of them are not: PIP_USER, PIP_TARGET, PIP_NO_BINARY and the like stop an installation.
+WHERE = re.compile(
+    r"PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|"
+    r"DEFAULT_TIMEOUT|TIMEOUT|RETRIES|CACHE_DIR|NO_CACHE_DIR|CONFIG_FILE|KEYRING_PROVIDER)|"
+    r"UV_(\w*INDEX\w*|FIND_LINKS|OFFLINE|INSECURE_HOST|HTTP_\w+|NATIVE_TLS|SYSTEM_CERTS|CACHE_DIR|"
+    r"NO_CACHE|CONFIG_FILE|KEYRING_PROVIDER|LINK_MODE|CONCURRENT_\w+)"
+)
+# pip's settings and the variables by which uv is told the same.
+SAME = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+    "client-cert": "SSL_CLIENT_CERT",
+    "proxy": "ALL_PROXY",
+}
+
+
+def main(words: list[str]) -> None:
+    any_torch = "--any-torch" in words
+    system = "include-system-site-packages = true" in Path(sys.prefix, "pyvenv.cfg").read_text()
+    if system and find_spec("torch") is None:
+        sys.exit(
+            "torch: none is installed, which SYSTEM=1 would use; `make clean`, then without it"
+        )
+    locks = [Path(word) for word in words if not word.startswith("--")]
+    for name in list(os.environ):
+        if name.startswith(("PIP_", "UV_")) and not WHERE.fullmatch(name):
+            del os.environ[name]
+    os.environ.update(PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
+
+    began = time.monotonic()
+    if find_spec("pip") is None:  # an environment that was cut short
+        run([sys.executable, "-m", "ensurepip"], "pip", quiet=True)
+    uv = find_uv()
+    for lock in locks:
+        packages = read(lock)
+        torch = packages.pop("torch", None)
+        install(uv, packages.values(), lock.name)
+        if torch and not system:
+            install_torch(uv, torch, any_torch)
+    editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
+    by_uv_or_pip(uv, editable, "the project itself")
+    if find_spec("dvc") is None:
+        write_first_dvc(Path(sys.executable).with_name("dvc"))
+    say(f"installed in {time.monotonic() - began:.0f} s")
+
+
+def write_first_dvc(path: Path) -> None:
+    """A `dvc` that installs DVC, which a study alone does not need, and is replaced by it."""
+    path.write_text(f'#!/bin/sh\nmake --silent -C \'{ROOT}\' dvc >&2 && exec "$0" "$@"\n')
+    path.chmod(0o755)
+
+
+def read(lock: Path) -> dict[str, str]:
+    """The lines of each package of a lock, by its name."""
+    text = "\n".join(line for line in lock.read_text().splitlines() if not line.startswith("#"))
+    return {lines.partition("==")[0]: lines for lines in re.split(r"\n(?=\S)", text.strip())}
+
+
+def find_uv() -> list[str]:
+    """How to call uv; nothing where there is none."""
+    beside = Path(sys.executable).with_name("uv")
+    if not beside.exists() and not shutil.which("uv"):
+        lock = ["--no-deps", "--require-hashes", "--requirement", ROOT / "requirements-uv.lock"]
+        run([*PIP, *lock], "uv", quiet=True)
+    found = str(beside) if beside.exists() else shutil.which("uv")
+    return [found, "pip", "install", "--python", sys.executable] if found else []
+
+
+def install(uv: list[str], packages: Iterable[str], what: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        lock = Path(name, "lock.txt")
+        lock.write_text("\n".join(packages) + "\n")
+        by_uv_or_pip(uv, ["--no-deps", "--require-hashes", "--requirement", lock], what)
+
+
+def install_torch(uv: list[str] | None, lines: str, any_build: bool) -> None:
+    """The build that pip takes by its settings, such as one for CPUs alone, and what it needs.
+
+    Its hash is compared here: told the hashes, pip and uv would take PyPI's own build instead.
+    """
+    pinned = re.match(r"torch==[\w.]+", lines)[0]
+    if installed("torch") == pinned.removeprefix("torch=="):
+        return
+    with tempfile.TemporaryDirectory() as name:
+        fetch = ["download", "--quiet", "--quiet", "--no-deps", "--dest", name, pinned]
+        if run([*PIP[:3], *fetch], pinned):
+            sys.exit(f"{pinned}: could not be downloaded")
+        (wheel,) = Path(name).iterdir()
+        with wheel.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        own_build = "+" in wheel.name  # as 2.13.0+cpu, of an index beside PyPI
+        if digest not in lines and own_build:
+            say(f"{wheel.name}: a build of the package index's own, whose hash the lock lacks")
+        elif digest not in lines and not any_build:
+            sys.exit(
+                f"{wheel.name}: its hash is not in requirements.lock; where the package index has "
+                "a build of its own that you trust, say TORCH=any"
+            )
+        by_uv_or_pip(None, ["--no-deps", wheel], pinned)  # uv would keep a copy for good
+    for_gpu = read(ROOT / "requirements-gpu.lock")
+    needed = {re.match(r"[\w-]+", each)[0] for each in metadata.requires("torch") or []}
+    if needed & set(for_gpu):
+        install(uv, for_gpu.values(), "requirements-gpu.lock")
+    elif any(name.startswith(("nvidia-", "cuda-", "triton", "pytorch-triton")) for name in needed):
+        by_uv_or_pip(None, [pinned], "what this build of torch needs")
+
+
+def installed(name: str) -> str | None:
+    """The version of a package, without its build."""
+    try:
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def by_uv_or_pip(uv: list[str] | None, words: list, what: str) -> None:
+    if uv and not run([*uv, *shown(), *words], what, settings_of_pip(), os.isatty(2)):
+        return
+    if uv:
+        say("uv could not; now by pip")
+        uv.clear()
+    if run([*PIP, *words], what):
+        sys.exit(f"{what}: could not be installed")
+
+
+def shown() -> list[str]:
+    """Its progress in a terminal; in a log nothing but errors."""
+    return [] if os.isatty(2) else ["--quiet"]
+
+
+def settings_of_pip() -> dict[str, str]:
+    """For uv: where pip would take packages from, and, as it does, the best of all the places."""
+    settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True
+    ).stdout
+    found = {}
+    for scope in ("global", "install", ":env:"):  # a later one overrides
+        for line in listed.splitlines():
+            match = re.fullmatch(rf"{scope}\.([\w-]+)=(.+)", line)
+            if match:
+                found[match[1]] = ast.literal_eval(match[2])
+    for name, variable in SAME.items():
+        if name in found:
+            separator = "," if name == "find-links" else " "
+            settings[variable] = separator.join(str(found[name]).split())
+    if found.get("no-index", "").lower() in ("1", "true", "yes", "on"):
+        settings["UV_NO_INDEX"] = "1"
+    return {key: value for key, value in settings.items() if key not in os.environ}
+
+
+def run(command: list, what: str, settings=None, own_progress=False, quiet=False) -> int:
+    """Run an installer, with a sign of life every few seconds unless it gives its own."""
+    began = told = time.monotonic()
+    nowhere = subprocess.DEVNULL if quiet else None
+    running = subprocess.Popen(
+        command, env=os.environ | (settings or {}), stdout=nowhere, stderr=nowhere
+    )
+    while True:
+        try:
+            return running.wait(0.5)
+        except subprocess.TimeoutExpired:
+            now = time.monotonic()
+            if not own_progress and now - told >= SECONDS:
+                say(f"installing {what}, {now - began:.0f} s; {count()} packages are there")
+                told = now
+
+
+def count() -> int:
+    here = [path for path in sys.path if path.startswith(sys.prefix)]
+    return sum(1 for _ in metadata.distributions(path=here))
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,92 @@
+"""Pin the newest dependencies, each file by its hash: `make lock`, which runs this where uv is.
+
+    requirements.lock        what `make study` installs
+    requirements-gpu.lock    what a CUDA build of torch needs besides
+    requirements-EXTRA.lock  what an extra of pyproject.toml adds: `make dvc` and the like
+    requirements-test.lock   what `make test` adds to requirements.lock, -dvc and -hub
+    requirements-uv.lock     uv, which installs them
+
+One resolution serves every Python that pyproject.toml allows, on every system: a line names its
+versions and systems where it is not for all.
+"""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GPU = re.compile(r"(nvidia-|cuda-|triton==)")
+EXTRAS = ("dvc", "hub", "kubernetes", "slurm")
+Lock = dict[str, str]  # a package's name: its lines
+
+
+def resolve(requirements: str, extras: list[str], pins: Lock | None = None) -> Lock:
+    with tempfile.TemporaryDirectory() as name:
+        source, fixed = Path(name, "in.txt"), Path(name, "pins.txt")
+        source.write_text(requirements)
+        command = [
+            *("uv", "pip", "compile", "--universal", "--python-version", "3.11"),
+            *("--fork-strategy", "fewest", "--generate-hashes", "--no-annotate", "--no-header"),
+        ]
+        if pins is not None:
+            fixed.write_text("\n".join(lines.split(" ")[0] for lines in pins.values()))
+            command += ["--constraint", str(fixed)]
+        if extras:
+            command += [word for extra in extras for word in ("--extra", extra)]
+            command.append("pyproject.toml")
+        done = subprocess.run([*command, source], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    packages = re.split(r"\n(?=\S)", done.stdout.strip())
+    return {lines.partition("==")[0]: lines for lines in packages}
+
+
+def with_own_build(torch: str, before: str) -> str:
+    """torch's lines with the hashes of builds that PyPI lacks: those of this version that were
+    known before, and that of the build which pip's own settings give here."""
+    version = re.match(r"torch==(\S+)", torch)[1]
+    known = re.search(rf"^torch=={re.escape(version)} [^=]*(?:\n    --hash.*)+", before, re.M)
+    hashes = set(re.findall(r"sha256:[0-9a-f]{64}", torch))
+    hashes.update(re.findall(r"sha256:[0-9a-f]{64}", known[0] if known else ""))
+    with tempfile.TemporaryDirectory() as name:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name]
+        subprocess.run([*command, f"torch=={version}"], check=True)
+        (wheel,) = Path(name).iterdir()
+        hashes.add("sha256:" + hashlib.sha256(wheel.read_bytes()).hexdigest())
+    head = torch.partition(" \\\n")[0]
+    return " \\\n    ".join([head, *(f"--hash={each}" for each in sorted(hashes))])
+
+
+def write(name: str, what: str, lock: Lock) -> None:
+    head = f"# {what}, exact, with the hash of each file. Made by `make lock`."
+    (ROOT / name).write_text("\n".join([head, *(lock[key] for key in sorted(lock))]) + "\n")
+
+
+def less(lock: Lock, *others: Lock) -> Lock:
+    """What the others lack, or have for fewer Pythons and systems."""
+    return {
+        key: lines for key, lines in lock.items() if all(lines != each.get(key) for each in others)
+    }
+
+
+if __name__ == "__main__":
+    everything = resolve("setuptools", ["pipeline", *EXTRAS, "test", "docs"])
+    study = resolve("setuptools", ["pipeline"], everything)
+    added = {
+        extra: less(resolve("setuptools", ["pipeline", extra], everything), study)
+        for extra in EXTRAS
+    }
+    gpu = {key: lines for key, lines in study.items() if GPU.match(lines)}
+    test = less(everything, study, added["dvc"], added["hub"])
+    study = less(study, gpu)
+    before = ROOT / "requirements.lock"
+    torch = with_own_build(study["torch"], before.read_text() if before.exists() else "")
+    write("requirements.lock", "What `make study` installs", study | {"torch": torch})
+    write("requirements-gpu.lock", "What a CUDA build of torch needs besides", gpu)
+    for extra in EXTRAS:
+        write(f"requirements-{extra}.lock", f"What `make {extra}` adds", added[extra])
+    write("requirements-test.lock", "What `make test` adds to requirements.lock, -dvc, -hub", test)
+    write("requirements-uv.lock", "What installs the other locks", resolve("uv", []))
