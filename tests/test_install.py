@@ -113,26 +113,38 @@ def test_settings_that_say_what_becomes_of_packages_are_not_heeded(install):
 
 
 def test_a_build_of_torch_that_the_lock_does_not_know_is_not_installed_unasked(
-    install, monkeypatch
+    install, monkeypatch, capsys
 ):
-    ran = []
+    ran, build = [], "torch-0.1-py3.whl"
 
     def run(command, what, *settings):
         ran.append(command[3])
         if "--dest" in command:
-            Path(command[command.index("--dest") + 1], "torch-0.1+own-py3.whl").write_text(
-                "a build"
-            )
+            Path(command[command.index("--dest") + 1], build).write_text("a build")
         return 0
 
     monkeypatch.setattr(install, "run", run)
-    with pytest.raises(
-        SystemExit, match=r"^torch-0\.1\+own-py3\.whl: its hash is not in .*TORCH=any"
-    ):
-        install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", any_build=False)
+    lines = "torch==0.1 \\\n    --hash=sha256:00"
+    with pytest.raises(SystemExit, match=r"^torch-0\.1-py3\.whl: its hash is not in .*TORCH=any"):
+        install.install_torch([], lines, any_build=False)
     assert ran == ["download"]
-    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", any_build=True)
+    install.install_torch([], lines, any_build=True)
     assert ran[:3] == ["download", "download", "install"]
+    build = "torch-0.1+own-py3.whl"  # of an index beside PyPI, whose hash nobody can know
+    install.install_torch([], lines, any_build=False)
+    assert ran[3:5] == ["download", "install"]
+    assert capsys.readouterr().out.startswith("torch-0.1+own-py3.whl: a build of the package index")
+
+
+def test_the_first_call_of_dvc_brings_it(install, tmp_path, monkeypatch):
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    first = tmp_path / "dvc"
+    (tmp_path / "Makefile").write_text(
+        "dvc:\n\t@echo brought\n\t@printf '%s\\n' '#!/bin/sh' 'echo dvc \"$$@\"' > dvc\n"
+    )
+    install.write_first_dvc(first)
+    done = subprocess.run([first, "status", "a b"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("dvc status a b\n", "brought\n")
 
 
 def test_a_long_installation_gives_signs_of_life(install, monkeypatch, capfd):
