@@ -189,9 +189,8 @@ def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -
 def _softmax_(logits: Tensor) -> Tensor:
     """Turn logits into their softmax in place; returns log Z, (n, 1)."""
     largest = logits.amax(-1, keepdim=True)
-    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-    logits.div_(total)
-    return total.log_().add_(largest)
+    torch.softmax(logits, -1, out=logits)
+    return largest - logits.amax(-1, keepdim=True).log_()  # of largest / Z
 
 
 def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:
