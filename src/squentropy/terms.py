@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from squentropy.errors import SquentropyError
-from squentropy.matmul import times_transposed, transposed_times
+from squentropy.matmul import multiplies, times_transposed, transposed_times
 
 Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
 """(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
@@ -161,7 +161,7 @@ def over_logits(chunk: Chunk) -> Term:
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
-        if device != "cuda":  # where products of half precision do not come in float32
+        if not multiplies(hidden):  # or each chunk would convert them anew
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
         work = _fused(chunk, _backend) if _backend else chunk
         with torch.autocast(device, enabled=False):
