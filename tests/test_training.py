@@ -283,12 +283,13 @@ def test_a_corpus_too_small_for_one_block_is_one_line(tiny_study, tiny_cell, tok
 def test_bfloat16_comes_near_float32(tiny_study, tiny_cell, tokens, dropout):
     """The same draws, so that they differ by rounding alone: by 1 % of the nll after 40 steps."""
     schedule = {"max_iters": 40, "eval_interval": 20, "warmup_iters": 2}
-    full, half = (
-        train(
-            tiny_study(train={"dtype": dtype}, sweep=schedule), tiny_cell(dropout=dropout), tokens
-        )[1]
-        for dtype in ("float32", "bfloat16")
-    )
+    studies = [
+        tiny_study(train={"dtype": dtype}, sweep=schedule)
+        for dtype in ("float32", "bfloat16", "bfloat16")
+    ]
+    runs = [train(study, tiny_cell(dropout=dropout), tokens) for study in studies]
+    (_, full), (model, half), (again, _) = runs
+    assert same_weights(model, again)
     assert half.train_loss == pytest.approx(full.train_loss, rel=0.01)
     assert half.validation.mean_nll() == pytest.approx(full.validation.mean_nll(), rel=0.01)
     assert half.train_loss != full.train_loss
