@@ -54,7 +54,8 @@ class _Mean(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         d_hidden, d_weight = ctx.saved_tensors
         scale = upstream / len(d_hidden)
-        gradients = d_hidden * scale, (d_weight * scale).T
+        # Contiguous, or the embedding's gradient would be added to it, and all of it copied, askew.
+        gradients = d_hidden * scale, d_weight.T.contiguous().mul_(scale)
         no_more = [None] * (2 + ctx.terms)
         return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more
 
