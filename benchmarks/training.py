@@ -1,13 +1,17 @@
 """One training step measured: tokens a second of ours against nanoGPT's.
 
     python benchmarks/training.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
+    python benchmarks/training.py --nanogpt PATH --only 4 5    # of SETTINGS, by number
 
-A step is forward, backward, clipping at 1.0 and AdamW, float32, one thread, on random tokens that
-are drawn within it. Ours is what squentropy.training.loop does with `cross_entropy`: written-out blocks,
-its own dropout masks and AdamW, freed memory kept. nanoGPT's is what its train.py does without
-torch.compile. Each contestant of each setting has a process of its own, since the allocator's
-settings are a process's; the processes take turns, and none works while another does. Medians of
-rounds after a warm-up, the same number of steps in each. Prints a Markdown table.
+A step is forward, backward, clipping at 1.0 and AdamW, one thread, on random tokens that are drawn
+within it, in float32 but for our settings of bfloat16, on processors that multiply it. Ours is what
+training/loop.py does with `cross_entropy`: written-out blocks, its own dropout masks and AdamW,
+freed memory kept. nanoGPT's is what its train.py does without torch.compile. Each contestant of
+each setting has a process of its own, since the allocator's settings are a process's; the processes
+take turns, and none works while another does. Medians of rounds after a warm-up, the same number of
+steps in each. The last column is the share of the rate of float32 products (utilisation.py), a
+contestant of its own, that our step's products come to; no norm, softmax or optimizer is counted.
+Prints a Markdown table.
 """
 
 import argparse
@@ -23,9 +27,11 @@ from pathlib import Path
 
 import shared
 import torch
+import utilisation
 from torch import Tensor
 
 from squentropy.lm.cpu_block import Noise, keep_freed_memory
+from squentropy.lm.devices import pick_dtype
 from squentropy.lm.model import GPT, Config
 from squentropy.lm.optimizer import AdamW
 from squentropy.losses import LOSSES
@@ -43,12 +49,13 @@ class Setting:
     batch_size: int
     dropout: float
     steps: int  # of a round: about a second's
+    dtype: str = "float32"  # of our products
 
     def __str__(self) -> str:
         return (
             f"{self.n_layer} layers of {self.n_embd}, {self.n_head} heads, "
             f"block {self.block_size}, vocabulary {self.vocab_size:,}, "
-            f"batch {self.batch_size}, dropout {self.dropout:g}"
+            f"batch {self.batch_size}, dropout {self.dropout:g}, {self.dtype}"
         )
 
     def shape(self) -> dict[str, int | float | bool]:
@@ -59,6 +66,11 @@ class Setting:
         """Of a round."""
         return self.steps * self.batch_size * self.block_size
 
+    def operations(self) -> float:
+        """Of a round's matrix products, as utilisation.py counts them."""
+        body = self.n_layer * (24 * self.n_embd**2 + 2 * self.n_embd * self.block_size)
+        return 3 * (body + 2 * self.vocab_size * self.n_embd) * self.tokens()
+
     def batch(self) -> Tensor:
         """Inputs and targets, both contiguous as nanoGPT wants them: (2, batch, block)."""
         return torch.randint(self.vocab_size, (2, self.batch_size, self.block_size))
@@ -68,7 +80,11 @@ SETTINGS = (
     Setting(8, 64, 4, 128, 2048, 4, dropout=0.1, steps=40),
     Setting(8, 64, 4, 128, 2048, 4, dropout=0.0, steps=40),
     Setting(8, 128, 4, 256, 4096, 16, dropout=0.1, steps=2),
-    Setting(16, 64, 2, 64, 512, 2, dropout=0.1, steps=80),  # the default study's largest
+    Setting(16, 64, 2, 64, 512, 2, dropout=0.1, steps=80),  # the first default study's largest
+    Setting(2, 128, 4, 160, 2048, 4, dropout=0.1, steps=20),  # the default study's
+    Setting(2, 128, 4, 160, 2048, 8, dropout=0.0, steps=12),
+    Setting(2, 128, 4, 160, 2048, 8, dropout=0.0, steps=12, dtype="bfloat16"),
+    Setting(4, 128, 4, 160, 2048, 8, dropout=0.1, steps=6, dtype="bfloat16"),
 )
 WITH_DROPOUT, WITHOUT_DROPOUT = 0, 1  # of the settings, alike but for dropout
 
@@ -79,11 +95,13 @@ def our_step(setting: Setting) -> Callable[[], None]:
     optimizer = AdamW(model.parameters(), beta1=BETAS[0], beta2=BETAS[1], weight_decay=WEIGHT_DECAY)
     loss_function = LOSSES["cross_entropy"]
     iterations = itertools.count()
+    dtype = pick_dtype(setting.dtype, torch.device("cpu"))
 
     def step() -> None:
         x, y = setting.batch()
-        hidden = model(x, noise=Noise(0, next(iterations))).flatten(0, 1)
-        loss = loss_function(hidden, model.output_weight, y.flatten())
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            hidden = model(x, noise=Noise(0, next(iterations))).flatten(0, 1)
+            loss = loss_function(hidden, model.output_weight, y.flatten())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
         optimizer.step(LR)
@@ -131,6 +149,8 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, required=True, help="checkout of nanoGPT")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=shared.ROUNDS)
+    numbers = range(len(SETTINGS))
+    parser.add_argument("--only", type=int, nargs="+", choices=numbers, default=numbers)
     parser.add_argument("--serve", choices=["ours", "nanogpt"], help=argparse.SUPPRESS)
     parser.add_argument("--setting", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -153,21 +173,26 @@ def main() -> None:
         return float(process.stdout.readline())
 
     print(shared.machine(options.threads), flush=True)
-    contestants = list(itertools.product(range(len(SETTINGS)), ("ours", "nanogpt")))
+    contestants = list(itertools.product(options.only, ("ours", "nanogpt")))
     processes = {(number, name): start(name, number) for number, name in contestants}
     turns = {key: (lambda of=of: ask(of)) for key, of in processes.items()}
+    turns["products"] = lambda: 1 / utilisation.product_rate(seconds=0.5)
     seconds = shared.alternate(turns, options.rounds)
     for process in processes.values():
         process.communicate()  # the end of its input ends it
 
     rows = []
-    for number, setting in enumerate(SETTINGS):
+    for number in options.only:
+        setting = SETTINGS[number]
         ours, theirs = seconds[number, "ours"], seconds[number, "nanogpt"]
         rates = (f"{setting.tokens() / time_of:,.0f}" for time_of in (ours, theirs))
         rows.append([str(setting), *rates, f"{theirs / ours:.2f}"])
-    dropout_costs = seconds[WITH_DROPOUT, "ours"] / seconds[WITHOUT_DROPOUT, "ours"]
-    rows.append(["dropout 0.1 against dropout 0, own step, time", "", "", f"{dropout_costs:.2f}"])
-    shared.table(["one training step", "ours, tokens/s", "nanoGPT, tokens/s", "ratio"], rows)
+        rows[-1].append(f"{setting.operations() / ours * seconds['products']:.2f}")
+    if {WITH_DROPOUT, WITHOUT_DROPOUT} <= set(options.only):
+        costs = seconds[WITH_DROPOUT, "ours"] / seconds[WITHOUT_DROPOUT, "ours"]
+        rows.append(["dropout 0.1 against dropout 0, own step, time", "", "", f"{costs:.2f}", ""])
+    head = ["one training step", "ours, tokens/s", "nanoGPT, tokens/s", "ratio", "share"]
+    shared.table(head, rows)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_a_loss_equals_its_formula_whatever_the_shape(name, n, d, c, seed):
 
 @every_loss
 def test_a_loss_is_right_in_bfloat16_to_its_precision(name):
-    assert_equals_formula(name, *problem(64, 32, 50, torch.bfloat16), 1e-2)
+    assert_equals_formula(name, *problem(64, 32, 50, torch.bfloat16), 2e-2)
 
 
 @every_loss

@@ -239,10 +239,10 @@ def test_what_was_never_saved_is_not_overwritten(restored, tmp_path):
 
 def test_other_code_than_was_recorded_is_not_called_done(restored, tmp_path):
     project = shutil.copytree(restored, tmp_path / "project")
-    with (project / "src/squentropy/training.py").open("a") as file:
+    with (project / "src/squentropy/training/loop.py").open("a") as file:
         file.write("MORE = 1\n")
     said = squentropy(project, "restore", fails=True)
-    assert "src/squentropy/training.py; `make study` makes what depends on it" in said
+    assert "src/squentropy/training; `make study` makes what depends on it" in said
 
 
 @pytest.fixture

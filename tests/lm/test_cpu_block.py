@@ -115,18 +115,49 @@ def test_the_gradient_of_a_block_is_that_of_its_value(dropout):
     assert torch.autograd.gradcheck(lambda x: layer(x, None, Noise(1, 2), 0), x)
 
 
+@pytest.mark.parametrize("has_bfloat16", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("smallest", [0, 1 << 60])  # by oneDNN where it is suited, and never
 @pytest.mark.parametrize(("n", "k", "m"), [(7, 300, 50), (50, 300, 7), (1, 2, 3), (64, 64, 64)])
-def test_products_are_products_in_at_least_float32(dtype, smallest, n, k, m, monkeypatch):
+def test_products_are_products_in_at_least_float32(
+    has_bfloat16, dtype, smallest, n, k, m, monkeypatch
+):
+    """Of bfloat16 to its precision where the processor multiplies it, else to float32's."""
     monkeypatch.setattr(matmul, "_SMALLEST", smallest)
+    monkeypatch.setattr(matmul, "multiplies_bfloat16", lambda: has_bfloat16)
+    tolerance = 2**-8 if has_bfloat16 and dtype == torch.bfloat16 else 1e-4
     draw = torch.Generator().manual_seed(0)
     a = torch.randn(n, k, generator=draw, dtype=torch.float64).to(dtype)
     b = torch.randn(m, k, generator=draw, dtype=torch.float64).to(dtype)
     expected = a.double() @ b.double().T
     for found in (times_transposed(a, b), transposed_times(a.T.contiguous(), b.T.contiguous())):
         assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=1e-4)
+
+
+@with_and_without_bias
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("span", [2, 64])
+def test_a_step_in_bfloat16_is_that_in_float32_to_its_precision(dropout, bias, span, monkeypatch):
+    monkeypatch.setattr(cpu_block, "SPAN", span)
+    gpt = model(dropout, bias, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = state_and_gradients(gpt, Noise(1, 2))
+    theirs = state_and_gradients(gpt, Noise(1, 2))
+    assert not ours[0].equal(theirs[0])
+    for half, full in zip(ours, theirs, strict=True):
+        assert half.dtype == torch.float32
+        assert (half - full).norm() < 0.02 * full.norm()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_attention_is_the_same_however_many_queries_are_taken_at_once(dropout, monkeypatch):
+    found = []
+    for span in (1, 2, LENGTH):
+        monkeypatch.setattr(cpu_block, "SPAN", span)
+        found.append(state_and_gradients(model(dropout), Noise(1, 2)))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found[0], found[2], rtol=1e-10, atol=1e-10)
 
 
 def test_keeping_freed_memory_leaves_numbers_as_they_are():

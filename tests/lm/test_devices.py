@@ -32,7 +32,23 @@ def test_a_device_that_is_absent_is_one_line(name, monkeypatch):
 def test_half_precision_is_for_gpus_unless_asked_for():
     assert pick_dtype("auto", torch.device("cpu")) == torch.float32
     assert pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
-    assert pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+
+
+def test_half_precision_wants_a_processor_that_multiplies_it(monkeypatch):
+    def has(avx512_bf16: bool, amx: bool):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+
+    for some in ((True, False), (False, True)):
+        has(*some)
+        assert pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
+    has(False, False)
+    with pytest.raises(
+        SquentropyError, match=r"^train.dtype = bfloat16: .*; write auto or float32$"
+    ):
+        pick_dtype("bfloat16", torch.device("cpu"))
+    assert pick_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16
+    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
 
 
 @pytest.fixture

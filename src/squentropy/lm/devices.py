@@ -9,6 +9,7 @@ from typing import TextIO
 import torch
 
 from squentropy.errors import SquentropyError
+from squentropy.lm.matmul import multiplies_bfloat16
 
 _claims: dict[str, TextIO] = {}  # by id; held until the process ends, however it ends
 
@@ -73,6 +74,12 @@ def _lock(path: Path) -> TextIO | None:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of a name as in params.yaml. Raises SquentropyError where it would be slow."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16():
+        raise SquentropyError(
+            "train.dtype = bfloat16: this processor has neither AVX512_BF16 nor AMX to multiply it "
+            "with; write auto or float32"
+        )
     return getattr(torch, name)

@@ -36,7 +36,7 @@ class AdamW:
     def step(self, lr: float) -> None:
         for group in self.groups:
             if group.parameters:
-                torch._foreach_add_(group.steps, 1)
+                group.count.add_(1)
                 torch._fused_adamw_(
                     group.parameters,
                     [p.grad for p in group.parameters],
@@ -62,4 +62,6 @@ class _Group:
         self.weight_decay = weight_decay
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
-        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+        device = parameters[0].device if parameters else None
+        self.count = torch.zeros(len(parameters), device=device)
+        self.steps = list(self.count.unbind())  # views: all are counted at once

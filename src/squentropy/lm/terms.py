@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from squentropy.errors import SquentropyError
-from squentropy.lm.matmul import times_transposed, transposed_times
+from squentropy.lm.matmul import multiplies, times_transposed, transposed_times
 
 Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
 """(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
@@ -54,7 +54,8 @@ class _Mean(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         d_hidden, d_weight = ctx.saved_tensors
         scale = upstream / len(d_hidden)
-        gradients = d_hidden * scale, (d_weight * scale).T
+        # Contiguous, or the embedding's gradient would be added to it, and all of it copied, askew.
+        gradients = d_hidden * scale, d_weight.T.contiguous().mul_(scale)
         no_more = [None] * (2 + ctx.terms)
         return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more
 
@@ -161,7 +162,7 @@ def over_logits(chunk: Chunk) -> Term:
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
-        if device != "cuda":  # where products of half precision do not come in float32
+        if not multiplies(hidden):  # or each chunk would convert them anew
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
         work = _fused(chunk, _backend) if _backend else chunk
         with torch.autocast(device, enabled=False):
@@ -189,9 +190,8 @@ def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -
 def _softmax_(logits: Tensor) -> Tensor:
     """Turn logits into their softmax in place; returns log Z, (n, 1)."""
     largest = logits.amax(-1, keepdim=True)
-    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-    logits.div_(total)
-    return total.log_().add_(largest)
+    torch.softmax(logits, -1, out=logits)
+    return largest - logits.amax(-1, keepdim=True).log_()  # of largest / Z
 
 
 def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:

@@ -124,7 +124,7 @@ def train(
     check_every = 1 if device.type == "cpu" else CHECK_EVERY
     if compile_it and device.type == "cuda":
         fuse_chunks()
-    by_hand = device.type == "cpu" and dtype == torch.float32 and not compile_it  # see cpu.py
+    by_hand = device.type == "cpu" and not compile_it  # see cpu.py
     if by_hand:
         keep_freed_memory()
 
