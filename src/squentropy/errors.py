@@ -26,3 +26,18 @@ class ParameterError(SquentropyError):
     """A parameter that is missing, misspelt, of the wrong type or out of range."""
 
     exit_code = USAGE
+
+
+class Ended(SquentropyError):
+    """The work has ended with an exit code; without a message if another process has said why."""
+
+    def __init__(self, exit_code: int, message: str = ""):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Interrupted(Ended):
+    """A signal ended the work once its state was saved; the same command goes on from there."""
+
+    def __init__(self, number: int, message: str = ""):
+        super().__init__(128 + number, message)

@@ -5,6 +5,7 @@ pytest tests/lm/test_optimizer.py
 
 import pytest
 import torch
+from torch import nn
 
 from squentropy.lm.optimizer import AdamW
 
@@ -53,3 +54,46 @@ def test_matrices_decay_and_vectors_do_not():
     for after, start in zip(given, before):
         expected = start * (1 - 0.1 * 0.5) if start.dim() >= 2 else start
         torch.testing.assert_close(after, expected)
+
+
+def clipped(norms: list[float], clip: float, scale: float = 1.0) -> list[float]:
+    """The norms of a row of gradients after clipping, by float32 tensors of one parameter."""
+    weight = nn.Parameter(torch.zeros(4, 5))
+    optimizer = AdamW([weight], beta1=0.9, beta2=0.99, weight_decay=0.0, clip=clip)
+    direction = torch.arange(20.0).view(4, 5)
+    direction /= direction.norm()
+    found = []
+    for norm in norms:
+        weight.grad = direction * norm * scale
+        optimizer._clip()
+        found.append(weight.grad.norm().item() / scale)
+    return found
+
+
+NORMS = [1.0, 1.1, 0.9, 30.0, 1.0, 0.2, 5.0, 1.0]
+
+
+def test_a_gradient_is_never_longer_than_so_many_usual_ones():
+    usual, expected = NORMS[0], []
+    for norm in NORMS:
+        usual = 0.95 * usual + 0.05 * norm
+        expected.append(min(norm, 1.5 * usual))
+    assert clipped(NORMS, clip=1.5) == pytest.approx(expected, rel=1e-5)
+    assert expected[3] < 4
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_clipping_treats_long_and_short_gradients_alike(scale):
+    assert clipped(NORMS, 1.0, scale) == pytest.approx(clipped(NORMS, 1.0), rel=1e-5)
+
+
+def test_the_usual_norm_is_part_of_the_state():
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = AdamW([weight], beta1=0.9, beta2=0.99, weight_decay=0.0, clip=1.0)
+    weight.grad = torch.tensor([3.0, 0.0, 4.0])
+    optimizer.step(0.1)
+    assert optimizer.state()["usual_norm"].item() == 5.0
+
+
+def test_a_gradient_of_nought_stays_nought():
+    assert clipped([0.0, 1.0, 0.0], clip=1.0) == [0.0, 1.0, 0.0]

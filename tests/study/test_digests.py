@@ -305,10 +305,7 @@ def test_the_corpus_of_the_grammar_depends_on_its_texts(source):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (
-            "def _to_device(array: np.ndarray, device: torch.device) -> Tensor:",
-            "def _to_device(array, device):",
-        ),
+        ("losses: list[float], factor: float, start: int = 0", "losses, factor, start=0"),
         ("    pending: list[Tensor] = []", "    pending = []"),
         ("import torch\n", "import torch\nfrom collections.abc import Mapping\n"),
         ("import torch\n", "import torch\nif TYPE_CHECKING:\n    from typing import Any\n"),

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from squentropy.errors import SquentropyError
+from squentropy.errors import Interrupted, SquentropyError
 from squentropy.runs.records import read_run
-from squentropy.training import loop
+from squentropy.training import loop, setup
 from squentropy.training.resume import Progress, StateFile, stop_on_signal
 from squentropy.training.run import train_run
 
@@ -48,7 +48,7 @@ def disturbed(monkeypatch):
     """Calls a function once, at an iteration's optimizer step."""
 
     def disturb(at: int, function) -> None:
-        class Disturbed(loop.AdamW):
+        class Disturbed(setup.AdamW):
             steps = 0
 
             def step(self, lr):
@@ -57,7 +57,7 @@ def disturbed(monkeypatch):
                 if Disturbed.steps == at:
                     function()
 
-        monkeypatch.setattr(loop, "AdamW", Disturbed)
+        monkeypatch.setattr(setup, "AdamW", Disturbed)
 
     return disturb
 
@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert len(kept_in(states)) == (at > 2)
     disturbed(0, kill)
     train_run(study, tiny_cell(), tokens, run, states)
-    assert loop.AdamW.steps == ITERATIONS - 2 * ((at - 1) // 2)  # from the last state on
+    assert setup.AdamW.steps == ITERATIONS - 2 * ((at - 1) // 2)  # from the last state on
     assert contents(run) == straight
     assert not any(states.glob("*"))
 
@@ -107,14 +107,14 @@ def test_a_run_that_is_asked_to_end_saves_its_state_first(
     states, run = tmp_path / "state", tmp_path / "run"
     before = signal.getsignal(number)
     disturbed(at, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Interrupted, match=f"{number.name} after iteration {at}") as ended:
         train_run(study, tiny_cell(), tokens, run, states)
-    assert ended.value.code == 128 + number
-    assert f"{number.name} after iteration {at}" in capsys.readouterr().err
+    assert ended.value.exit_code == 128 + number
+    assert capsys.readouterr().out == ""
     assert signal.getsignal(number) is before
     disturbed(0, kill)
     train_run(study, tiny_cell(), tokens, run, states)
-    assert loop.AdamW.steps == ITERATIONS - at
+    assert setup.AdamW.steps == ITERATIONS - at
     assert contents(run) == straight
 
 
@@ -175,7 +175,7 @@ def test_a_state_of_other_parameters_is_named_and_neither_used_nor_lost(
     assert kept_in(states) == [first]
     disturbed(0, kill)
     train_run(other, tiny_cell(), tokens, tmp_path / "elsewhere", states)
-    assert loop.AdamW.steps == 9 - 4
+    assert setup.AdamW.steps == 9 - 4
     assert kept_in(states) == []
 
 
@@ -193,7 +193,7 @@ def test_a_state_that_would_go_on_to_other_bits_is_not_used(
     disturbed(0, kill)
     other = made(**{change: {"dtype": "bfloat16", "batch_tokens": 32}[change]})
     train_run(other, tiny_cell(), tokens, tmp_path / "run", tmp_path / "state")
-    assert loop.AdamW.steps == 6
+    assert setup.AdamW.steps == 6
 
 
 def test_a_damaged_state_is_named_and_not_used(tiny_study, tmp_path, capsys):

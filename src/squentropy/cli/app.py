@@ -808,7 +808,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         line, code = _explain(error)
         if debug or (code == errors.BUG and "SQUENTROPY_TRACEBACKS" in os.environ):
             traceback.print_exc()
-        print(f"squentropy: {line}", file=sys.stderr)
+        if line:
+            print(f"squentropy: {line}", file=sys.stderr)
         sys.exit(code)
     sys.exit(errors.OK)
 

@@ -7,17 +7,26 @@ imports torch's compiler, which takes longer than a small cell of the sweep trai
 import torch
 from torch import Tensor
 
+NORM_DECAY = 0.95
+
 
 class AdamW:
     """Loshchilov & Hutter 2019 (arXiv 1711.05101), with nanoGPT's grouping.
 
-    Matrices and embeddings decay, biases and norms do not. `step(lr)` wants every gradient set,
-    and forgets the gradients.
+    Matrices and embeddings decay, biases and norms do not. `step(lr)` requires all gradients and
+    clears them.
+
+    clip  longest that a gradient may be, in lengths of the usual one: the running mean of the
+          norms so far, the last some 20 counting most; 0: no clipping. Relative, so that a loss
+          whose gradients are long or short on the whole is not treated otherwise than another.
     """
 
-    def __init__(self, parameters, *, beta1: float, beta2: float, weight_decay: float):
+    def __init__(
+        self, parameters, *, beta1: float, beta2: float, weight_decay: float, clip: float = 0.0
+    ):
         parameters = list(parameters)
-        self.betas = (beta1, beta2)
+        self.betas, self.clip = (beta1, beta2), clip
+        self.usual_norm = torch.zeros((), device=parameters[0].device)
         self.groups = [
             _Group([p for p in parameters if p.dim() >= 2], weight_decay),
             _Group([p for p in parameters if p.dim() < 2], 0.0),
@@ -25,7 +34,7 @@ class AdamW:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the optimizer's own by a name, to save and to restore."""
-        return {
+        return {"usual_norm": self.usual_norm} | {
             f"{kind}.{number}.{i}": tensor
             for number, group in enumerate(self.groups)
             for kind in ("means", "squares", "steps")
@@ -34,6 +43,11 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
+        if self.clip:
+            self._clip()
+        self._update(lr)
+
+    def _update(self, lr: float) -> None:
         for group in self.groups:
             if group.parameters:
                 group.count.add_(1)
@@ -54,6 +68,15 @@ class AdamW:
                 )
             for parameter in group.parameters:
                 parameter.grad = None
+
+    def _clip(self) -> None:
+        """Shorten a gradient longer than `clip` usual ones, without waiting for a GPU."""
+        gradients = [p.grad for group in self.groups for p in group.parameters]
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        usual = torch.where(self.usual_norm > 0, self.usual_norm, norm)
+        self.usual_norm.copy_(torch.lerp(usual, norm, 1 - NORM_DECAY))
+        longest = self.clip * self.usual_norm
+        torch._foreach_mul_(gradients, (longest / norm.clamp(min=1e-30)).clamp_(max=1.0))
 
 
 class _Group:

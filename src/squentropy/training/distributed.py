@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from squentropy.errors import SquentropyError
+from squentropy.errors import Ended, Interrupted, SquentropyError
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def join(count: int) -> Group:
 def launch(count: int) -> None:
     """Run this very command in `count` processes, by torchrun's launcher, and wait for them.
 
-    Raises SystemExit with the first failed one's exit code, and SquentropyError where it was
-    killed. On SIGTERM and Ctrl-C the processes are asked to end, and save the run's state first.
+    Raises Ended with the first failed one's exit code, and SquentropyError if it was killed. On
+    SIGTERM and Ctrl-C the processes are asked to end, and save the run's state first.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -135,11 +135,11 @@ def launch(count: int) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "squentropy.cli.app", *sys.argv[1:])
     except SignalException as error:
-        raise SystemExit(128 + error.sigval) from None
+        raise Interrupted(error.sigval) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:
-            raise SystemExit(failure.exitcode) from None  # it has said why
+            raise Ended(failure.exitcode) from None
         name = signal.Signals(-failure.exitcode).name
         raise SquentropyError(
             f"process {rank} of the run's {count} was ended by {name}; the same command goes on "
