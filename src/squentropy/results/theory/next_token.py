@@ -80,7 +80,7 @@ def _expanded(
             tokens = tuple(encoding.encode_ordinary(word[0]))
             yield Partial(probability, tokens, text[word.end() :], stack, bindings)
             continue
-        item, rest = stack
+        item, rest = stack  # type: ignore[misc]  # None, after the last item, was seen to above
         if isinstance(item, str):
             agenda.append((probability, text + item, rest, bindings))
         elif isinstance(item, Refer):
