@@ -68,7 +68,10 @@ def tokens(text: str) -> list[str]:
 
 
 def numbered(stories: list[list[str]], ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, offsets) of stories, as squentropy.results.ngrams takes them. All unknown words share an id."""
+    """(ids, offsets) of stories, as squentropy.results.ngrams takes them.
+
+    All unknown words share an id.
+    """
     words = np.array([ids.get(word, len(ids)) for story in stories for word in story])
     return words, np.cumsum([0, *map(len, stories)])
 

@@ -3,11 +3,11 @@
     python benchmarks/training.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 
 A step is forward, backward, clipping at 1.0 and AdamW, float32, one thread, on random tokens that
-are drawn within it. Ours is what squentropy.training.loop does with `cross_entropy`: written-out blocks,
-its own dropout masks and AdamW, freed memory kept. nanoGPT's is what its train.py does without
-torch.compile. Each contestant of each setting has a process of its own, since the allocator's
-settings are a process's; the processes take turns, and none works while another does. Medians of
-rounds after a warm-up, the same number of steps in each. Prints a Markdown table.
+are drawn within it. Ours is what squentropy.training.loop does with `cross_entropy`: written-out
+blocks, its own dropout masks and AdamW, freed memory kept. nanoGPT's is what its train.py does
+without torch.compile. Each contestant of each setting has a process of its own, since the
+allocator's settings are a process's; the processes take turns, and none works while another does.
+Medians of rounds after a warm-up, the same number of steps in each. Prints a Markdown table.
 """
 
 import argparse

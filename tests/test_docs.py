@@ -327,7 +327,7 @@ def test_the_site_shows_what_is_drawn_from_the_repository(site):
 @slow
 def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
     names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
-    # A server shows the first, whose paths begin at its root; tests/report/test_page.py visits the other.
+    # A server shows the first, whose paths begin at its root; test_page.py visits the other.
     for name in sorted(names - {"404.html", "repository/report/grammar/index.html"}):
         page = visit(name, width=360)
         wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")

@@ -151,7 +151,8 @@ def test_what_cannot_be_read_from_the_source_is_said(written, text, said):
 
 def test_the_catalogue_loads_neither_torch_nor_pydantic():
     script = (
-        "import sys; from squentropy import catalogue; from squentropy.cli import completion; catalogue.label('squentropy(0.1)');"
+        "import sys; from squentropy import catalogue; from squentropy.cli import completion;"
+        "catalogue.label('squentropy(0.1)');"
         "print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
