@@ -221,6 +221,17 @@ def test_a_run_is_exported_and_scored_by_hand(run, places):
     assert pd.read_csv("results/baselines.csv").name[0] == "exported"
 
 
+def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
+    folder = "checkpoints/tiny/final/mse/seed1"
+    assert "other parameters" in run("sample", folder)[2]
+    assert "is no run of the study grammar" in run("why", folder)[2]
+    (places / "results/tiny").mkdir(parents=True)
+    (places / "results/tiny/params.yaml").write_text(tiny_study().dump())
+    assert run("sample", folder)[0] == 0
+    assert run("why", folder)[1].startswith(f"{folder}: ")
+    assert "other parameters" in run("sample", folder, "--params", "params.yaml")[2]
+
+
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
 GRID = ("--lr", "0.1", "--dropout", "0.1", "--n-layer", "1")
 MISTAKES = [  # words, what the one line says

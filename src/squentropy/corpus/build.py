@@ -148,7 +148,7 @@ def in_order(function: "Callable[[A], R]", arguments: "list[A]") -> "Iterator[R]
         yield from map(function, arguments)
         return
     with ProcessPoolExecutor(min(workers, len(arguments))) as pool:
-        waiting: deque[Future] = deque()
+        waiting: deque[Future[R]] = deque()
         for argument in arguments:
             waiting.append(pool.submit(function, argument))
             if len(waiting) > 2 * workers:
