@@ -19,7 +19,7 @@
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
 # make lock                             pin the newest dependencies in requirements*.lock
-# make lint                             formatting and lint checks
+# make lint                             formatting, types, what imports what, and other checks
 # make clean                            remove the environment
 #
 # PYTHON   the interpreter that .venv is made of
@@ -113,6 +113,8 @@ lock:
 lint: $(VENV)/.installed-test
 	ruff check .
 	ruff format --check .
+	mypy
+	lint-imports --no-cache
 	snakefmt --check --diff Snakefile workflow
 	@! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Specify a conda environment or container'
 

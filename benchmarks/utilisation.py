@@ -20,7 +20,8 @@ import torch
 
 from squentropy import storage
 from squentropy.catalogue import loss_info
-from squentropy.study.params import Cell, Study, load
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study, load
 from squentropy.tokens.token_files import TokenFolder
 
 

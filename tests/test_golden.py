@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from squentropy.losses import LOSSES
-from squentropy.study.params import Cell, load, parse
+from squentropy.study.grid import Cell
+from squentropy.study.params import load, parse
 from squentropy.tokens.token_files import Split
 from squentropy.training.loop import train
 

@@ -62,9 +62,12 @@ def elsewhere(wheel, tmp_path_factory):
 @pytest.mark.slow
 def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
     files = {
-        path for path in SOURCE.rglob("*") if path.suffix in (".py", ".yaml", ".css", ".j2", ".js")
+        path
+        for path in SOURCE.rglob("*")
+        if path.suffix in (".py", ".typed", ".yaml", ".css", ".j2", ".js")
     }
-    assert {path.suffix for path in files} == {".py", ".yaml", ".css", ".j2", ".js"}
+    assert {path.suffix for path in files} >= {".py", ".yaml", ".css", ".j2", ".js"}
+    assert SOURCE / "py.typed" in files
     expected = {f"squentropy/{path.relative_to(SOURCE).as_posix()}" for path in files}
     held = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= held

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 SPLITS = ("train", "validation", "test")
 PHASES = ("sweep", "refine", "lengths", "final", "reported")
@@ -164,8 +165,8 @@ def bind(
             if defaults
             else f"takes no argument; write {example}"
         )
-    given = dict(zip(defaults, values))
-    return {name: float(given.get(name, default)) for name, default in defaults.items()}
+    given = {**defaults, **dict(zip(defaults, values))}
+    return {name: float(value) for name, value in given.items() if value is not None}
 
 
 def _given(arguments: dict[str, float], defaults: dict[str, float | None]) -> list[float]:
@@ -200,15 +201,17 @@ def decorator(node: ast.AST) -> ast.expr | None:
 @functools.cache
 def _functions() -> dict[str, ast.FunctionDef]:
     tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if decorator(node) is not None}
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return {node.name: node for node in functions if decorator(node) is not None}
 
 
 def _keywords(node: ast.FunctionDef) -> dict[str, ast.expr]:
     found = decorator(node)
-    return {k.arg: k.value for k in found.keywords} if isinstance(found, ast.Call) else {}
+    keywords = found.keywords if isinstance(found, ast.Call) else []
+    return {k.arg: k.value for k in keywords if k.arg is not None}
 
 
-def _declared(node: ast.FunctionDef) -> dict:
+def _declared(node: ast.FunctionDef) -> dict[str, Any]:
     """What the decorator says in so many words."""
     said = {}
     for key, value in _keywords(node).items():
@@ -237,7 +240,7 @@ def _defaults(node: ast.FunctionDef) -> dict[str, float | None]:
         ) from None
 
 
-def _squares(said: dict | None, arguments: dict[str, float]) -> Squares | None:
+def _squares(said: dict[str, Any] | None, arguments: dict[str, float]) -> Squares | None:
     """What a loss says of its squares, its arguments put in; None if there is no optimum."""
     if said is None:
         return None

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,15 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, _json(value))
 
 
-def write_sealed(path: str | Path, value: dict) -> None:
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
     """Readable JSON whose last key, `seal`, is the sha256 of the file's other bytes."""
-    text = _json(value | {"seal": ""})
+    text = _json({**value, "seal": ""})
     seal = hashlib.sha256(text.encode()).hexdigest()
     write_text(path, text.removesuffix('"\n}\n') + seal + '"\n}\n')
 
 
-def read_sealed(path: str | Path) -> dict:
-    """What `write_sealed` wrote.
+def read_sealed(path: str | Path) -> Any:
+    """What `write_sealed` wrote; the reader says by a type of kinds.py what that is.
 
     Raises SquentropyError where the file is missing, unreadable or not byte for byte what it was.
     """

@@ -20,7 +20,7 @@ import squentropy
 from squentropy import errors
 from squentropy.cli import app
 from squentropy.storage import read_sealed, write_sealed
-from squentropy.study import params
+from squentropy.study import find, params
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(typer.main.get_command(app.app).commands)
@@ -67,7 +67,34 @@ def test_the_help_lists_every_command_with_what_it_does(run):
     status, out, _ = run("--help")
     assert status == 0
     for command in COMMANDS:
-        assert re.search(rf"^  {command}\s+[A-Z]", out, re.MULTILINE)
+        assert re.search(rf"^  {command}\s+[A-Z].*\.$", out, re.MULTILINE)
+
+
+def test_every_command_is_in_one_panel_of_the_help(run):
+    listed = [command.__name__ for commands in app.PANELS.values() for command in commands]
+    assert sorted(listed) == COMMANDS
+    out = run("--help")[1]
+    panels = re.split(r"^(\w.*):\n", out, flags=re.MULTILINE)[1:]
+    shown = dict(zip(panels[::2], panels[1::2], strict=True))
+    assert list(shown) == ["Options", *app.PANELS]
+    for panel, commands in app.PANELS.items():
+        names = re.findall(r"^  (\w+)", shown[panel], re.MULTILINE)
+        assert names == [command.__name__ for command in commands]
+
+
+def test_the_help_is_calm(run, monkeypatch):
+    """No summary is cut off in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    lines = run("--help")[1].splitlines()[1:]
+    assert not [line for line in lines if line.endswith("...") or len(line) > 80]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_says_what_it_reads_and_writes(run, command):
+    out = " ".join(run(command, "--help")[1].split())
+    assert re.search(r"\. Reads [^.]", out)
+    assert re.search(r"\. Writes [^.]", out)
 
 
 def test_the_version_is_the_packages(run):
@@ -141,23 +168,35 @@ def places(finished, data, tmp_path, monkeypatch):
 def test_a_story_is_told_from_a_prompt_and_nothing_is_written(run, places):
     folder = places / "checkpoints/tiny/final/cross_entropy/seed1"
     before = {p: p.stat().st_mtime_ns for p in places.rglob("*")}
-    words = ("sample", folder, "--max-tokens", "9", "--seed", "5")
+    words = ("tell", folder, "--max-tokens", "9", "--seed", "5")
     status, out, err = run(*words, "--prompt", "Tim", "--prompt", "")
     assert (status, err) == (0, "")
     assert out.startswith("Tim")
     assert out.endswith("\n\n")
     assert run(*words, "--prompt", "Tim", "--prompt", "")[1] == out
     assert run(*words, "--prompt", "Tim", "--stories", "2")[1].count("Tim") >= 2
+    status, old, err = run("sample", *words[1:], "--prompt", "Tim", "--prompt=")
+    assert (status, old) == (0, out)
+    assert err == "squentropy: `sample --prompt` is now `squentropy tell`\n"
     assert {p: p.stat().st_mtime_ns for p in places.rglob("*")} == before
+
+
+def test_without_a_prompt_the_studys_own_are_told(run, places):
+    folder = "checkpoints/tiny/final/cross_entropy/seed1"
+    status, out, _ = run("tell", folder, "--max-tokens", "3")
+    assert status == 0
+    prompts = params.load(["params.yaml"]).sample.prompts
+    assert len(prompts) > 1
+    assert all(prompt in out for prompt in prompts)
 
 
 def test_a_run_elsewhere_is_of_the_studys_tokens_or_says_what_to_name(run, places):
     mine = Path(shutil.copytree(places / "checkpoints/tiny/final/mse/seed1", places / "mine"))
-    status, _, err = run("sample", mine, "--prompt", "Tim")
+    status, _, err = run("tell", mine, "--prompt", "Tim")
     assert status == 1
     assert "data/grammar/tokens/manifest.json: does not exist" in err
     (places / "data/grammar").symlink_to(places / "data/tiny")
-    assert run("sample", mine, "--prompt", "Tim", "--max-tokens", "3")[0] == 0
+    assert run("tell", mine, "--prompt", "Tim", "--max-tokens", "3")[0] == 0
 
 
 def test_a_story_is_broken_off_quietly(run, places, monkeypatch):
@@ -167,7 +206,7 @@ def test_a_story_is_broken_off_quietly(run, places, monkeypatch):
 
     monkeypatch.setattr("squentropy.sampling.terminal.tell", interrupted)
     folder = "checkpoints/tiny/final/mse/seed1"
-    assert run("sample", folder, "--prompt", "Tim") == (130, "Tim\n\n", "")
+    assert run("tell", folder, "--prompt", "Tim") == (130, "Tim\n\n", "")
 
 
 def test_a_run_is_exported_and_scored_by_hand(run, places):
@@ -180,6 +219,17 @@ def test_a_run_is_exported_and_scored_by_hand(run, places):
     assert status == 0
     assert out.startswith("exported: test nll ")
     assert pd.read_csv("results/baselines.csv").name[0] == "exported"
+
+
+def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
+    folder = "checkpoints/tiny/final/mse/seed1"
+    assert "other parameters" in run("sample", folder)[2]
+    assert "is no run of the study grammar" in run("why", folder)[2]
+    (places / "results/tiny").mkdir(parents=True)
+    (places / "results/tiny/params.yaml").write_text(tiny_study().dump())
+    assert run("sample", folder)[0] == 0
+    assert run("why", folder)[1].startswith(f"{folder}: ")
+    assert "other parameters" in run("sample", folder, "--params", "params.yaml")[2]
 
 
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
@@ -215,15 +265,18 @@ MISTAKES = [  # words, what the one line says
     (("evaluate", "{tmp}", "--data", "{data}", "--split", "dev"), "--split dev: no such split"),
     (("evaluate", "{params}", "--data", "{data}"), "cannot be read: Not a directory"),
     (("sample", "{tmp}", "--tokens", "{data}/tokens"), "run.json: does not exist"),
-    (("sample", "{tmp}", "--prompt", "a"), "run.json: does not exist"),
-    (("sample", "{tmp}", "--prompt", "a", "--temperature", "nan"), "temperatures[0] = NaN: should"),
-    (("sample", "{tmp}", "--prompt", "a", "--max-tokens", "0"), "max_tokens = 0: should be"),
-    (("sample", "{tmp}", "--top-k", "3"), "these options go with --prompt"),
+    (("tell", "{tmp}", "--prompt", "a"), "run.json: does not exist"),
+    (("tell", "{tmp}", "--prompt", "a", "--temperature", "nan"), "temperatures[0] = NaN: should"),
+    (("tell", "{tmp}", "--prompt", "a", "--max-tokens", "0"), "max_tokens = 0: should be"),
     (("export", "{tmp}", "{tmp}/out"), "run.json: does not exist"),
     (("score", "{tmp}", "--data", "{data}"), "holds no config.json of a Hugging Face model"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
     (("show", "{tmp}"), "holds no manifest.json of results"),
+    (("params", "nix"), "nix: no such study; there are: "),
+    (("why", "--params", "nix"), "nix: no such study; there are: "),
+    (("record", "nix"), "nix: no such study; there are: "),
+    (("judge", "nix", "--model", "m"), "nix: no such study; there are: "),
 ]
 
 
@@ -280,7 +333,7 @@ def test_after_two_dashes_debug_is_a_word_like_any(run):
 )
 def test_every_error_is_one_line_and_an_exit_code(run, monkeypatch, error, code, said):
     monkeypatch.delenv("SQUENTROPY_TRACEBACKS", raising=False)
-    monkeypatch.setattr(app, "load", lambda paths: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(find, "load", lambda paths: (_ for _ in ()).throw(error))
     status, out, err = run("params")
     assert (status, out) == (code, "")
     assert err.startswith("squentropy: ")
@@ -293,12 +346,12 @@ def test_in_a_log_of_snakemake_a_bug_has_its_traceback_and_a_mistake_has_none(
     run, monkeypatch, error, shown
 ):
     monkeypatch.setenv("SQUENTROPY_TRACEBACKS", "1")
-    monkeypatch.setattr(app, "load", lambda paths: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(find, "load", lambda paths: (_ for _ in ()).throw(error))
     assert ("Traceback" in run("params")[2]) is shown
 
 
 def test_ctrl_c_is_quiet(run, monkeypatch):
-    monkeypatch.setattr(app, "load", lambda paths: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(find, "load", lambda paths: signal.raise_signal(signal.SIGINT))
     assert run("params") == (errors.INTERRUPTED, "", "")
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from squentropy.errors import ParameterError
 from squentropy.study import params
-from squentropy.study.params import Cell
+from squentropy.study.grid import Cell
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "params.yaml"

@@ -19,8 +19,9 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
+from squentropy.study.find import Places, find
 from squentropy.tools import show
-from squentropy.tools.progress import STATES, Places, find, progress
+from squentropy.tools.progress import STATES, progress
 from squentropy.training.resume import Progress, StateFile
 
 FINAL = Path("checkpoints/tiny/final/mse/seed1")
@@ -287,7 +288,7 @@ def test_no_color_means_none(whole_study, tiny_study, monkeypatch):
 def test_a_study_is_found_by_its_name_its_file_and_its_folder(whole_study, copy_project, tmp_path):
     copy_project(tmp_path)
     Path("studies/dvc.yaml").write_text("stages: {}\n")
-    assert find(None)[1] == Places(Path("results/grammar"))
+    assert find()[1] == Places(Path("results/grammar"))
     assert find("grammar")[0].study == "grammar"
     for what in ("smoke", "studies/smoke.yaml"):
         study, places = find(what)

@@ -27,7 +27,7 @@ from squentropy.runs.records import read_run
 from squentropy.runs.weights import load_model
 from squentropy.sampling.run import sample_run
 from squentropy.study import digests
-from squentropy.study.params import Cell
+from squentropy.study.grid import Cell
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import read_encoding, story_bytes
 from squentropy.training.loop import train
@@ -156,7 +156,7 @@ def test_a_run_on_other_tokens_is_refused(copy, tokens, tiny_study, tmp_path):
 def test_a_run_of_other_parameters_is_refused_before_anything_is_written(copy, tokens, tiny_study):
     before = (copy / "test.json").read_bytes()
     study = tiny_study(model={"n_embd": 32}, final={"max_iters": 9})
-    said = r"other parameters \(model\.n_embd, schedule\.max_iters\) than --params"
+    said = r"other parameters \(model\.n_embd, schedule\.max_iters\) than the study's"
     with pytest.raises(SquentropyError, match=said):
         evaluate_run(study, copy, tokens, [1] * 6, "test")
     with pytest.raises(SquentropyError, match=said):

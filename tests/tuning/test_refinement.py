@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from squentropy.study.params import Cell
+from squentropy.study.grid import Cell
 from squentropy.tuning.refinement import best_of, neighbours, refine, tied
 
 GRID = [(d, n) for d in (0.0, 0.1) for n in (1, 2)]

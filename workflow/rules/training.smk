@@ -175,11 +175,14 @@ rule reported:
         tokens=subpath(input[0], parent=True),
         params=PARAMS,
         study=STUDY.training_keys("reported"),
-        cell=STUDY.final.reported.model_dump() if STUDY.final.reported else None,
+        at=[
+            f"--at {key}={value!r}"
+            for cell in STUDY.reported_cells()[:1]
+            for key, value in cell.point.items()
+        ],
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
-        " --phase reported --loss {wildcards.loss} --lr {params.cell[lr]}"
-        " --dropout {params.cell[dropout]} --n-layer {params.cell[n_layer]}"
-        " --seed {wildcards.seed} > {log} 2>&1 || failed {log}"
+        " --phase reported --loss {wildcards.loss} {params.at} --seed {wildcards.seed}"
+        " > {log} 2>&1 || failed {log}"

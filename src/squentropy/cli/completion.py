@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from squentropy import catalogue
+from squentropy.study import known
 
 
 def losses(typed: str) -> list[str]:
@@ -25,13 +26,12 @@ def splits(typed: str) -> list[str]:
     return _from(typed, catalogue.SPLITS)
 
 
-def overlays(typed: str) -> list[str]:
-    """Files to be laid over params.yaml."""
-    return _from(typed, _paths("studies/*.yaml"))
-
-
-def parameters(typed: str) -> list[str]:
-    return _from(typed, [*_paths("params.yaml"), *_paths("studies/*.yaml")])
+def studies(typed: str) -> list[str]:
+    """Names of studies; where none goes on from what was typed, files and folders of results."""
+    return _from(typed, known.names()) or [
+        *_from(typed, [path for path in known.files() if Path(path).is_file()]),
+        *results(typed),
+    ]
 
 
 def runs(typed: str) -> list[str]:
@@ -42,21 +42,11 @@ def runs(typed: str) -> list[str]:
 
 
 def results(typed: str) -> list[str]:
-    return _from(
-        typed, [path.removesuffix("/params.yaml") for path in _paths("results/*/params.yaml")]
-    )
-
-
-def studies(typed: str = "") -> list[str]:
-    """Names of studies: of those with results, and of the files in studies/."""
-    run = [path.split("/")[1] for path in _paths("results/*/params.yaml")]
-    files = [Path(path).stem for path in _paths("studies/*.yaml")]
-    return _from(typed, sorted({*run, *files}))
+    return _from(typed, known.folders())
 
 
 def _paths(pattern: str) -> list[str]:
-    found = sorted(path.as_posix() for path in Path().glob(pattern))
-    return [path for path in found if path != "studies/dvc.yaml"]  # DVC's, no study
+    return sorted(path.as_posix() for path in Path().glob(pattern))
 
 
 def _from(typed: str, words: Iterable[str]) -> list[str]:

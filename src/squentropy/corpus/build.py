@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -44,8 +44,15 @@ from squentropy.corpus.repeats import Digests, digests_in
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
 from squentropy.errors import SquentropyError
+from squentropy.kinds import CorpusFile, Counts
 from squentropy.study import params
 from squentropy.study.params import SPLITS
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    A = TypeVar("A")
+    R = TypeVar("R")
 
 GRAMMAR_BLOCK = 5_000  # stories that a process writes at once
 DRAWN_AT_ONCE = 100_000  # stories of which a cut keeps the smallest hashes
@@ -57,7 +64,7 @@ DROPPED = (
 )  # fmt: skip
 
 
-def build(corpus: params.Corpus, folder: str | Path) -> dict:
+def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
     """Write the three splits and, last, `manifest.json` to `folder`; return the manifest.
 
     The same parameters and the same input give the same bytes. Raises SquentropyError, and leaves
@@ -84,7 +91,7 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict:
         "provenance": source.provenance,
         "cut": {"seed": source.seed, **source.cut} if source.cut else None,
         "rules": corpus.model_dump(
-            include=("near_duplicates", "empty", "max_bytes", "overlong", "mojibake")
+            include=("near_duplicates", "empty", "max_bytes", "overlong", "mojibake")  # type: ignore[arg-type]  # any container does
         ),
         "splits": {split: entries[split] for split in SPLITS},
     }
@@ -112,6 +119,7 @@ def _grammar(grammar_params: params.Grammar) -> Source:
         for number, (text, log_prob) in enumerate(chain.from_iterable(made), start):
             yield Story(text, f"story {number} of the grammar", log_prob)
 
+    splits: dict[str, Callable[[], Iterator[Story]]]
     splits, start = {}, 0
     for split in SPLITS:
         stop = start + getattr(grammar_params, split)
@@ -132,14 +140,15 @@ def _write_stories(seed: int, bounds: tuple[int, int]) -> list[tuple[str, float]
     return [(story.text, story.log_prob) for story in load_grammar().stories(seed, *bounds)]
 
 
-def in_order(function: Callable, arguments: list) -> Iterator:
+def in_order(function: "Callable[[A], R]", arguments: "list[A]") -> "Iterator[R]":
     """`map(function, arguments)` over this machine's cores, holding a few results at a time."""
+    workers: Any  # None, which no machine of ours gives, would raise TypeError
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(arguments) < 2 or workers == 1:
         yield from map(function, arguments)
         return
     with ProcessPoolExecutor(min(workers, len(arguments))) as pool:
-        waiting: deque[Future] = deque()
+        waiting: deque[Future[R]] = deque()
         for argument in arguments:
             waiting.append(pool.submit(function, argument))
             if len(waiting) > 2 * workers:
@@ -209,7 +218,7 @@ class Judge:
         self.kept[split, "mojibake"] += times * has_mojibake(story.text)
         self.kept[split, "near_duplicate"] += times * repeats_nearly
 
-    def counts(self, split: str) -> dict:
+    def counts(self, split: str) -> Counts:
         """What became of the stories of a split, for the manifest."""
         dropped = {reason: self.dropped[split, reason] for reason in DROPPED}
         return {
@@ -220,7 +229,7 @@ class Judge:
         }
 
 
-def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterable[Story]]]:
+def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterator[Story]]]:
     """All three splits of a source, those that it lacks cut from its train at random."""
     if not source.cut:
         return source.splits
@@ -248,7 +257,7 @@ def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterabl
 
 def draw(
     stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus, most: int
-) -> array:
+) -> "array[int]":
     """Indices of the different, usable stories that are not `taken`, in random order.
 
     The first `most` in that order: those of the smallest hashes.
@@ -266,10 +275,12 @@ def draw(
     return _smallest(hashes, indices, most)[1]
 
 
-def _smallest(hashes: array, indices: array, most: int) -> tuple[array, array]:
+def _smallest(
+    hashes: "array[int]", indices: "array[int]", most: int
+) -> "tuple[array[int], array[int]]":
     """The smallest different hashes, sorted, and the first index of each."""
     different, first = np.unique(np.asarray(hashes), return_index=True)
-    indices = np.asarray(indices)[first[:most]]
+    indices = np.asarray(indices)[first[:most]]  # type: ignore[assignment]  # the array's array
     return array("Q", different[:most].tobytes()), array("Q", indices.tobytes())
 
 
@@ -279,7 +290,7 @@ def _all_but(stories: Callable[[], Iterator[Story]], indices: Container[int]) ->
 
 def write_distinct(
     judge: Judge, split: str, stories: Iterable[Story], path: Path, exact: bool
-) -> dict:
+) -> CorpusFile:
     """`write` the stories that a split keeps; once more without its own repeats, if it has any."""
     with digests_in(path.parent) as digests:
         entry = write(judge.choose(split, stories, digests), path, exact)
@@ -299,7 +310,7 @@ def _read(file: BinaryIO) -> Iterator[Story]:
             yield Story(**row, where="")
 
 
-def write(stories: Iterable[Story], path: Path, exact: bool) -> dict:
+def write(stories: Iterable[Story], path: Path, exact: bool) -> CorpusFile:
     """Stream stories to a parquet file; return their number, bytes of UTF-8 and the sha256."""
     columns = [("text", pa.string())] + [("log_prob", pa.float64())] * exact
     schema = pa.schema(columns)
@@ -308,7 +319,7 @@ def write(stories: Iterable[Story], path: Path, exact: bool) -> dict:
     options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
     with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
         for group in _groups(stories):
-            table = {"text": [story.text for story in group]}
+            table: dict[str, list[Any]] = {"text": [story.text for story in group]}
             if exact:
                 table["log_prob"] = [story.log_prob for story in group]
             writer.write_table(pa.table(table, schema))

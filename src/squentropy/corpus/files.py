@@ -321,4 +321,6 @@ def _sha256(path: Path) -> str:
     try:
         return storage.sha256(path)
     except OSError as error:
-        raise SquentropyError(f"{path}: cannot be read: {os.strerror(error.errno)}") from None
+        raise SquentropyError(
+            f"{path}: cannot be read: {os.strerror(error.errno)}"  # type: ignore[arg-type]  # is set
+        ) from None

@@ -55,7 +55,7 @@ def source(hub: params.Hub) -> Source:
 def _prepared(hub: params.Hub):
     """A builder of `datasets` whose data lies in the cache, verified and converted."""
     import datasets
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # lazy
 
     datasets.logging.set_verbosity_error()  # its fall-back to a cached revision is checked below
     if not sys.stderr.isatty():
@@ -83,7 +83,7 @@ def _commit(hub: params.Hub) -> str:
 
     is_commit = COMMIT.fullmatch(hub.revision) is not None  # otherwise a branch or a tag
     try:
-        return HfApi().dataset_info(hub.dataset, revision=hub.revision, timeout=TIMEOUT).sha
+        return HfApi().dataset_info(hub.dataset, revision=hub.revision, timeout=TIMEOUT).sha  # type: ignore[return-value]  # of every revision that was found
     except errors.HfHubHTTPError as error:
         if not (is_commit and error.response.status_code >= 500):
             raise

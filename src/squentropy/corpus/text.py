@@ -13,7 +13,7 @@ def is_empty(text: str) -> bool:
 
 
 @cache
-def _mojibake() -> re.Pattern:
+def _mojibake() -> re.Pattern[str]:
     """UTF-8 read as Windows-1252: what becomes of quotes and dashes, of emoji, of a byte order
     mark, of Latin letters with accents; and U+FFFD, which stands for what could not be decoded.
 

@@ -131,7 +131,7 @@ def by_story(values: np.ndarray, split: Split) -> np.ndarray:
     return np.add.reduceat(values.astype(np.float64), split.offsets[:-1])
 
 
-def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, list]:
+def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, list[Any]]:
     """Tokens by confidence in bins of equal width: their number, and sums of the two columns."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     return {
@@ -141,13 +141,13 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[
     }
 
 
-def calibration_error(counted: dict[str, list]) -> float:
+def calibration_error(counted: dict[str, list[Any]]) -> float:
     """ECE: the mean over tokens of |accuracy - confidence| of their bin (Guo et al. 2017)."""
     gaps = np.abs(np.array(counted["correct"]) - np.array(counted["confidence"]))
     return float(gaps.sum() / np.sum(counted["tokens"]))
 
 
-def profile(values: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, list]:
+def profile(values: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, list[Any]]:
     """Tokens by a value of 0 or more in the bins [0, 1), [1, 2), [2, 4), [4, 8), ...
 
     The bins that hold any: their ends, their number of tokens, and sums of the columns.

@@ -1,6 +1,7 @@
 """A run's scores on a split, story by story: SPLIT.json beside its run.json."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from squentropy.lm.model import GPT
 from squentropy.losses import LOSSES, own_link
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
-from squentropy.study.params import Cell, Study
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 
 
 def evaluate_run(
     study: Study, folder: Path, tokens: TokenFolder, sizes: list[int], split: str
-) -> dict:
+) -> dict[str, Any]:
     """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8.
 
     The file holds what `calibration.measure_split` measures, with the temperature fitted on
@@ -40,7 +42,9 @@ def evaluate_run(
     return scores
 
 
-def _every_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str) -> dict:
+def _every_score(
+    study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str
+) -> dict[str, Any]:
     params, data = study.evaluate, tokens.split(split)
     estimate = scoring.random_batch_estimate(
         model,
@@ -68,7 +72,9 @@ def _every_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, spli
     )
 
 
-def _primary_score(study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str) -> dict:
+def _primary_score(
+    study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str
+) -> dict[str, Any]:
     reading, data = study.primary(cell.loss), tokens.split(split)
     scores = scoring.score_split(
         model,

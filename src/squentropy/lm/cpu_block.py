@@ -13,6 +13,7 @@ float32 and rounded, since only products take what it gives.
 import ctypes
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def _times(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask
 
 
-def _attend(qkv: Tensor, noise: Noise, dropout: float) -> tuple[Tensor, list[Tensor | None]]:
+def _attend(qkv: Tensor, noise: Noise, dropout: float) -> tuple[Tensor, list[Any]]:
     """Causal attention, qkv (B, T, 3, heads, width): (B T, heads width), and what to keep of it."""
     batch, length, _, heads, width = qkv.shape
     query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, width)
@@ -180,7 +181,7 @@ def _attend(qkv: Tensor, noise: Noise, dropout: float) -> tuple[Tensor, list[Ten
     return mixed.reshape(batch * length, -1), [query, key, value, mask, *kept]
 
 
-def _attend_backward(d_mixed: Tensor, attended: list[Tensor | None]) -> Tensor:
+def _attend_backward(d_mixed: Tensor, attended: list[Any]) -> Tensor:
     """d_mixed (B, T, heads, width) -> the gradient by qkv (B T, 3 heads width)."""
     batch, length, heads, width = d_mixed.shape
     query, key, value, mask, *kept = attended

@@ -55,10 +55,7 @@ def _in_float32(a: Tensor, b: Tensor) -> Tensor:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in their own precision. Not differentiable."""
-    suits_onednn = (
-        _ONEDNN is not None
-        and a.dtype == torch.float32
-        and a.device.type == "cpu"
-        and a.numel() * b.shape[1] >= _SMALLEST
-    )
-    return _ONEDNN(a, b.T, None, "none", [], "") if suits_onednn else a @ b
+    large = a.numel() * b.shape[1] >= _SMALLEST
+    if _ONEDNN is not None and large and a.dtype == torch.float32 and a.device.type == "cpu":
+        return _ONEDNN(a, b.T, None, "none", [], "")
+    return a @ b

@@ -45,7 +45,7 @@ class Cache:
 
     def keep(self, rows: list[int]) -> None:
         """Forget all rows of the batch but these."""
-        self.layers = [(k[rows], v[rows]) for k, v in self.layers]
+        self.layers = [pair and (pair[0][rows], pair[1][rows]) for pair in self.layers]
 
 
 class Linear(nn.Linear):

@@ -53,7 +53,7 @@ class AdamW:
                 group.count.add_(1)
                 torch._fused_adamw_(
                     group.parameters,
-                    [p.grad for p in group.parameters],
+                    group.gradients(),
                     group.means,
                     group.squares,
                     [],
@@ -71,7 +71,7 @@ class AdamW:
 
     def _clip(self) -> None:
         """Shorten a gradient longer than `clip` usual ones, without waiting for a GPU."""
-        gradients = [p.grad for group in self.groups for p in group.parameters]
+        gradients = [gradient for group in self.groups for gradient in group.gradients()]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
         usual = torch.where(self.usual_norm > 0, self.usual_norm, norm)
         self.usual_norm.copy_(torch.lerp(usual, norm, 1 - NORM_DECAY))
@@ -88,3 +88,6 @@ class _Group:
         device = parameters[0].device if parameters else None
         self.count = torch.zeros(len(parameters), device=device)
         self.steps = list(self.count.unbind())  # views: all are counted at once
+
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]

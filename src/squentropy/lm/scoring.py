@@ -11,15 +11,42 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from squentropy.lm.model import GPT
 from squentropy.lm.terms import ROWS, logits_by_rows
-from squentropy.losses import Loss
 from squentropy.tokens.token_files import Split
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Sizes(Protocol):
+        @property
+        def block_size(self) -> int:
+            """The context, in tokens."""
+
+    class LanguageModel(Protocol):
+        """What can be scored: a module whose logits are hidden states times a matrix."""
+
+        training: bool
+
+        @property
+        def config(self) -> Sizes: ...
+
+        @property
+        def output_weight(self) -> Tensor:
+            """(C, D)"""
+
+        def __call__(self, ids: Tensor, /) -> Tensor:
+            """ids (B, T) -> hidden states (B, T, D)"""
+
+        def train(self, mode: bool = True, /) -> object: ...
+
+        def eval(self) -> object: ...
+
 
 Link = Callable[[Tensor], Tensor]
 
@@ -90,7 +117,7 @@ def windows(length: int, block: int) -> list[tuple[int, int, int]]:
 
 
 def score_split(
-    model: GPT,
+    model: "LanguageModel",
     split: Split,
     end_of_text: int,
     *,
@@ -150,7 +177,7 @@ def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
 
 
 def fit_on(
-    model: GPT,
+    model: "LanguageModel",
     split: Split,
     end_of_text: int,
     *,
@@ -177,7 +204,7 @@ def fit_on(
 
 @torch.inference_mode()
 def by_token(
-    model: GPT,
+    model: "LanguageModel",
     split: Split,
     end_of_text: int,
     measure: Callable[[Tensor, Tensor], dict[str, Tensor]],
@@ -231,7 +258,13 @@ def by_token(
 
 @torch.inference_mode()
 def random_batch_estimate(
-    model: GPT, split: Split, loss: Loss, *, batches: int, batch_size: int, seed: int
+    model: "LanguageModel",
+    split: Split,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    batches: int,
+    batch_size: int,
+    seed: int,
 ) -> tuple[float, float]:
     """The original study's own estimate: mean nll and mean loss of blocks drawn across stories."""
     block = min(model.config.block_size, len(split.ids) - 1)

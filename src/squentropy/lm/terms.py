@@ -9,6 +9,7 @@ Shapes: hidden (N, D), weight (C, D), targets (N,) int64; the logits would be hi
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from squentropy.errors import SquentropyError
 from squentropy.lm.matmul import multiplies, times_transposed, transposed_times
 
-Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor | None]]
+Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Any, Any]]
 """(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
 
 The gradients are by hidden, (N, D), and by weight, as (D, C); None where they are not asked for.
@@ -157,7 +158,7 @@ def over_logits(chunk: Chunk) -> Term:
     """
 
     def term(hidden, weight, targets, with_gradients):
-        total, d_hidden, d_weight = 0.0, [], None
+        total, d_hidden, d_weight = hidden.new_zeros(()), [], None
         device = hidden.device.type
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))

@@ -7,13 +7,15 @@ that is not primary is exploratory and has no p-value.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from squentropy.kinds import Row, RunRecord, ScoresRecord
 from squentropy.results import adequacy, intervals, ngrams, scaling
 from squentropy.results.intervals import Interval
-from squentropy.study.grid import GRID_KEYS
-from squentropy.study.params import BASELINE, Cell, Study
+from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.params import BASELINE, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.outcomes import ppl
 
@@ -43,8 +45,8 @@ class Scored:
     """
 
     study: Study
-    runs: dict[Cell, dict]
-    scores: dict[Cell, dict]
+    runs: dict[Cell, RunRecord]
+    scores: dict[Cell, ScoresRecord]
     entropy: np.ndarray | None
 
     def ok(self, loss: str, phase: str = "final") -> list[Cell]:
@@ -65,7 +67,7 @@ class Scored:
         return sum(self._any["stories"]["bytes"])
 
     @property
-    def _any(self) -> dict:
+    def _any(self) -> ScoresRecord:
         return next(score for score in self.scores.values() if "stories" in score)
 
     def nll(self, cells: list[Cell], reading: str) -> np.ndarray:
@@ -85,8 +87,9 @@ class Scored:
         study, final = self.study, self.study.final
         seeds = final.seeds[: final.length_seeds] if final.lengths else final.seeds
         found: dict[int, list[float]] = {
-            study.tokens_trained("lengths", length): [] for length in sorted(final.lengths)
-        } | {study.tokens_trained("final"): []}
+            **{study.tokens_trained("lengths", length): [] for length in sorted(final.lengths)},
+            study.tokens_trained("final"): [],
+        }
         for cell in [*self.ok(loss, "lengths"), *self.ok(loss)]:
             if cell.seed in seeds:
                 tokens = study.tokens_trained(cell.phase, cell.iterations)
@@ -94,7 +97,7 @@ class Scored:
         return {tokens: float(np.mean(nll)) if nll else math.nan for tokens, nll in found.items()}
 
 
-def metric_rows(scored: Scored, yardsticks: list[dict]) -> list[dict]:
+def metric_rows(scored: Scored, yardsticks: list[Row]) -> list[Row]:
     """The rows of metrics.csv: every loss, then the yardsticks."""
     study = scored.study
     unigram, limit = _range(yardsticks)
@@ -127,7 +130,7 @@ def metric_rows(scored: Scored, yardsticks: list[dict]) -> list[dict]:
 
 def yardstick_rows(
     study: Study, tokens: TokenFolder, entropy: np.ndarray | None, sizes: int
-) -> list[dict]:
+) -> list[Row]:
     """n-gram models of as many train tokens as a final run sees, and the source's entropy.
 
     sizes  bytes of UTF-8 of the test stories
@@ -143,7 +146,7 @@ def yardstick_rows(
     )
     settings, counts = study.evaluate.resampling(), np.diff(test.offsets)
 
-    def row(kind: str, name: str, nll: np.ndarray, seen: int | None) -> dict:
+    def row(kind: str, name: str, nll: np.ndarray, seen: int | None) -> Row:
         interval = intervals.mean_nll(nll[None], counts, **settings)
         return {
             "kind": kind,
@@ -158,7 +161,7 @@ def yardstick_rows(
     return rows if entropy is None else [*rows, row("source", "source entropy", entropy, None)]
 
 
-def reading_rows(scored: Scored) -> list[dict]:
+def reading_rows(scored: Scored) -> list[Row]:
     """The rows of readings.csv: every loss by every reading, at every floor."""
     study, rows = scored.study, []
     for loss in study.sweep.losses:
@@ -168,7 +171,7 @@ def reading_rows(scored: Scored) -> list[dict]:
             nll = intervals.mean_nll(
                 scored.nll(cells, reading), scored.tokens, **study.evaluate.resampling()
             )
-            row = {
+            row: Row = {
                 "loss": loss,
                 "reading": name,
                 "floor": floor,
@@ -215,10 +218,10 @@ def difference(
     )
 
 
-def _one_loss(scored: Scored, loss: str) -> dict:
+def _one_loss(scored: Scored, loss: str) -> Row:
     study, cells, tokens = scored.study, scored.ok(loss), scored.tokens
     reading, settings = study.primary(loss), study.evaluate.resampling()
-    row = {
+    row: Row = {
         key: float(np.mean([scored.runs[cell][key] for cell in cells]))
         for key in ("train_loss", "train_nll", "validation_nll")
     }
@@ -230,10 +233,11 @@ def _one_loss(scored: Scored, loss: str) -> dict:
             row[f"{prefix}ppl{end}"] = ppl(value)
         row[f"{prefix}bits_per_byte"] = nll.sum(1).mean() / math.log(2) / scored.bytes
     for key, name in (("correct", "test_accuracy"), ("top5", "test_top5_accuracy")):
-        counts = np.array([scored.scores[cell]["stories"][key] for cell in cells])
+        stories: list[Any] = [scored.scores[cell]["stories"] for cell in cells]
+        counts = np.array([of_run[key] for of_run in stories])
         row[name] = counts.sum(1).mean() / tokens.sum()
     estimates = [ppl(scored.scores[cell]["original_estimate"]["nll"]) for cell in cells]
-    row["original_ppl"] = float(np.mean(estimates))
+    row["original_ppl"] = float(np.mean([value for value in estimates if value is not None]))
     if scored.entropy is not None:
         nll = scored.nll(cells, reading)
         floor = np.broadcast_to(scored.entropy, nll.shape)
@@ -241,22 +245,26 @@ def _one_loss(scored: Scored, loss: str) -> dict:
     return row
 
 
-def _against_baseline(scored: Scored, loss: str) -> dict:
+def _against_baseline(scored: Scored, loss: str) -> Row:
     """The primary difference to cross entropy, its p-value, and the tokens needed."""
     study = scored.study
     pair = difference(scored, loss, study.primary(loss), study.primary(BASELINE))
     if pair is None:
         return {}
     interval, p_value = pair
-    curves = (scored.curve(name) for name in (BASELINE, loss))
+    theirs, ours = scored.curve(BASELINE), scored.curve(loss)
     needed = scaling.tokens_needed(
-        *(np.array(list(side)) for curve in curves for side in (curve, curve.values())), interval
+        np.array(list(theirs)),
+        np.array(list(theirs.values())),
+        np.array(list(ours)),
+        np.array(list(ours.values())),
+        interval,
     )
     row = _columns("difference", interval) | {"p_value": p_value}
     return row | _columns("tokens_needed", needed)
 
 
-def _range(yardsticks: list[dict]) -> tuple[float, float]:
+def _range(yardsticks: list[Row]) -> tuple[float, float]:
     """The nll between which a model learns: unigram, and the limit, nats per token.
 
     The limit is the source's entropy or, if that is not known, the best n-gram model.
@@ -270,5 +278,5 @@ def _ends(interval: Interval | scaling.Needed) -> tuple[float, float, float]:
     return interval.estimate, interval.low, interval.high
 
 
-def _columns(name: str, interval: Interval | scaling.Needed) -> dict:
+def _columns(name: str, interval: Interval | scaling.Needed) -> dict[str, float]:
     return dict(zip((f"{name}{end}" for end in ENDS), _ends(interval), strict=True))

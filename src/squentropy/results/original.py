@@ -4,7 +4,9 @@ A. Muir, S. Talanki, R. Ali, S. Kancherla. 2024. Enhancing NanoGPT via Squentrop
 Hyperparameter Tuning. UC San Diego.
 """
 
+from squentropy.kinds import Row
 from squentropy.results.metric_rows import Scored
+from squentropy.study.grid import Cell
 from squentropy.study.params import BASELINE
 from squentropy.tuning.outcomes import ppl
 
@@ -25,7 +27,7 @@ ESTIMATORS = {
 }
 
 
-def reported_rows(scored: Scored) -> list[dict]:
+def reported_rows(scored: Scored) -> list[Row]:
     """The rows of reported.csv; every measure by the same estimator for both losses.
 
     Its cross entropy stands beside our final runs, its tuned squentropy beside the run of its
@@ -51,12 +53,13 @@ def reported_rows(scored: Scored) -> list[dict]:
     ]
 
 
-def _measured(scored: Scored, cell, measure: str) -> float | None:
+def _measured(scored: Scored, cell: Cell, measure: str) -> float | None:
     if measure == "train loss":
         return scored.runs[cell]["train_loss"]
     estimate = scored.scores[cell]["original_estimate"]
     return estimate["loss"] if measure == "test loss" else ppl(estimate["nll"])
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from itertools import islice
 from math import exp, log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from squentropy.corpus.grammar import parser
 from squentropy.corpus.grammar.grading import grade
+from squentropy.kinds import Row, ToldStory
 from squentropy.results import intervals
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
@@ -60,7 +62,7 @@ QUALITY = [
 ]  # fmt: skip
 
 
-def quality_rows(study: Study, data: Path, samples: list[dict]) -> list[dict]:
+def quality_rows(study: Study, data: Path, samples: list[ToldStory]) -> list[Row]:
     """The rows of quality.csv: `samples` as samples.json holds them, data with corpus/ and tokens/.
 
     Shares have Wilson's interval, means the interval over seeds and stories of statistics.py. In
@@ -94,7 +96,9 @@ def quality_rows(study: Study, data: Path, samples: list[dict]) -> list[dict]:
     return [*rows, {"loss": TEST} | _row(study, _test_runs(study, data, tokens, checked))]
 
 
-def _test_runs(study: Study, data: Path, tokens: TokenFolder, checked: bool) -> list[list[dict]]:
+def _test_runs(
+    study: Study, data: Path, tokens: TokenFolder, checked: bool
+) -> list[list[dict[str, Any]]]:
     """Test stories in groups of a run's size, one a seed, as far as there are stories."""
     size = len(study.sample.prompts) * study.sample.stories
     lengths = np.diff(tokens.split("test").offsets) - 1
@@ -107,7 +111,7 @@ def _test_runs(study: Study, data: Path, tokens: TokenFolder, checked: bool) -> 
     return [every[i * size : (i + 1) * size] for i in range(whole)]
 
 
-def _story(text: str, tokens: int, ended: bool, checked: bool) -> dict:
+def _story(text: str, tokens: int, ended: bool, checked: bool) -> dict[str, Any]:
     words = split_words(text)
     story = {"words": words, "repetition": repetition(words), "tokens": tokens, "ended": ended}
     if checked:
@@ -118,9 +122,9 @@ def _story(text: str, tokens: int, ended: bool, checked: bool) -> dict:
     return story
 
 
-def _row(study: Study, runs: list[list[dict]]) -> dict:
+def _row(study: Study, runs: list[list[dict[str, Any]]]) -> Row:
     how = study.evaluate.resampling()
-    row = {"runs": len(runs), "stories": sum(map(len, runs))}
+    row: Row = {"runs": len(runs), "stories": sum(map(len, runs))}
 
     def of_stories(key: str) -> np.ndarray:
         return np.array([[story[key] for story in run] for run in runs], dtype=float)
@@ -139,8 +143,8 @@ def _row(study: Study, runs: list[list[dict]]) -> dict:
     words = [[story["words"] for story in run] for run in runs]
     measured = {f"distinct_{n}": [distinct(run, n) for run in words] for n in (1, 2, 3)}
     measured["self_bleu"] = [self_bleu(run) for run in words]
-    for name, values in measured.items():
-        found[name] = intervals.mean(values, study.evaluate.confidence)
+    for name, of_runs in measured.items():
+        found[name] = intervals.mean(of_runs, study.evaluate.confidence)
     for name, interval in found.items():
         row |= _columns(name, interval)
     if "kind" in runs[0][0]:
@@ -149,7 +153,7 @@ def _row(study: Study, runs: list[list[dict]]) -> dict:
     return row
 
 
-def _columns(name: str, interval: intervals.Interval) -> dict:
+def _columns(name: str, interval: intervals.Interval) -> dict[str, float]:
     """An interval as columns; all but lengths are shares, whose interval ends at 0 and 1."""
     most = np.inf if name == "tokens" else 1.0
     low, high = (float(np.clip(end, 0.0, most)) for end in (interval.low, interval.high))
@@ -192,8 +196,8 @@ def self_bleu(stories: list[list[str]]) -> float:
     log_precision = np.zeros(len(stories))
     for n in (1, 2, 3, 4):
         counts = [Counter(ngrams(words, n)) for words in stories]
-        largest: Counter = Counter()
-        second: Counter = Counter()
+        largest: Counter[tuple[str, ...]] = Counter()
+        second: Counter[tuple[str, ...]] = Counter()
         for count in counts:
             for gram, number in count.items():
                 first = largest[gram]

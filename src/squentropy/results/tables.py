@@ -16,6 +16,7 @@ nll is in nats; bins are [low, high).
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,17 @@ import pyarrow.parquet as pq
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.kinds import (
+    CorpusManifest,
+    CorpusRecord,
+    Reading,
+    Row,
+    RunRecord,
+    ScoresRecord,
+    SelectedRecord,
+    SplitSize,
+    ToldStory,
+)
 from squentropy.results import quality
 from squentropy.results.metric_rows import (
     METRICS,
@@ -37,8 +49,8 @@ from squentropy.results.original import REPORTED_COLUMNS, reported_rows
 from squentropy.results.theory import contexts
 from squentropy.runs.records import check_tokens, made_from, scored_from, told_from
 from squentropy.study import digests
-from squentropy.study.grid import GRID_KEYS
-from squentropy.study.params import SPLITS, TABLES, Cell, Study
+from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.params import SPLITS, TABLES, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.outcomes import read_outcomes, write_csv
 from squentropy.tuning.selection import refine_file, selected_hyperparameters, tuning_sha256
@@ -68,6 +80,8 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     tokens.check_corpus(data / "corpus")
     for cell, run in runs.items():
         check_tokens(run, checkpoints / cell.name, tokens)
+    scores: dict[Cell, ScoresRecord]
+    told: list[ToldStory]
     scores, told = {}, []
     for cell, run in runs.items():
         folder = checkpoints / cell.name
@@ -104,7 +118,7 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
 
 def _check_selection(study: Study, checkpoints: Path, results: Path) -> None:
     """Raises SquentropyError if selected.json is not of these runs, or not of its tables."""
-    chosen = storage.read_sealed(results / "selected.json")
+    chosen: SelectedRecord = storage.read_sealed(results / "selected.json")
     for name, digest in chosen["sha256"].items():
         storage.verified(results / name, digest)
     for loss in study.sweep.losses:
@@ -126,17 +140,19 @@ def story_entropy(data: Path) -> np.ndarray | None:
 
 def write_manifest(study: Study, results: Path) -> None:
     """manifest.json: what the tables of `results` depend on, and the hash of each."""
-    held = {"params": study.table_keys(), "code": digests.by_module("tables")}
+    held: dict[str, Any] = {"params": study.table_keys(), "code": digests.by_module("tables")}
     held["labels"] = digests.labels(study.sweep.losses)
     held["sha256"] = {name: storage.sha256(results / name) for name in TABLES}
     storage.write_sealed(results / "manifest.json", held)
 
 
-def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
+def describe_corpus(data: Path, entropy: np.ndarray | None) -> CorpusRecord:
     """The corpus in numbers, for the tables and the report."""
-    manifest = storage.read_sealed(data / "corpus" / "manifest.json")
+    manifest: CorpusManifest = storage.read_sealed(data / "corpus" / "manifest.json")
     tokens = TokenFolder.open(data / "tokens")
     test = tokens.split("test")
+    source: float | None
+    error: float | None
     source, error = None, None
     if entropy is not None:
         counts = np.diff(test.offsets)
@@ -144,7 +160,7 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
         residual = entropy - source * counts
         if len(counts) > 1:
             error = float(residual.std(ddof=1) * math.sqrt(len(counts)) / counts.sum())
-    splits = {
+    splits: dict[str, SplitSize] = {
         split: {
             "stories": manifest["splits"][split]["stories"],
             "bytes": manifest["splits"][split]["bytes"],
@@ -164,8 +180,8 @@ def describe_corpus(data: Path, entropy: np.ndarray | None) -> dict:
     }
 
 
-def _history_rows(checkpoints: Path, runs: dict[Cell, dict]) -> list[dict]:
-    rows = []
+def _history_rows(checkpoints: Path, runs: dict[Cell, RunRecord]) -> list[Row]:
+    rows: list[Row] = []
     for cell, run in runs.items():
         folder = checkpoints / cell.name
         path = storage.verified(folder / "history.csv", run["history_sha256"])
@@ -175,7 +191,8 @@ def _history_rows(checkpoints: Path, runs: dict[Cell, dict]) -> list[dict]:
     return rows
 
 
-def _length_rows(scored: Scored) -> list[dict]:
+def _length_rows(scored: Scored) -> list[Row]:
+    rows: list[Row]
     study, rows = scored.study, []
     for loss in study.sweep.losses:
         for cell in [*scored.ok(loss, "lengths"), *scored.ok(loss)]:
@@ -195,12 +212,13 @@ def _length_rows(scored: Scored) -> list[dict]:
     return rows
 
 
-def _story_rows(study: Study, scores: dict[Cell, dict]) -> list[dict]:
-    rows = []
+def _story_rows(study: Study, scores: dict[Cell, ScoresRecord]) -> list[Row]:
+    rows: list[Row] = []
     for cell, score in scores.items():
         origin = {"phase": cell.phase, "loss": cell.loss, "seed": cell.seed}
         readings = score["readings"]
-        table = score["stories"] | {
+        table: dict[str, Any] = {
+            **score["stories"],
             "nll": readings[study.primary(cell.loss)]["nll"],
             "softmax_nll": readings["softmax"]["nll"],
         }
@@ -210,7 +228,7 @@ def _story_rows(study: Study, scores: dict[Cell, dict]) -> list[dict]:
     return rows
 
 
-def _at_shown_floor(study: Study, score: dict) -> dict[str, dict]:
+def _at_shown_floor(study: Study, score: ScoresRecord) -> dict[str, Reading]:
     """A run's readings by name, those at other floors left out."""
     shown = study.evaluate.link_floor
     return {
@@ -220,8 +238,8 @@ def _at_shown_floor(study: Study, score: dict) -> dict[str, dict]:
     }
 
 
-def _calibration_rows(study: Study, scores: dict[Cell, dict]) -> list[dict]:
-    rows = []
+def _calibration_rows(study: Study, scores: dict[Cell, ScoresRecord]) -> list[Row]:
+    rows: list[Row] = []
     for cell, score in scores.items():
         for reading, measured in _at_shown_floor(study, score).items():
             counted = measured["calibration"]
@@ -235,8 +253,8 @@ def _calibration_rows(study: Study, scores: dict[Cell, dict]) -> list[dict]:
     return rows
 
 
-def _profile_rows(study: Study, scores: dict[Cell, dict]) -> list[dict]:
-    rows = []
+def _profile_rows(study: Study, scores: dict[Cell, ScoresRecord]) -> list[Row]:
+    rows: list[Row] = []
     for cell, score in scores.items():
         for reading in _at_shown_floor(study, score):
             for by, counted in score["profile"].items():
@@ -253,7 +271,7 @@ def _is_finite(value: object) -> bool:
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
-def _samples_markdown(study: Study, samples: list[dict]) -> str:
+def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
     """Every run's first story a prompt side by side, the text in fences as it is."""
     temperature = study.sample.middle
     first = [s for s in samples if (s["number"], s["temperature"]) == (0, temperature)]

@@ -11,6 +11,7 @@ import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from squentropy.study.digests import SOURCE
 PACKAGES = ("squentropy", "torch", "numpy", "safetensors", "tiktoken", "rustbpe", "snakemake")
 
 
-def describe(device: torch.device, processes: int, started: float, resumed: bool) -> dict:
+def describe(device: torch.device, processes: int, started: float, resumed: bool) -> dict[str, Any]:
     """A run that began at `started` (seconds since the epoch) and has just ended."""
     return {
         **_commit(),
@@ -37,7 +38,7 @@ def describe(device: torch.device, processes: int, started: float, resumed: bool
 
 
 @functools.cache
-def _commit() -> dict:
+def _commit() -> dict[str, Any]:
     """The commit of the code and whether files differ from it; None where git does not know."""
 
     def git(*words: str) -> str | None:

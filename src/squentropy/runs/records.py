@@ -4,18 +4,27 @@ run.json names the cell, the parameters, the code and the tokens, and the hashes
 it; test.json and samples.json name the run.json that they belong to. Read without torch.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.kinds import RunRecord
 from squentropy.study import digests
-from squentropy.study.grid import GRID_KEYS
-from squentropy.study.params import Cell, Study, differences
+from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.params import Study, differences
 from squentropy.tokens.token_files import TokenFolder
 
+Origin = dict[str, Any]
+"""What a file is a function of, by the names of its record's keys: see kinds.py."""
 
-def origin(study: Study, cell: Cell, tokens: TokenFolder) -> dict:
+OfLoss = RunRecord | dict[str, dict[str, str]]
+"""A run's record, or as much of it as says which loss it trained."""
+
+
+def origin(study: Study, cell: Cell, tokens: TokenFolder) -> Origin:
     """What a run is a function of; run.json begins with it."""
     return origin_of(study, cell) | {
         "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
@@ -23,7 +32,7 @@ def origin(study: Study, cell: Cell, tokens: TokenFolder) -> dict:
     }
 
 
-def origin_of(study: Study, cell: Cell) -> dict:
+def origin_of(study: Study, cell: Cell) -> Origin:
     """The part of a run's origin that is known without its tokens."""
     return {
         "cell": asdict(cell),
@@ -32,7 +41,7 @@ def origin_of(study: Study, cell: Cell) -> dict:
     }
 
 
-def scored_from(study: Study, folder: Path, run: dict) -> dict:
+def scored_from(study: Study, folder: Path, run: OfLoss) -> Origin:
     """What the scores of a run are a function of; SPLIT.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
@@ -41,7 +50,7 @@ def scored_from(study: Study, folder: Path, run: dict) -> dict:
     }
 
 
-def told_from(study: Study, folder: Path, run: dict) -> dict:
+def told_from(study: Study, folder: Path, run: OfLoss) -> Origin:
     """What the stories of a run are a function of; samples.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
@@ -50,7 +59,7 @@ def told_from(study: Study, folder: Path, run: dict) -> dict:
     }
 
 
-def read_run(folder: str | Path) -> dict:
+def read_run(folder: str | Path) -> RunRecord:
     """What run.json holds. Raises SquentropyError where it is missing or damaged."""
     return storage.read_sealed(Path(folder) / "run.json")
 
@@ -59,7 +68,7 @@ def keeps_weights(study: Study, cell: Cell) -> bool:
     return cell.phase not in ("sweep", "refine") or study.sweep.keep_weights
 
 
-def why_train(expected: dict, folder: Path, weights: bool) -> list[str]:
+def why_train(expected: Origin, folder: Path, weights: bool) -> list[str]:
     """Why a folder is not yet the run of this origin, in plain words; empty where it is.
 
     weights  whether the run keeps them
@@ -69,16 +78,17 @@ def why_train(expected: dict, folder: Path, weights: bool) -> list[str]:
     try:
         run = read_run(folder)
         storage.verified(folder / "history.csv", run["history_sha256"])
-        if weights and run["model_sha256"] is None:
+        held = run["model_sha256"]
+        if weights and held is None:
             return ["kept no weights, which are wanted now"]
-        if weights:
-            storage.verified(folder / "model.safetensors", run["model_sha256"])
+        if weights and held is not None:
+            storage.verified(folder / "model.safetensors", held)
     except SquentropyError as error:
         return [str(error)]
     return _changes(run, expected)
 
 
-def why_remake(path: Path, expected: dict) -> list[str]:
+def why_remake(path: Path, expected: Origin) -> list[str]:
     """Why a file beside run.json is not yet of this origin; empty where it is."""
     if not path.exists():
         return [f"{path.name}: has not been made"]
@@ -89,21 +99,21 @@ def why_remake(path: Path, expected: dict) -> list[str]:
     return [f"{path.name}: {change}" for change in _changes(held, expected)]
 
 
-def made_from(path: Path, expected: dict) -> dict:
+def made_from(path: Path, expected: Origin) -> Any:
     """What a file beside run.json holds. Raises SquentropyError where it is not of this origin."""
     held = storage.read_sealed(path)
     check_origin(held, expected, path)
     return held
 
 
-def check_origin(held: dict, expected: dict, path: Path) -> None:
+def check_origin(held: Mapping[str, Any], expected: Origin, path: Path) -> None:
     """Raises SquentropyError if what `path` holds is not of this origin."""
     changes = _changes(held, expected)
     if changes:
         raise SquentropyError(f"{path}: {'; '.join(changes)}; run the study again")
 
 
-def chosen_for(loss: str, path: Path) -> dict:
+def chosen_for(loss: str, path: Path) -> dict[str, Any]:
     """The point of the grid of a loss from selected.json. Raises SquentropyError if it lacks."""
     chosen = storage.read_sealed(path).get("losses", {})
     if loss not in chosen:
@@ -111,18 +121,18 @@ def chosen_for(loss: str, path: Path) -> dict:
     return {key: chosen[loss][key] for key in GRID_KEYS}
 
 
-def check_study(run: dict, folder: Path, study: Study) -> None:
+def check_study(run: RunRecord, folder: Path, study: Study) -> None:
     """Raises SquentropyError where a run was trained with other parameters than the study's."""
     cell = run["cell"]
     changed = differences(run["params"], study.training_keys(cell["phase"], cell["iterations"]))
     if changed:
         raise SquentropyError(
-            f"{folder}: was trained with other parameters ({', '.join(changed)}) than --params "
-            "gives; name its own, as in --params results/STUDY/params.yaml"
+            f"{folder}: was trained with other parameters ({', '.join(changed)}) than the "
+            "study's; name its own, as in --params results/STUDY/params.yaml"
         )
 
 
-def check_tokens(run: dict, folder: Path, tokens: TokenFolder) -> None:
+def check_tokens(run: RunRecord, folder: Path, tokens: TokenFolder) -> None:
     """Raises SquentropyError where a run was trained on other tokens than these."""
     if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
         raise SquentropyError(
@@ -137,9 +147,9 @@ _WORDS = {
 }
 
 
-def _changes(held: dict, expected: dict) -> list[str]:
+def _changes(written: Mapping[str, Any], expected: Origin) -> list[str]:
     """What of an origin has changed since a file was written, in plain words."""
-    held = {key: held.get(key) for key in expected}
+    held = {key: written.get(key) for key in expected}
     said = []
     code_of = [key for key in differences(held, expected) if key.partition(".")[0] == "code"]
     for key in differences(held, expected):
@@ -154,7 +164,7 @@ def _changes(held: dict, expected: dict) -> list[str]:
     return said
 
 
-def _at(values: dict, key: str) -> object:
+def _at(values: object, key: str) -> object:
     for part in key.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values

@@ -121,7 +121,7 @@ def tell(
     max_tokens: int,
     seed: int,
     link: Link | None = None,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """`stories` stories for each temperature and prompt; one at temperature 0, where all are alike.
 
     Each is {prompt, temperature, top_k, reading, number, text, tokens, ended}: `reading` says

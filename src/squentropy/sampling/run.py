@@ -1,7 +1,7 @@
 """A run's stories: samples.json beside its run.json."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def sample_run(
     study: Study, folder: Path, tokens: TokenFolder, encoding: "tiktoken.Encoding"
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Stories of a run, as `generate.tell` tells them, written to samples.json."""
     run = records.read_run(folder)
     records.check_study(run, folder, study)
     records.check_tokens(run, folder, tokens)
-    stories: list[dict] = []
+    stories: list[dict[str, Any]] = []
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
         model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))

@@ -1,6 +1,6 @@
 """Stories told in the terminal, token by token.
 
-    squentropy sample checkpoints/grammar/final/cross_entropy/seed1 --prompt "Once upon a time"
+    squentropy tell checkpoints/grammar/final/cross_entropy/seed1 --prompt "Once upon a time"
 
 For the same prompts and settings they are word for word those of `sampling.tell`.
 """

@@ -31,6 +31,7 @@ STEPS = {
 
 PLUMBING = (
     "errors.py",  # what is said when something fails
+    "kinds.py",  # types, for annotations alone
     "storage.py",  # whole files, sealed and verified
     "catalogue.py",  # the losses' names; what they say of a study's losses is recorded by `labels`
     "study",  # the parameters, recorded with each result
@@ -138,7 +139,8 @@ class _Bare(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]
+            kept = [each for each in body if not _is_text(each)] or [ast.Pass()]
+            node.body = kept  # type: ignore[attr-defined]  # it has one
         return super().generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -198,9 +200,10 @@ def _without_other_losses(body: list[ast.stmt], loss: str | None) -> Iterator[as
 
     Of `@loss(...)` the link alone, since what is written there besides is for the report.
     """
-    needed, waiting = [], []
+    needed: list[ast.stmt] = []
+    waiting: list[ast.stmt] = []
     for node in body:
-        if catalogue.decorator(node) is not None:
+        if isinstance(node, ast.FunctionDef) and catalogue.decorator(node) is not None:
             node.decorator_list = [_link_alone(each) for each in node.decorator_list]
         given = _defined(node)
         (waiting if given and not given & {loss, *SHARED} else needed).append(node)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from squentropy.study.params import Cell, Study
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study
 
 
 def data_of(folder: Path, run: dict, study: Study) -> Path:

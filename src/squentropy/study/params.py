@@ -349,7 +349,7 @@ class Study(Section):
 
         Snakemake reruns a job when these change, and a run records them.
         """
-        keys = Schedule.model_fields.keys()
+        keys = set(Schedule.model_fields)
         return {
             "model": self.model.model_dump(),
             "train": self.train.keys(),

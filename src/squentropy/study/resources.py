@@ -30,6 +30,7 @@ def training_mb(study: Study) -> int:
 def training_flops(study: Study, phase: str) -> float:
     """Operations of the longest training job of a phase: a row of the sweep, the runs that refine
     a loss, its shorter runs, or one other run."""
+    lengths: list[int] | list[None]
     depths, lengths = [_deepest(study)], [None]
     if phase == "sweep":
         points = study.sweep.points()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ import tiktoken.load
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.kinds import CorpusManifest, TokensSplit
 from squentropy.study.params import SPLITS, Tokens
 from squentropy.tokens.token_files import TokenFolder
 
@@ -81,12 +83,12 @@ def train_encoding(stories: Iterable[str], vocab_size: int) -> tiktoken.Encoding
     return make_encoding("bpe", ranks)
 
 
-def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict:
+def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict[str, Any]:
     """Encode the parquet splits of `corpus` into `folder`; returns the manifest.
 
     Memory does not grow with the corpus.
     """
-    source = storage.read_sealed(corpus / "manifest.json")
+    source: CorpusManifest = storage.read_sealed(corpus / "manifest.json")
     for split in SPLITS:
         storage.verified(corpus / f"{split}.parquet", source["splits"][split]["sha256"])
     if params.encoding == "gpt2":
@@ -96,7 +98,7 @@ def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict:
             chain.from_iterable(read_stories(corpus / "train.parquet")), params.vocab_size
         )
     write_encoding(folder / "encoding.tiktoken", encoding)
-    manifest = {
+    manifest: dict[str, Any] = {
         "encoding": encoding.name,
         "vocab_size": encoding.n_vocab,
         "end_of_text": encoding.eot_token,
@@ -119,13 +121,13 @@ def read_stories(path: Path) -> Iterator[list[str]]:
 
 def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
     """Bytes of UTF-8 of each story of the split that `tokens` were made of."""
-    manifest = storage.read_sealed(corpus / "manifest.json")
+    manifest: CorpusManifest = storage.read_sealed(corpus / "manifest.json")
     tokens.check_corpus(corpus)
     path = storage.verified(corpus / f"{split}.parquet", manifest["splits"][split]["sha256"])
     return [len(story.encode()) for stories in read_stories(path) for story in stories]
 
 
-def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: str) -> dict:
+def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: str) -> TokensSplit:
     """Encode one split into its token file and offsets; returns its manifest entry."""
     # To numpy in threads: tiktoken's own batch call makes a Python integer of every token.
     encode = partial(encoding.encode_to_numpy, disallowed_special=())

@@ -161,7 +161,9 @@ class _Recorded:
     def dvc(self, *words: str, folder: Path = Path()) -> str:
         return self._run("dvc", *words, folder=folder).stdout
 
-    def _run(self, tool: str, *words: str, folder: Path = Path()) -> subprocess.CompletedProcess:
+    def _run(
+        self, tool: str, *words: str, folder: Path = Path()
+    ) -> subprocess.CompletedProcess[str]:
         """What it says goes to a log. Raises SquentropyError with its first error if it fails."""
         done = subprocess.run(
             [sys.executable, "-m", tool, *words],

@@ -9,10 +9,12 @@ What is kept offline for Weights & Biases is sent by `wandb sync`. Runs under wa
 
 import csv
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.kinds import RunRecord
 from squentropy.runs import records
 from squentropy.tools import tracking
 
@@ -38,7 +40,7 @@ def log(folders: list[Path], project: str) -> None:
         with wandb.init(project=project, name=name, group=cell["loss"], config=config) as logged:
             for step, values in history.items():
                 logged.log(values, step=step)
-            logged.summary.update({key: run[key] for key in OUTCOME})
+            logged.summary.update(_outcome(run))
 
 
 def write_events(folders: list[Path], out: Path) -> list[Path]:
@@ -54,7 +56,7 @@ def write_events(folders: list[Path], out: Path) -> list[Path]:
         run, history = _read(folder)
         place = out / _name(folder)
         tracking.forget(place)
-        outcome = {key: run[key] for key in OUTCOME[1:] if run[key] is not None}
+        outcome = {key: v for key, v in _outcome(run).items() if key != "status" and v is not None}
         with SummaryWriter(place) as writer:
             for step, values in history.items():
                 for key, value in values.items():
@@ -66,7 +68,11 @@ def write_events(folders: list[Path], out: Path) -> list[Path]:
     return written
 
 
-def _read(folder: Path) -> tuple[dict, dict[int, dict[str, float]]]:
+def _outcome(run: Mapping[str, object]) -> dict[str, object]:
+    return {key: run[key] for key in OUTCOME}
+
+
+def _read(folder: Path) -> tuple[RunRecord, dict[int, dict[str, float]]]:
     """What run.json holds, and the history's values by iteration."""
     run = records.read_run(folder)
     path = storage.verified(folder / "history.csv", run["history_sha256"])

@@ -15,11 +15,13 @@ import urllib.request
 from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from squentropy.errors import SquentropyError
+from squentropy.kinds import Row, ToldStory
 from squentropy.report.read import read
 from squentropy.results import intervals
-from squentropy.results.tables import write_csv
+from squentropy.tuning.outcomes import write_csv
 
 GRADES = ("grammar", "creativity", "consistency", "plot")
 JUDGE = [
@@ -39,15 +41,16 @@ TIMEOUT = 120  # seconds for an answer
 CONFIDENCE = 0.95
 
 
-def judge(results: Path, model: str, stories: int) -> list[dict]:
+def judge(results: Path, model: str, stories: int) -> list[Row]:
     """Grade `stories` stories a loss and temperature, those of the lowest numbers first.
 
     Returns the rows of judge.csv: mean grades with Student's interval over stories. Reads
     OPENAI_API_KEY, and OPENAI_BASE_URL for another endpoint than OpenAI's. Raises SquentropyError
     where the endpoint refuses, or answers with anything but grades.
     """
-    groups: dict[tuple, list[dict]] = {}
-    for sample in sorted(read(results).samples, key=lambda sample: sample["number"]):
+    told: list[Any] = read(results).samples
+    groups: dict[tuple[str, float], list[ToldStory]] = {}
+    for sample in sorted(told, key=lambda sample: sample["number"]):
         if sample["phase"] == "final":
             key = sample["loss"], sample["temperature"]
             groups.setdefault(key, []).append(sample)
@@ -63,7 +66,7 @@ def judge(results: Path, model: str, stories: int) -> list[dict]:
     return rows
 
 
-def grade(sample: dict, model: str) -> dict[str, int]:
+def grade(sample: ToldStory, model: str) -> dict[str, int]:
     """The grades of one story. Raises SquentropyError where the answer holds none."""
     completion = sample["text"].removeprefix(sample["prompt"])
     messages = [
@@ -84,7 +87,7 @@ def grade(sample: dict, model: str) -> dict[str, int]:
     )
 
 
-def _ask(body: dict) -> bytes:
+def _ask(body: dict[str, Any]) -> bytes:
     """An answer of the endpoint; a busy one is asked again after as long as it says."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key:

@@ -11,17 +11,21 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
 from squentropy.catalogue import slug
-from squentropy.cli.completion import studies
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
-from squentropy.study.params import PHASES, Cell, Study, load
+from squentropy.study.find import Places
+from squentropy.study.grid import Cell
+from squentropy.study.params import PHASES, Study
 from squentropy.tools import tracking
 from squentropy.tuning.selection import refine_file
+
+MadeFrom = Callable[[Study, Path, records.OfLoss], records.Origin]
 
 OVER = ("done", "diverged")
 STATES = (*OVER, "running", "unfinished", "failed", "outdated", "waiting")
@@ -49,25 +53,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Places:
-    """The folders of a study, all of which lie where its results/STUDY does."""
-
-    results: Path
-
-    @property
-    def root(self) -> Path:
-        return self.results.parent.parent
-
-    def of(self, kind: str) -> Path:
-        """Its folder below data, checkpoints, report, logs or state."""
-        return self.root / kind / self.results.name
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".snakemake" / "squentropy" / f"{self.results.name}.lock"
-
-
-@dataclass(frozen=True)
 class Step:
     """A part of the study: how many of its folders, runs or files are there."""
 
@@ -92,32 +77,6 @@ class Progress:
     def begun(self) -> bool:
         """Whether any run is here, in whatever state."""
         return any(run.state != "waiting" for run in self.runs)
-
-
-def find(what: str | None) -> tuple[Study, Places]:
-    """The study that is meant, and where it lies.
-
-    what    a study's name, its file (laid over params.yaml), or its folder of results, whose own
-            params.yaml counts; None for the default study
-
-    Raises SquentropyError where there is none of this name.
-    """
-    default, results = Path("params.yaml"), Path("results")
-    if what is None or what.endswith((".yaml", ".yml")):
-        study = load([default, *([what] if what else [])])
-        return study, Places(results / study.study)
-    for folder in (Path(what), results / what):
-        place = folder if len(folder.parts) > 1 else folder.resolve()
-        is_results = (folder / "manifest.json").is_file() or place.parent.name == "results"
-        if is_results and (folder / "params.yaml").is_file():
-            return load([folder / "params.yaml"]), Places(place)
-    if Path(what).is_dir():
-        raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
-    for files in ([default], [default, Path("studies", f"{what}.yaml")]):
-        if all(path.is_file() for path in files) and (study := load(files)).study == what:
-            return study, Places(results / what)
-    there = ", ".join(studies()) or "none in this folder"
-    raise SquentropyError(f"{what}: no such study; there are: {there}")
 
 
 def progress(study: Study, places: Places) -> Progress:
@@ -175,7 +134,7 @@ def _refining(places: Places, loss: str) -> list[str]:
     return [(folder / name).as_posix() for name in sorted(names)]
 
 
-def _finished(places: Places, name: str, origin: dict) -> dict:
+def _finished(places: Places, name: str, origin: records.Origin) -> dict[str, Any]:
     """What a run's folder says of it, by the names of Run's fields."""
     path = places.of("checkpoints") / name / "run.json"
     if not path.exists():
@@ -192,7 +151,7 @@ def _finished(places: Places, name: str, origin: dict) -> dict:
     }
 
 
-def _unfinished(places: Places, name: str, origin: dict, running: bool) -> dict:
+def _unfinished(places: Places, name: str, origin: records.Origin, running: bool) -> dict[str, Any]:
     """The same of a run that was begun: its folder of states is there before its first state is.
 
     It runs now where the study does, and the folder has changed since that was started.
@@ -205,7 +164,7 @@ def _unfinished(places: Places, name: str, origin: dict, running: bool) -> dict:
         now = running and changed >= places.lock.stat().st_mtime
     except FileNotFoundError:  # it has ended just now
         now = running
-    found = {"state": "running" if now else "unfinished"}
+    found: dict[str, Any] = {"state": "running" if now else "unfinished"}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             state = tracking.saved(path)
@@ -267,7 +226,7 @@ def _steps(study: Study, places: Places, runs: list[Run]) -> Iterator[Step]:
     yield Step("report", int((places.of("report") / "index.html").exists()), 1)
 
 
-def _is_made(study: Study, places: Places, run: Run, name: str, made_from: Callable) -> bool:
+def _is_made(study: Study, places: Places, run: Run, name: str, made_from: MadeFrom) -> bool:
     folder = places.of("checkpoints") / run.name
     if run.state not in OVER or not (folder / name).exists():
         return False

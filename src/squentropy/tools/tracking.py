@@ -10,7 +10,7 @@ so training writes nothing more for it and is no slower. Finished runs are hoste
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 
@@ -50,7 +50,7 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
     return folders
 
 
-def saved(path: Path) -> dict:
+def saved(path: Path) -> dict[str, Any]:
     """What a state file holds beside its tensors: losses, history, and what the run depends on.
 
     Raises safetensors.SafetensorError, or another error of reading, where it is damaged.
@@ -59,7 +59,7 @@ def saved(path: Path) -> dict:
         return json.loads(file.metadata()["state"])
 
 
-def _tables(progress: dict) -> dict[str, list[list[str]]]:
+def _tables(progress: dict[str, Any]) -> dict[str, list[list[str]]]:
     losses = enumerate(progress["losses"], start=1)
     return {
         "loss.tsv": [[str(iteration), f"{loss:.6g}"] for iteration, loss in losses],

@@ -3,14 +3,25 @@
 squentropy why checkpoints/grammar/final/mse/seed1
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
-from squentropy.study.params import Cell, Study
+from squentropy.study.find import find
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.selection import refine_file
+
+
+def study_of(folder: Path) -> list[str]:
+    """The name of the study that a run of checkpoints/STUDY belongs to; none: the default one."""
+    name = folder.parts[1] if len(folder.parts) > 1 and folder.parts[0] == "checkpoints" else None
+    with contextlib.suppress(SquentropyError):
+        return [find(name)[0].study] if name else []
+    return []
 
 
 def stale_runs(

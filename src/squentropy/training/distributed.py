@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +51,13 @@ class Group:
             raise SquentropyError("train.processes: Apple's GPU serves one process; write 1")
         return nn.parallel.DistributedDataParallel(model)
 
-    def gathers(self, model: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    def gathers(
+        self, model: Callable[..., Tensor], last: bool
+    ) -> contextlib.AbstractContextManager[None]:
         """A micro-batch; the gradients of all are averaged once, in the `last` one."""
-        return contextlib.nullcontext() if self.size == 1 or last else model.no_sync()
+        if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
+            return model.no_sync()
+        return contextlib.nullcontext()
 
     def add_up(self, tensor: Tensor) -> Tensor:
         """Its sum over the processes, in place."""

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from squentropy.errors import Interrupted
 from squentropy.lm.model import GPT
 from squentropy.lm.scoring import Scores
-from squentropy.study.params import Cell, Schedule, Study
+from squentropy.study.grid import Cell
+from squentropy.study.params import Schedule, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.training.distributed import Group
 from squentropy.training.resume import Progress, StateFile, Stop

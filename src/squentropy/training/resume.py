@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -107,7 +108,7 @@ def _digest(state: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(state.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].numpy())
+        digest.update(tensors[name].numpy().data)
     return digest.hexdigest()
 
 
@@ -129,7 +130,7 @@ def stop_on_signal() -> Iterator[Stop]:
     SIGKILL. Where the block ends by itself, the signal that was noted acts after it.
     """
     stop = Stop()
-    before = {}
+    before: dict[int, Any] = {}
 
     def restore() -> None:
         for number, handler in before.items():

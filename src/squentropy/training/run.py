@@ -18,10 +18,12 @@ import safetensors.torch
 import torch
 
 from squentropy import storage
+from squentropy.kinds import RunRecord
 from squentropy.lm.devices import pick_device, pick_dtype
 from squentropy.lm.model import GPT
 from squentropy.runs import provenance, records
-from squentropy.study.params import Cell, Study
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.training.distributed import join
 from squentropy.training.loop import Result, train
@@ -31,7 +33,7 @@ HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
 
 
 class Trained(NamedTuple):
-    run: dict  # run.json
+    run: RunRecord  # run.json
     now: bool  # trained by this call, not found in its folder
     first: bool  # whether this process is the run's first one, which tells
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from squentropy.errors import SquentropyError
 from squentropy.lm.cpu_block import Noise, keep_freed_memory
@@ -20,7 +20,8 @@ from squentropy.lm.model import GPT, Config
 from squentropy.lm.optimizer import AdamW
 from squentropy.lm.scoring import Scores, fit_on, score_split
 from squentropy.losses import LOSSES, fuse_chunks, own_link
-from squentropy.study.params import Cell, Study, Train
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study, Train
 from squentropy.tokens.token_files import Split, TokenFolder
 from squentropy.training.distributed import Group
 
@@ -116,6 +117,7 @@ def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup
     by_hand = device.type == "cpu" and not compiled
     if by_hand:
         keep_freed_memory()
+    forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     return Setup(
         study,
         cell,
@@ -126,7 +128,7 @@ def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup
         device,
         pick_dtype(params.dtype, device),
         model,
-        group.wrap(torch.compile(model) if compiled else model),
+        group.wrap(forward),
         by_hand,
         LOSSES[cell.loss],
         AdamW(

@@ -9,16 +9,20 @@ import pandas as pd
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.kinds import Row, RunRecord
 from squentropy.runs.records import made_from, origin_of
-from squentropy.study.params import Cell, Study
+from squentropy.study.grid import Cell
+from squentropy.study.params import Study
 
 
-def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, dict]:
+def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, RunRecord]:
     """Each cell's run.json, in order.
 
     Raises SquentropyError where one belongs to another cell, or was trained with other parameters
     or code than the study's, or on other tokens than the rest.
     """
+    runs: dict[Cell, RunRecord]
+    tokens: dict[str, Path]
     runs, tokens = {}, {}
     for cell in cells:
         path = checkpoints / cell.name / "run.json"
@@ -38,7 +42,7 @@ def runs_sha256(checkpoints: Path, cells: Iterable[Cell], files: Iterable[Path] 
     return hashlib.sha256("".join(map(storage.sha256, paths)).encode()).hexdigest()
 
 
-def write_csv(path: Path, rows: Iterable[dict], columns: list[str]) -> None:
+def write_csv(path: Path, rows: Iterable[Row], columns: list[str]) -> None:
     """Ten significant digits, as text that does not depend on the machine's locale."""
     table = pd.DataFrame(list(rows), columns=columns)
     storage.write_text(path, table.to_csv(index=False, float_format="%.10g"))

@@ -105,4 +105,8 @@ def tied(study: Study, sweep: dict[Cell, float], best: Cell) -> list[tuple[str, 
 
 def _others(best: Cell, tied: list[tuple[str, float]]) -> list[Cell]:
     """The best cell with another of the tied values."""
-    return [replace(best, **{key: value}) for key, value in tied if value != getattr(best, key)]
+    return [
+        replace(best, **{key: value})  # type: ignore[arg-type]  # a key goes with its value
+        for key, value in tied
+        if value != getattr(best, key)
+    ]

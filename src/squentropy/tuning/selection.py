@@ -9,16 +9,19 @@ whose cells are too short for a temperature to matter, softmax stands for `tempe
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from squentropy import storage
 from squentropy.catalogue import slug
 from squentropy.errors import SquentropyError
+from squentropy.kinds import Row, RunRecord
 from squentropy.runs import records
 from squentropy.runs.records import chosen_for
 from squentropy.study import digests
-from squentropy.study.grid import GRID_KEYS
-from squentropy.study.params import SELECTION_TABLES, Cell, Study
+from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.params import SELECTION_TABLES, Study
 from squentropy.tuning.outcomes import ppl, read_outcomes, runs_sha256, write_csv
 from squentropy.tuning.refinement import Refined, best_of, refine
 
@@ -30,13 +33,15 @@ SWEEP = [
 REFINE = [*RUN, "tokens", "reading", "validation_nll", "selection_nll", "selected"]
 
 
-def refine_loss(study: Study, loss: str, checkpoints: Path, train) -> Refined:
+def refine_loss(
+    study: Study, loss: str, checkpoints: Path, train: Callable[[Cell], RunRecord]
+) -> Refined:
     """Refine one loss and write `refine_file`: its runs and what was selected.
 
     train  trains a cell, unless its run is there already, and returns its run.json
     """
     sweep = read_outcomes(study, checkpoints, [c for c in study.sweep_cells() if c.loss == loss])
-    runs: dict[Cell, dict] = {}
+    runs: dict[Cell, RunRecord] = {}
 
     def nll_of(cell: Cell) -> float:
         runs[cell] = train(cell)
@@ -56,22 +61,24 @@ def refine_file(checkpoints: Path, loss: str) -> Path:
     return checkpoints / "refine" / slug(loss) / "refine.json"
 
 
-def selection_nll(study: Study, run: dict) -> float:
+def selection_nll(study: Study, run: RunRecord) -> float:
     """The validation nll that a run is selected by, nats per token; inf if it diverged."""
     if run["status"] != "ok":
         return math.inf
     tempered = run["validation_tempered_nll"]
     by_temperature = tempered is not None and study.plan.reading == "tempered"
-    return tempered if by_temperature else run["validation_nll"]
+    return tempered if by_temperature else run["validation_nll"]  # type: ignore[return-value]  # ok
 
 
-def select(study: Study, checkpoints: Path, results: Path) -> dict:
+def select(study: Study, checkpoints: Path, results: Path) -> dict[str, dict[str, Any]]:
     """Write sweep.csv, refine.csv and selected.json. Returns what was selected, by loss.
 
     Each loss's refinement is followed again from its runs, without training. Raises
     SquentropyError if it is not that of the study's parameters, sweep and code.
     """
     sweep = read_outcomes(study, checkpoints, study.sweep_cells())
+    selected: dict[str, dict[str, Any]]
+    refined_rows: list[Row]
     selected, refined_rows = {}, []
     for loss in study.sweep.losses:
         own = {cell: run for cell, run in sweep.items() if cell.loss == loss}
@@ -100,8 +107,8 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict:
 
 
 def read_refined(
-    study: Study, loss: str, checkpoints: Path, sweep: dict[Cell, dict]
-) -> dict[Cell, dict]:
+    study: Study, loss: str, checkpoints: Path, sweep: dict[Cell, RunRecord]
+) -> dict[Cell, RunRecord]:
     """The refining runs of a loss by their cells, in the order of trying.
 
     Raises SquentropyError if one was trained with other parameters, code or tokens.
@@ -124,16 +131,18 @@ def tuning_sha256(study: Study, checkpoints: Path) -> str:
     return runs_sha256(checkpoints, study.sweep_cells(), refined)
 
 
-def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict]:
+def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     """{loss: point} from selected.json. Raises SquentropyError if one lacks."""
     return {loss: chosen_for(loss, results / "selected.json") for loss in study.sweep.losses}
 
 
-def _nll_by_cell(study: Study, runs: dict[Cell, dict]) -> dict[Cell, float]:
+def _nll_by_cell(study: Study, runs: dict[Cell, RunRecord]) -> dict[Cell, float]:
     return {cell: selection_nll(study, run) for cell, run in runs.items()}
 
 
-def _followed(study: Study, sweep: dict[Cell, dict], runs: dict[Cell, dict], path: Path) -> Refined:
+def _followed(
+    study: Study, sweep: dict[Cell, RunRecord], runs: dict[Cell, RunRecord], path: Path
+) -> Refined:
     try:
         found = refine(
             study, _nll_by_cell(study, sweep), lambda cell: selection_nll(study, runs[cell])
@@ -147,7 +156,9 @@ def _followed(study: Study, sweep: dict[Cell, dict], runs: dict[Cell, dict], pat
     return found
 
 
-def _chosen(study: Study, sweep: dict[Cell, dict], found: Refined, runs: dict[Cell, dict]) -> dict:
+def _chosen(
+    study: Study, sweep: dict[Cell, RunRecord], found: Refined, runs: dict[Cell, RunRecord]
+) -> dict[str, Any]:
     best, run = found.best, runs[found.best]
     nll = found.trials[best]
     start = best_of(_nll_by_cell(study, sweep))
@@ -165,12 +176,12 @@ def _chosen(study: Study, sweep: dict[Cell, dict], found: Refined, runs: dict[Ce
     }
 
 
-def _run_row(study: Study, cell: Cell, run: dict) -> dict:
+def _run_row(study: Study, cell: Cell, run: RunRecord) -> Row:
     nll = selection_nll(study, run)
     tempered = run["validation_tempered_nll"] is not None
     reading = study.primary(cell.loss)
     return {
-        **{key: run[key] for key in SWEEP if key in run},
+        **{key: run[key] for key in SWEEP if key in run},  # type: ignore[literal-required]  # columns
         "loss": cell.loss,
         **cell.point,
         "seed": cell.seed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from squentropy.corpus.grammar.grammar import Choice, Draw, Grammar, Refer, Words
+from squentropy.corpus.grammar.grammar import Choice, Draw, Entry, Grammar, Refer, Words
 
 # Where a literal is taken apart, so that every place between sentences is a node.
 _BETWEEN = re.compile(r'(^\s+|(?<=[.!?"])\s+|\n\s*)')
@@ -31,6 +31,7 @@ class Node:
 
     def moves(self) -> dict[str, list]:
         """(piece, item, entry, target) by the first character of the piece."""
+        read: list[tuple[str, Entry | None]]
         if self._moves is None:
             self._moves = defaultdict(list)
             for item, pieces, target in self.arcs:

@@ -256,7 +256,7 @@ class _Grader:
         held = [bound[self.slots[other]] for other in others]
         if held and None not in held:
             if isinstance(item, Refer):
-                fits = held[0].forms.get(item.form) == piece
+                fits = held[0].forms.get(item.form) == piece  # type: ignore[union-attr]  # no None
             else:
                 fits = entry not in held
             cost = (wrong, right - 1) if fits else (wrong + 1, right)

@@ -606,6 +606,7 @@ def _closing(text: str, start: int, where: str) -> int:
 
 def _split(text: str, separator: str, most: int = -1) -> list[str]:
     """Split at separators outside brackets, at most `most` times (−1: always)."""
+    parts: list[str]
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):
         if character in _PAIRS:

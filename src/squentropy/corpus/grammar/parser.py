@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import exp, fsum, log
 from os.path import commonprefix
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from squentropy.corpus.grammar.grammar import (
     WORD,
@@ -77,6 +77,16 @@ class Failure(NamedTuple):
     source: Draw | Refer | None  # where the piece comes from; None for literal text
 
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from squentropy.corpus.grammar.grammar import Entry
+
+    Bindings = dict[str, Entry]
+    Stack = tuple[Any, "Stack"] | None  # items to come, a linked list
+    Trail = tuple[tuple[int, str, float], "Trail"] | None  # decisions, the last one first
+
+
 class Parser:
     def __init__(self, grammar: Grammar):
         self.grammar = grammar
@@ -125,7 +135,7 @@ class Parser:
 
     def _search(
         self, text: str, failures: list[Failure] | None = None, reached: int = 0
-    ) -> tuple[list[tuple], int]:
+    ) -> tuple[list[tuple[float, Bindings, Trail]], int]:
         """All derivations of `text` as (log_prob, bindings, trail of decisions), and the furthest
         position where a search for one stopped.
 
@@ -134,9 +144,13 @@ class Parser:
         `failures`, it notes each piece that does not match, and from the position `reached` on
         tries without lookahead, so as to miss none there.
         """
-        found = []
+        found: list[tuple[float, Bindings, Trail]] = []
         furthest = 0
-        silent = failures is None
+        silent = failures is None  # mypy does not see that nothing is appended then
+        item: Any  # one of four kinds, told by `kind`
+        candidates: Iterable[Any]
+        piece: str
+        agenda: list[tuple[int, Stack, Bindings, float, Trail]]
         agenda = [(0, (self.grammar.start, None), {}, 0.0, None)]
         while agenda:
             position, stack, bindings, log_prob, trail = agenda.pop()
@@ -150,7 +164,7 @@ class Parser:
                         continue
                     if not silent:
                         source = None if kind is str else item
-                        failures.append(Failure(position, piece, source))
+                        failures.append(Failure(position, piece, source))  # type: ignore[union-attr]
                     break
                 if kind is Choice:
                     by_first, others = self._choices[id(item)]
@@ -184,13 +198,13 @@ class Parser:
                         end = position + len(piece)
                         agenda.append((end, stack, now, log_prob + lp, (decision, trail)))
                     elif not silent:
-                        failures.append(Failure(position, piece, item))
+                        failures.append(Failure(position, piece, item))  # type: ignore[union-attr]
                 break
             else:
                 if position == len(text):
                     found.append((log_prob, bindings, trail))
                 elif not silent:
-                    failures.append(Failure(position, "", None))
+                    failures.append(Failure(position, "", None))  # type: ignore[union-attr]
             furthest = max(furthest, position)
         return found, furthest
 
@@ -208,7 +222,8 @@ class Parser:
             return frozenset(e.forms[item.form][0] for e in entries if item.form in e.forms)
         if id(item) not in self._firsts:
             firsts = [self._first_of_sequence(items) for items in item.alternatives]
-            union = None if None in firsts else frozenset().union(*firsts)
+            union: frozenset[str] | None
+            union = None if None in firsts else frozenset().union(*firsts)  # type: ignore[arg-type]  # no None among them
             self._firsts[id(item)] = union
         return self._firsts[id(item)]
 

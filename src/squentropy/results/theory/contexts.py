@@ -21,6 +21,7 @@ import numpy as np
 from squentropy import storage
 from squentropy.catalogue import LossInfo, Squares, loss_info
 from squentropy.corpus.grammar.grammar import load_grammar
+from squentropy.kinds import Row
 from squentropy.results import intervals
 from squentropy.results.theory import optimum
 from squentropy.results.theory.next_token import predict
@@ -51,17 +52,18 @@ LARGEST = 4**9
 CHUNK = 1 << 22  # tokens counted at once
 
 
-def theory_rows(study: Study, data: Path) -> list[dict]:
+def theory_rows(study: Study, data: Path) -> list[Row]:
     """The rows of theory.csv, from a folder with corpus/ and tokens/."""
     tokens = TokenFolder.open(data / "tokens")
     kinds = {"bigram": bigram_contexts(tokens.split("train"), tokens.vocab_size)}
     if storage.read_sealed(data / "corpus" / "manifest.json")["source"] == "grammar":
         kinds["whole"] = whole_contexts(tokens)
     return [
-        {"contexts": kind, "loss": loss.name, "weight": loss.squares.factor, "classes": classes}
-        | _row(study, contexts, classes, loss.squares)
+        {"contexts": kind, "loss": loss.name, "weight": squares.factor, "classes": classes}
+        | _row(study, contexts, classes, squares)
         for kind, contexts in kinds.items()
         for loss in improper_losses(study)
+        if (squares := loss.squares) is not None
         for classes in vocabularies(tokens.vocab_size)
     ]
 
@@ -97,7 +99,7 @@ class Contexts:
         return float((values * self.times).sum() / self.times.sum())
 
 
-def _row(study: Study, contexts: Contexts, classes: int, squares: Squares) -> dict:
+def _row(study: Study, contexts: Contexts, classes: int, squares: Squares) -> Row:
     kl = optimum.ragged_floor(contexts.pi, contexts.starts, classes, *astuple(squares))
     entropy = -np.add.reduceat(contexts.pi * np.log(contexts.pi), contexts.starts)
     row = {
@@ -105,7 +107,7 @@ def _row(study: Study, contexts: Contexts, classes: int, squares: Squares) -> di
         "entropy": contexts.mean(entropy),
         "kl": contexts.mean(kl),
     }
-    if contexts.place is not None:
+    if contexts.place is not None and contexts.lengths is not None:
         by_story = np.add.reduceat(
             kl[contexts.place], np.cumsum(contexts.lengths) - contexts.lengths
         )

@@ -9,7 +9,7 @@ the grammar gives the story; tests/results/test_theory.py holds it to that.
 
 from collections.abc import Iterable, Iterator
 from math import exp, fsum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 import tiktoken
@@ -28,7 +28,7 @@ class Partial(NamedTuple):
     probability: float  # given the tokens so far
     tokens: tuple[int, ...]  # of its current word, those to come
     text: str  # beyond that word
-    stack: tuple | None  # items to come, a linked list
+    stack: tuple[Any, Any] | None  # items to come, a linked list
     bindings: dict[str, Entry]
 
 
@@ -80,7 +80,7 @@ def _expanded(
             tokens = tuple(encoding.encode_ordinary(word[0]))
             yield Partial(probability, tokens, text[word.end() :], stack, bindings)
             continue
-        item, rest = stack
+        item, rest = stack  # type: ignore[misc]  # None, after the last item, was seen to above
         if isinstance(item, str):
             agenda.append((probability, text + item, rest, bindings))
         elif isinstance(item, Refer):

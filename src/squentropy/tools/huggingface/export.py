@@ -4,7 +4,7 @@
 
     config.json, model.safetensors         the model; biases that it lacks are zeros
     tokenizer.json, tokenizer_config.json  the same ids for the same text, after an end of text
-    generation_config.json                 how `squentropy sample` draws
+    generation_config.json                 how `squentropy tell` draws
     custom_generate/generate.py            stories beyond the context, for those who trust it
     README.md                              a model card
 
@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import tiktoken
@@ -25,6 +26,7 @@ from torch import Tensor
 from squentropy import storage
 from squentropy.catalogue import label, loss_info
 from squentropy.errors import SquentropyError
+from squentropy.kinds import RunRecord, ScoresRecord
 from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
@@ -79,7 +81,7 @@ def gpt2_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
             yield f"transformer.{bias}", torch.zeros(len(value))
 
 
-def config(model: GPT, encoding: tiktoken.Encoding) -> dict:
+def config(model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
     shape = model.config
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -101,8 +103,8 @@ def config(model: GPT, encoding: tiktoken.Encoding) -> dict:
     }
 
 
-def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> dict:
-    """As `squentropy sample` draws; no longer than the context, beyond which GPT-2 fails."""
+def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
+    """As `squentropy tell` draws; no longer than the context, beyond which GPT-2 fails."""
     temperature, end = study.sample.middle, encoding.eot_token
     drawn = {"do_sample": True, "temperature": temperature, "top_k": study.sample.top_k}
     return (drawn if temperature > 0 else {"do_sample": False}) | {
@@ -116,7 +118,7 @@ def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> 
 # --- the tokenizer ------------------------------------------------------------------------------
 
 
-def tokenizer(encoding: tiktoken.Encoding) -> dict:
+def tokenizer(encoding: tiktoken.Encoding) -> dict[str, Any]:
     """tokenizer.json: the encoding as `tokenizers` has a byte-level BPE.
 
     An end-of-text token comes before a text, as before every story in training. One that is
@@ -168,7 +170,7 @@ def tokenizer(encoding: tiktoken.Encoding) -> dict:
     }  # fmt: skip
 
 
-def tokenizer_config(model: GPT) -> dict:
+def tokenizer_config(model: GPT) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -211,7 +213,7 @@ def written(token: bytes) -> str:
 # --- the card -----------------------------------------------------------------------------------
 
 
-def cautions(run: dict) -> list[str]:
+def cautions(run: RunRecord) -> list[str]:
     """What a user of the exported model has to know, in plain words."""
     if not loss_info(run["cell"]["loss"]).link:
         return []
@@ -222,7 +224,7 @@ def cautions(run: dict) -> list[str]:
     ]
 
 
-def scores(folder: Path) -> dict | None:
+def scores(folder: Path) -> ScoresRecord | None:
     """What test.json holds, where it is the run's."""
     path = folder / "test.json"
     if not path.exists():
@@ -232,7 +234,11 @@ def scores(folder: Path) -> dict | None:
 
 
 def card(
-    run: dict, scores: dict | None, model: GPT, tokens: TokenFolder, warnings: list[str]
+    run: RunRecord,
+    scores: ScoresRecord | None,
+    model: GPT,
+    tokens: TokenFolder,
+    warnings: list[str],
 ) -> str:
     """The model card, in Markdown, with the hub's metadata before it."""
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
@@ -286,7 +292,7 @@ def corpus_licence(tokens: TokenFolder) -> str:
         return "unknown"
 
 
-def _table(run: dict, scores: dict | None) -> str:
+def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
     """Each reading's nll on test; validation's where the run was not scored."""
     if scores is None:
         nll = run["validation_nll"]

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from squentropy.errors import SquentropyError
+from squentropy.kinds import Row
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device
 from squentropy.report.read import BASELINES, read_baselines
@@ -71,7 +72,7 @@ class Scored(nn.Module):
             )
 
 
-def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> dict:
+def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> Row:
     """Score a model's folder on the test stories; its row takes its place in baselines.csv.
 
     nll is in nats a token of the model's own, `same_tokens` whether these are the study's. Raises

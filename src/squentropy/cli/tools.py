@@ -1,0 +1,204 @@
+"""Seeing how a study stands, and sharing it."""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from squentropy.cli import completion
+from squentropy.cli.options import (
+    DEFAULT_STATES,
+    Params,
+    Results,
+    Runs,
+    States,
+    Studies,
+    load,
+    results_of,
+)
+
+
+def params(study: Studies = None, params: Params = None) -> None:
+    """Check a study's parameters, and print them resolved.
+
+    Reads the parameter files of STUDY. Writes nothing.
+
+    Example: squentropy params studies/smoke.yaml
+    """
+    print(load([*(study or []), *(params or [])]).dump(), end="")
+
+
+def show(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            help="Its name, its file or its folder of results; none: the default study.",
+            autocompletion=completion.studies,
+        ),
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="The final table alone, as Markdown; or an error.")
+    ] = False,
+) -> None:
+    """Show a study's tables, and how far it has come.
+
+    Reads whatever of STUDY lies here. Writes nothing.
+
+    Of each run it says whether it is done, runs, waits or failed. Where the output is no terminal
+    it is plain text, and its tables are Markdown.
+
+    Example: squentropy show results/grammar
+    """
+    from squentropy.study.find import find
+
+    found, places = find(*([study] if study is not None else []))
+    if table:
+        from squentropy.report.summary import metrics_table
+
+        print(metrics_table(places.results))
+        return
+
+    from rich.console import Console
+
+    from squentropy.tools.show import page, print_page
+
+    print_page(page(found, places), Console(highlight=False))
+
+
+def why(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders; all of them if none.", autocompletion=completion.runs),
+    ] = None,
+    params: Params = None,
+    states: States = DEFAULT_STATES,
+) -> None:
+    """Say why runs are not up to date.
+
+    Reads the RUNS, or every run of the study, and their states. Writes nothing.
+
+    Example: squentropy why checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.tools.why import stale_runs, study_of
+
+    groups = [(load(params), runs or None)]
+    if runs and not params:
+        groups = [(load(name), list(of)) for name, of in groupby(runs, study_of)]
+    stale = [found for study, of in groups for found in stale_runs(study, of, states)]
+    for folder, reasons in stale:
+        for reason in reasons or ["is up to date"]:
+            print(f"{folder}: {reason}")
+    if not stale:
+        print("every run is up to date")
+
+
+def live(
+    states: States = DEFAULT_STATES,
+    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+        "live"
+    ),
+    tensorboard: Annotated[bool, typer.Option(help="Also as events for TensorBoard.")] = False,
+) -> None:
+    """Write the losses of the runs under way.
+
+    Reads the last state of each in the folder STATES. Writes their losses as .tsv, and as
+    events for TensorBoard, into OUT.
+
+    Example: squentropy live --tensorboard
+    """
+    from squentropy.tools.tracking import export
+
+    for folder in export(states, out, tensorboard):
+        print(folder)
+
+
+def tensorboard(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+        "events"
+    ),
+) -> None:
+    """Hand finished runs to TensorBoard.
+
+    Reads the RUNS. Writes events, with the hyperparameters, into OUT.
+
+    Example: squentropy tensorboard checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.tools.hosted import write_events
+
+    for folder in write_events(runs, out):
+        print(folder)
+
+
+def wandb(
+    runs: Runs,
+    project: Annotated[str, typer.Option(help="Of Weights & Biases.")] = "squentropy",
+) -> None:
+    """Log finished runs for Weights & Biases.
+
+    Reads the RUNS. Writes the folder wandb, which stays here unless WANDB_MODE=online.
+
+    Example: squentropy wandb checkpoints/grammar/final/mse/seed1
+    """
+    from squentropy.tools.hosted import log
+
+    log(runs, project)
+
+
+def record(study: Studies = None) -> None:
+    """Put what a finished study has made under DVC.
+
+    Reads data, checkpoints, results and report of STUDY. Writes DVC's cache, and dvc.lock or
+    studies/dvc.yaml and studies/dvc.lock.
+
+    Example: squentropy record studies/smoke.yaml
+    """
+    from squentropy.study.find import overlays
+    from squentropy.tools import dvc
+
+    dvc.record(overlays(study or []))
+    print("recorded; to share it: `git add --all`, `git commit`, `dvc push`")
+
+
+def restore(study: Studies = None) -> None:
+    """Bring a recorded study from the remote storage.
+
+    Reads dvc.lock or studies/dvc.lock, and the remote storage. Writes data, checkpoints, results
+    and report of STUDY, so that nothing of it is left to run.
+
+    Example: squentropy restore studies/smoke.yaml
+    """
+    from squentropy.study.find import overlays
+    from squentropy.tools import dvc
+
+    dvc.restore(overlays(study or []))
+    print("restored: nothing is left to run")
+
+
+def readme(file: Path, results: Results, report: Path) -> None:
+    """Put a study's main figure and final table into a README.
+
+    Reads RESULTS, and where the figures lie below REPORT. Writes FILE, between its
+    marks.
+
+    Example: squentropy readme README.md results/grammar report/grammar
+    """
+    from squentropy.report.summary import with_results
+    from squentropy.storage import write_text
+
+    text = file.read_text(encoding="utf-8")
+    write_text(file, with_results(text, results_of(results), report))
+
+
+def pdf(page: Path, out: Path) -> None:
+    """Print a report as a PDF.
+
+    Reads PAGE. Writes OUT, by Chromium, which has to be installed.
+
+    Example: squentropy pdf report/grammar/index.html report/grammar/report.pdf
+    """
+    from squentropy.report.pdf import print_page
+
+    print_page(page, out)
+    print(out)

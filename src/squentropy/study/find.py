@@ -1,0 +1,157 @@
+"""Which study is meant, wherever one is named, and where it lies.
+
+A study is named by
+
+    smoke                           its name: params.yaml's or studies/NAME.yaml, as they are now;
+                                    a study without such a file is as its results hold it
+    studies/smoke.yaml              its file, laid over params.yaml unless it is whole; or several
+    results/smoke                   its folder of results, with the parameters they were made by
+    checkpoints/smoke/final/...     a run of it, where a run is expected
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from squentropy.errors import ParameterError, SquentropyError
+from squentropy.kinds import RunRecord
+from squentropy.study import known
+from squentropy.study.params import Study, differences, load
+
+DEFAULT = Path("params.yaml")
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of a study, all of which lie where its results/STUDY does."""
+
+    results: Path
+
+    @property
+    def root(self) -> Path:
+        return self.results.parent.parent
+
+    def of(self, kind: str) -> Path:
+        """Its folder below data, checkpoints, report, logs or state."""
+        return self.root / kind / self.results.name
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".snakemake" / "squentropy" / f"{self.results.name}.lock"
+
+
+def find(*words: str | Path) -> tuple[Study, Places]:
+    """The study of this name, of these files or of this folder of results; none: the default one.
+
+    Raises SquentropyError where there is none.
+    """
+    files: list[Path] = []
+    results = None
+    for word in words or [DEFAULT]:
+        results = _results(Path(word)) if len(words) == 1 else None
+        files += [Path(word)] if _is_file(word) else _files(str(word))
+    if not _is_whole(files[0]) and DEFAULT.is_file():
+        files.insert(0, DEFAULT)
+    study = load(files)
+    return study, Places(results or Path("results", study.study))
+
+
+def overlays(words: Iterable[str | Path]) -> list[Path]:
+    """The files that make a study when they are laid over params.yaml; none for the default one.
+
+    For what runs Snakemake, which is told a study by its files.
+    """
+    found: list[Path] = []
+    for word in words:
+        if _is_file(word):
+            found += [Path(word)] if Path(word) != DEFAULT else []
+        else:
+            study, _ = find(word)
+            named = _named(study.study)
+            if named is None:
+                raise SquentropyError(
+                    f"{word}: has no file in studies/; name the files that are laid over {DEFAULT}"
+                )
+            found += named[1:]
+    return found
+
+
+def study_of(folder: Path, run: RunRecord | None) -> Study:
+    """The study of a run in checkpoints/STUDY, with the parameters that the run was trained by.
+
+    These are found in its results/STUDY, in its file or in params.yaml. Where none of them fit, or
+    for `run` None, the first of these counts. For a run elsewhere it is the default study.
+    """
+    first = None
+    for files in filter(None, _candidates(folder.resolve())):
+        with contextlib.suppress(ParameterError):  # another one may be the run's
+            study = load(files)
+            first = first or study
+            if run is None or _fits(study, run):
+                return study
+    return first or load([DEFAULT])
+
+
+def _fits(study: Study, run: RunRecord) -> bool:
+    cell = run["cell"]
+    return not differences(run["params"], study.training_keys(cell["phase"], cell["iterations"]))
+
+
+def _candidates(folder: Path) -> Iterator[list[Path]]:
+    """The files that may hold the parameters of a run's study."""
+    for parent in folder.parents:
+        if parent.name == "checkpoints":
+            root, name = parent.parent, folder.relative_to(parent).parts[0]
+            yield [root / "results" / name / DEFAULT]
+            with contextlib.suppress(ParameterError):
+                yield _named(name, root) or []
+    yield [DEFAULT]
+
+
+def _files(what: str) -> list[Path]:
+    """The files of a study that is named otherwise than by its files."""
+    if (folder := _results(Path(what))) is not None:
+        return [folder / DEFAULT]
+    if (named := _named(what)) is not None:
+        return named
+    if (folder := _results(Path("results", what))) is not None:
+        return [folder / DEFAULT]
+    if Path(what).is_dir():
+        raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
+    there = ", ".join(known.names()) or "none in this folder"
+    raise SquentropyError(f"{what}: no such study; there are: {there}")
+
+
+def _named(name: str, root: Path = Path()) -> list[Path] | None:
+    """The files of the study of this name, params.yaml first; None where no file has it."""
+    for files in ([root / DEFAULT], [root / DEFAULT, root / "studies" / f"{name}.yaml"]):
+        if all(path.is_file() for path in files) and load(files).study == name:
+            return files
+    return None
+
+
+def _results(folder: Path) -> Path | None:
+    """This folder, with its parent's name, if it is one of results."""
+    place = folder if len(folder.parts) > 1 else folder.resolve()
+    is_results = (folder / "manifest.json").is_file() or place.parent.name == "results"
+    return place if is_results and (folder / DEFAULT).is_file() else None
+
+
+def _is_file(word: str | Path) -> bool:
+    path = Path(word)
+    return path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir())
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file holds a whole study; also where it cannot be read, which `load` will say."""
+    if not path.is_file():
+        return True
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except Exception:  # PyYAML's own, for values such as 2020-13-45, among others
+        return True
+    required = {key for key, field in Study.model_fields.items() if field.is_required()}
+    return not isinstance(values, dict) or required <= values.keys()
