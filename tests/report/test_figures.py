@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 
 from squentropy.errors import SquentropyError
 from squentropy.report import figures, read
+from squentropy.report.format import number
 from squentropy.report.plots import style
 from squentropy.study import params
 
@@ -125,7 +126,7 @@ def test_a_cell_without_divergence_shows_its_perplexity(tmp_path):
     texts = texts_of(tmp_path, "grid", losses=["cross_entropy"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in sweep["validation_ppl"].dropna():
-        assert style.number(value) in texts
+        assert number(value) in texts
     assert "read by its own link" not in texts
 
 
@@ -133,7 +134,7 @@ def test_a_loss_with_its_own_link_shows_the_perplexity_that_gives(tmp_path):
     texts = texts_of(tmp_path, "grid", losses=["mse"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in np.exp(sweep["selection_nll"].dropna()):
-        assert style.number(value) in texts
+        assert number(value) in texts
     assert "read by its own link" in texts
 
 
@@ -273,10 +274,10 @@ def test_losses_are_told_apart_in_grey():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(7.966, "7.97"), (16, "16.0"), (1024.4, "1 024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
+    [(7.966, "7.97"), (16, "16.0"), (1024.4, "1\u202f024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert style.number(value) == text
+    assert number(value) == text
 
 
 def test_the_losss_own_optimum_is_marked_where_it_is_known(tmp_path):

@@ -14,6 +14,7 @@ from squentropy import storage
 from squentropy.catalogue import label as label
 from squentropy.catalogue import loss_info
 from squentropy.errors import SquentropyError
+from squentropy.report.format import percent
 from squentropy.results import adequacy
 from squentropy.study import params
 from squentropy.study.params import BASELINE
@@ -27,12 +28,6 @@ BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in
 
 NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3, "4-gram": 4, "5-gram": 5}
 """The yardsticks of kind "ngram" in metrics.csv, and their orders."""
-
-
-def p_text(p: float, smallest: float) -> str:
-    """A p-value as "= 0.031" or, at the smallest that few seeds support, "< 0.01"."""
-    least = max(smallest, 0.001)
-    return f"< {least:g}" if p <= least else f"= {p:.3f}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,11 @@ class Results:
     theory: pd.DataFrame
     baselines: pd.DataFrame
     """Other people's models on the same test stories; empty if none was scored."""
+
+    @property
+    def confidence(self) -> str:
+        """That of the intervals, as "95 %"."""
+        return percent(self.study.evaluate.confidence)
 
     @property
     def losses(self) -> list[str]:

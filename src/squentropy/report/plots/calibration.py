@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 
+from squentropy.report.format import integer
 from squentropy.report.plots.style import INK, SOFT, WIDTH, look
 from squentropy.report.read import FEWEST, Results, label
 from squentropy.study.params import BASELINE
@@ -145,4 +146,4 @@ def _doubling_axis(axes: np.ndarray) -> None:
     ends = axes[0].dataLim.intervalx
     first, last = ends.astype(int) if np.isfinite(ends).all() else (0, 0)
     ticks = range(first, last + 1, math.ceil((last + 1 - first) / 7))
-    axes[-1].set_xticks(ticks, [f"{2**x // 2:,}".replace(",", "\u202f") for x in ticks])
+    axes[-1].set_xticks(ticks, [integer(2**x // 2) for x in ticks])

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from squentropy.report.plots.style import SOFT, WIDTH, look, percent
+from squentropy.report.plots.style import SOFT, WIDTH, look
 from squentropy.report.read import Results, label
 
 PANELS = {
@@ -57,6 +57,6 @@ def quality(r: Results) -> Figure:
     ]
     handles.append(Line2D([], [], color=SOFT, lw=1.2, ls=(0, (4, 2))))
     texts = [*map(label, losses), "test stories"]
-    bars = f"bars: {percent(r)} intervals"
+    bars = f"bars: {r.confidence} intervals"
     fig.legend(handles, texts, title=bars, title_fontsize=9, loc="outside lower center", ncols=3)
     return fig

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from squentropy.report.plots.style import INK, SOFT, WIDTH, look, percent, plain, spread
+from squentropy.report.format import plain, short
+from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
 from squentropy.report.read import NGRAMS, Results, label
 
 SHOWN = (2, 3, 4)  # orders of the n-gram models that are drawn
@@ -36,7 +37,7 @@ def lengths(r: Results) -> Figure:
     if source is not None:
         axes[1].set_yscale("log")
         _plain_log_ticks(axes[1].yaxis)
-    _legend(fig, r, f"bars at full length: {percent(r)} intervals")
+    _legend(fig, r, f"bars at full length: {r.confidence} intervals")
     return fig
 
 
@@ -87,7 +88,7 @@ def _token_axis(ax, tokens: Sequence[int]) -> None:
     ax.set_xlim(tokens[0] / room**2.2, tokens[-1] * room)  # the yardsticks' names stand on the left
     ax.xaxis.set_major_locator(FixedLocator(_apart(tokens, 1.3)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
 
 
 def _apart(values: Sequence[float], factor: float) -> list[float]:
@@ -97,14 +98,6 @@ def _apart(values: Sequence[float], factor: float) -> list[float]:
         if value >= factor * kept[-1]:
             kept.append(value)
     return kept
-
-
-def _short(tokens: float) -> str:
-    """288 000 as 288 k, 1 152 000 as 1.15 M."""
-    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if tokens >= unit:
-            return f"{tokens / unit:.3g}{name}"
-    return f"{tokens:g}"
 
 
 def _plain_log_ticks(axis) -> None:

@@ -5,7 +5,6 @@ every estimate has its interval, and what diverged is shown as such.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 
 import matplotlib
@@ -150,20 +149,3 @@ def log_axis(ax, also: Sequence[float] = ()) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     if near:
         ax.minorticks_off()
-
-
-def percent(r: Results) -> str:
-    return f"{100 * r.study.evaluate.confidence:g} %"
-
-
-def number(value: float) -> str:
-    """Three significant digits, without an exponent where it can be avoided."""
-    if not math.isfinite(value):
-        return "∞"
-    if value >= 100:
-        return f"{value:,.0f}".replace(",", " ") if value < 1e6 else f"{value:.1e}"
-    return f"{value:#.3g}".rstrip(".")
-
-
-def plain(value: float) -> str:
-    return f"{value:.10f}".rstrip("0").rstrip(".")

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from squentropy.report.plots.style import INK, SOFT, WIDTH, look, number, percent, spread
+from squentropy.report.format import number
+from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
 from squentropy.report.read import Results, label
 
 CONTEXTS = {"bigram": "one token of context", "whole": "the whole story before"}
@@ -57,7 +58,7 @@ def improperness(r: Results) -> Figure:
         texts.append(label(loss))
     if measured:
         handles.append(Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=6.5))
-        texts.append(f"measured: nll − cross entropy’s, {percent(r)} interval")
+        texts.append(f"measured: nll − cross entropy’s, {r.confidence} interval")
     fig.legend(handles, texts, loc="outside lower center", ncols=2)
     return fig
 
@@ -106,7 +107,7 @@ def _dose(ax, r: Results, function: str, family: dict[str, float]) -> None:
                 [aside * weight for weight, _ in points], gaps[:, 0],
                 yerr=np.nan_to_num([gaps[:, 0] - gaps[:, 1], gaps[:, 2] - gaps[:, 0]]).clip(min=0),
                 fmt="o", color=INK, mfc=fill, ms=6, capsize=2.5,
-                label=f"measured, {which}, {percent(r)} interval",
+                label=f"measured, {which}, {r.confidence} interval",
             )  # fmt: skip
     ax.axhline(0, color=INK, lw=0.8)
     ax.set(xscale="log", xlabel="multiplier λ of the square term, log scale")

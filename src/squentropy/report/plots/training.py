@@ -10,16 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from squentropy.report.plots.style import (
-    INK,
-    SOFT,
-    WIDTH,
-    entropies,
-    look,
-    mean_curve,
-    number,
-    plain,
-)
+from squentropy.report.format import DASH, number, plain
+from squentropy.report.plots.style import INK, SOFT, WIDTH, entropies, look, mean_curve
 from squentropy.report.read import Results, label
 from squentropy.study.params import BASELINE
 
@@ -140,7 +132,7 @@ def _cell(ax, x: int, y: int, row, span: tuple[float, float]) -> None:
     if row is None or pd.isna(row.nll):
         diverged = row is not None and row.status == "diverged"
         ax.add_patch(Rectangle(**square, fc="#f4f4f4", ec="none", hatch="////"))
-        text, ink, size = ("diverged" if diverged else "–"), SOFT, 6.5
+        text, ink, size = ("diverged" if diverged else DASH), SOFT, 6.5
     else:
         share = (high - row.nll) / (high - low) if high > low else 1.0
         colour = matplotlib.colormaps["Blues"](0.08 + 0.82 * float(np.clip(share, 0, 1)))

@@ -6,19 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from squentropy.report.markup import (
-    Html,
-    escape,
-    integer,
-    interval,
-    listed,
-    nats,
-    number,
-    paragraphs,
-    plain,
-    signed,
-    table,
-)
+from squentropy.report.format import integer, listed, nats, number, plain, signed
+from squentropy.report.markup import Html, escape, interval, paragraphs, table
 from squentropy.report.read import FEWEST, Results
 from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name, reading_name

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.report.markup import Html, count, escape, integer, plain, table, upper
+from squentropy.report.format import count, integer, plain, upper
+from squentropy.report.markup import Html, escape, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import about_seeds, names
 from squentropy.study.params import TABLES

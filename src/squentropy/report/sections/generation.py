@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from squentropy.report.markup import DASH, Html, count, integer, interval, listed, paragraphs, table
+from squentropy.report.format import count, integer, listed, share
+from squentropy.report.markup import Html, interval, paragraphs, table
 from squentropy.report.read import Results
 from squentropy.report.sections.figure import figure
-from squentropy.report.sections.pieces import loss_name, percent
+from squentropy.report.sections.pieces import loss_name
 
 _KINDS = {
     "dropped_object": "another name, object or place stands where one was introduced",
@@ -17,10 +18,6 @@ _KINDS = {
     "no_ending": "the text stops before the story ends",
 }
 """Why the checker refuses a story, by the columns of quality.csv."""
-
-
-def _share(value: float) -> str:
-    return DASH if pd.isna(value) else f"{100 * value:.1f} %"
 
 
 def _shown(r: Results) -> pd.DataFrame:
@@ -56,10 +53,10 @@ def _in_form(r: Results) -> str:
     if rows.empty:
         return ""
     said = [
-        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', _share)} of the "
-        f"sentences and {interval(row, 'form', _share)} of the stories are in form, "
+        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', share)} of the "
+        f"sentences and {interval(row, 'form', share)} of the stories are in form, "
         + (
-            f"and {interval(row, 'agreement', _share)} of the references agree."
+            f"and {interval(row, 'agreement', share)} of the references agree."
             if pd.notna(row["agreement"])
             else "and no reference could be judged."
         )
@@ -68,7 +65,7 @@ def _in_form(r: Results) -> str:
     return (
         "A sentence or a story is in form if the grammar could have written it with other names, "
         "objects and places in its references; a reference agrees if it fits what was introduced "
-        f"before. At temperature {r.study.sample.middle:g}, best first, with {percent(r)} "
+        f"before. At temperature {r.study.sample.middle:g}, best first, with {r.confidence} "
         f"intervals. {' '.join(said)}"
     )
 
@@ -77,17 +74,17 @@ def _accepted(r: Results) -> str:
     told = r.quality.dropna(subset=["temperature", "valid"])
     if told.empty:
         return ""
-    best, true = told.loc[told["valid"].idxmax()], _share(r.test_stories["valid"])
+    best, true = told.loc[told["valid"].idxmax()], share(r.test_stories["valid"])
     if best["valid"] == 0:
         return (
             f"The grammar’s checker accepts none of the {integer(told['stories'].sum())} stories. "
-            f"The {percent(r)} interval of a share of none in {integer(best['stories'])} reaches "
-            f"up to {_share(best['valid_high'])}."
+            f"The {r.confidence} interval of a share of none in {integer(best['stories'])} reaches "
+            f"up to {share(best['valid_high'])}."
         )
     return (
         f"The largest share that the grammar’s checker accepts is that of "
         f"{loss_name(best['loss'])} at temperature {best['temperature']:g}: "
-        f"{interval(best, 'valid', _share)}. Of the test stories it accepts {true}."
+        f"{interval(best, 'valid', share)}. Of the test stories it accepts {true}."
     )
 
 
@@ -115,7 +112,7 @@ def quality_table(r: Results) -> Html:
     }  # fmt: skip
     shown = {key: head for key, head in columns.items() if rows[key].notna().any()}
     cells = [
-        [name, *(_share(row[key]) for key in shown), integer(row["tokens"])]
+        [name, *(share(row[key]) for key in shown), integer(row["tokens"])]
         for name, (_, row) in zip(names, rows.iterrows(), strict=True)
     ]
     heat = f"at temperature {r.study.sample.middle:g}"

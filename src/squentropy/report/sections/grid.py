@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from squentropy.report.markup import Html, count, integer, paragraphs, plain
+from squentropy.report.format import count, integer, plain
+from squentropy.report.markup import Html, paragraphs
 from squentropy.report.read import Results
 from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import names

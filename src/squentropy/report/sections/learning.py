@@ -2,24 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    count,
-    escape,
-    integer,
-    interval,
-    listed,
-    nats,
-    paragraphs,
-    signed,
-    table,
-)
+from squentropy.report.format import count, integer, listed, nats, share, signed
+from squentropy.report.markup import Html, escape, interval, paragraphs, table
 from squentropy.report.read import NGRAMS, Results
 from squentropy.report.sections.figure import figure
-from squentropy.report.sections.pieces import loss_name, names, percent
+from squentropy.report.sections.pieces import loss_name, names
 from squentropy.report.sections.verdict import NOT_ENOUGH
 from squentropy.results import adequacy
 from squentropy.study.params import BASELINE
@@ -40,7 +27,7 @@ def lengths_figure(r: Results, folder: str | Path) -> Html:
         "Lines: test nll against training tokens, one line per loss, with the nll of n-gram models"
         + (" and the exact entropy of the stories as dashed lines" if source else " dashed"),
         "Test nll against training tokens, every length with a learning-rate schedule of its own. "
-        f"At full length the mean over seeds with its {percent(r)} interval; shorter lengths are "
+        f"At full length the mean over seeds with its {r.confidence} interval; shorter lengths are "
         f"of {count(r.study.final.length_seeds, 'seed')}. Dashed: n-gram models of as many "
         f"training tokens as a full run sees.{right}",
     )
@@ -86,9 +73,8 @@ def learnt_table(r: Results) -> Html:
     rows = []
     for loss in r.scored:
         row = r.metrics.loc[loss]
-        learnt = DASH if pd.isna(row["learnt"]) else f"{100 * row['learnt']:.1f} %"
         excess = [interval(row, "excess", signed)] if known else []
-        rows.append([loss_name(loss), learnt, nats(row["bits_per_byte"]), *excess])
+        rows.append([loss_name(loss), share(row["learnt"]), nats(row["bits_per_byte"]), *excess])
     limit = "the exact entropy of the stories" if known else "the best n-gram model’s nll"
     caption = (
         "Share of the range from the unigram model’s nll, 0 %, to "

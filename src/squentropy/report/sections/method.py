@@ -3,22 +3,10 @@
 import math
 
 from squentropy.catalogue import loss_info
-from squentropy.report.markup import (
-    Html,
-    count,
-    either,
-    escape,
-    integer,
-    listed,
-    nats,
-    number,
-    paragraphs,
-    plain,
-    table,
-    upper,
-)
+from squentropy.report.format import count, either, integer, listed, nats, number, plain, upper
+from squentropy.report.markup import Html, escape, paragraphs, table
 from squentropy.report.read import Results
-from squentropy.report.sections.pieces import loss_name, names, percent
+from squentropy.report.sections.pieces import loss_name, names
 
 
 def losses_table(r: Results) -> Html:
@@ -116,7 +104,7 @@ def judging(r: Results) -> Html:
         "weights and batches as the others. Tuning saw the validation split alone. The final runs "
         f"have {count(len(s.final.seeds), 'seed')}"
         + ("." if s.sweep.seed in s.final.seeds else ", none of them that of the tuning."),
-        f"<strong>Intervals</strong> hold {percent(r)}. The {test} test stories are resampled "
+        f"<strong>Intervals</strong> hold {r.confidence}. The {test} test stories are resampled "
         f"{integer(s.evaluate.bootstrap)} times, jointly for all seeds; seeds are too few to "
         "resample, and their observed spread enters as it is, with Student’s t. With <i>w</i> the "
         "share of the variance that lies between seeds, <i>S</i> seeds and <i>I</i> stories, its "

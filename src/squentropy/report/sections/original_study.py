@@ -2,7 +2,8 @@
 
 import math
 
-from squentropy.report.markup import Html, escape, number, table
+from squentropy.report.format import number
+from squentropy.report.markup import Html, escape, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name
 

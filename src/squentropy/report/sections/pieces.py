@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from squentropy.report.markup import count, escape, listed
+from squentropy.report.format import count, listed
+from squentropy.report.markup import escape
 from squentropy.report.read import Results, label
 
 TEST_STORIES = "test stories"  # what a row of quality.csv is of that is no loss's
@@ -20,10 +21,6 @@ def names(losses: Iterable[str]) -> str:
 def reading_name(reading: str) -> str:
     """A reading for a reader, as "own link"."""
     return {"own": "own link"}.get(reading, reading)
-
-
-def percent(r: Results) -> str:
-    return f"{100 * r.study.evaluate.confidence:g} %"
 
 
 def about_seeds(r: Results) -> str:

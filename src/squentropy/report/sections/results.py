@@ -5,22 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from squentropy.report import figures
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    count,
-    escape,
-    integer,
-    interval,
-    nats,
-    number,
-    paragraphs,
-    signed,
-    table,
-)
-from squentropy.report.read import Results, p_text
+from squentropy.report.format import DASH, count, integer, nats, number, p_text, signed
+from squentropy.report.markup import Html, escape, interval, paragraphs, table
+from squentropy.report.read import Results
 from squentropy.report.sections.figure import figure
-from squentropy.report.sections.pieces import loss_name, names, percent
+from squentropy.report.sections.pieces import loss_name, names
 from squentropy.report.sections.verdict import Evidence, evidence, tokens_needed
 
 
@@ -40,7 +29,7 @@ def final_table(r: Results) -> Html:
         rows.append([f"<i>{escape(what)}</i>", nats(row["nll"]), *dashes])
     caption = (
         f"Whole test stories, the best loss first, each in its primary reading, "
-        f"{count(len(r.study.final.seeds), 'seed')} each, with {percent(r)} intervals that are "
+        f"{count(len(r.study.final.seeds), 'seed')} each, with {r.confidence} intervals that are "
         "conditional on the selected hyperparameters. "
         + (
             "p is corrected by Holm’s rule. Tokens needed: how many times the training tokens of "

@@ -3,7 +3,8 @@
 Without scripts there is no browser, and more prompts are told instead.
 """
 
-from squentropy.report.markup import Html, embedded, escape, integer, paragraphs, visible
+from squentropy.report.format import integer
+from squentropy.report.markup import Html, embedded, escape, paragraphs, visible
 from squentropy.report.read import Results, label
 from squentropy.report.sections.pieces import reading_name
 

@@ -3,17 +3,8 @@
 from pathlib import Path
 
 from squentropy.report import figures
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    integer,
-    interval,
-    listed,
-    nats,
-    paragraphs,
-    signed,
-    table,
-)
+from squentropy.report.format import DASH, integer, listed, nats, signed
+from squentropy.report.markup import Html, interval, paragraphs, table
 from squentropy.report.read import Results
 from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name

@@ -2,17 +2,8 @@
 
 from pathlib import Path
 
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    count,
-    integer,
-    listed,
-    nats,
-    paragraphs,
-    plain,
-    table,
-)
+from squentropy.report.format import DASH, count, integer, listed, nats, plain
+from squentropy.report.markup import Html, paragraphs, table
 from squentropy.report.read import Results
 from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name, names

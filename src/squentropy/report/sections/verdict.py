@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from squentropy.catalogue import loss_info
-from squentropy.report.markup import listed, signed, upper
-from squentropy.report.read import Results, label, p_text
+from squentropy.report.format import DASH, listed, p_text, signed, upper
+from squentropy.report.read import Results, label
 from squentropy.results import adequacy
 from squentropy.study.params import BASELINE
 
@@ -209,7 +209,7 @@ def _tokens(e: Evidence, losses: list[str]) -> str:
 def tokens_needed(e: Evidence, loss: str) -> str:
     """A factor with its interval, as "1.4 (1.3 to 1.5)"; a dash if it is not known."""
     value = e.metrics.at[loss, "tokens_needed"]
-    return "—" if pd.isna(value) else f"{_factor(e, loss, value)}{_between(e, loss)}"
+    return DASH if pd.isna(value) else f"{_factor(e, loss, value)}{_between(e, loss)}"
 
 
 def _between(e: Evidence, loss: str) -> str:
