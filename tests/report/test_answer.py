@@ -227,7 +227,7 @@ def small(folder, losses=("cross_entropy", "squentropy", "mse"), **how):
 
 
 def whole(r) -> str:
-    return sections.answer(r) + sections.comparisons(r)
+    return sections.answer.answer(r) + sections.answer.comparisons(r)
 
 
 def with_differences(tmp_path, gaps, **how):

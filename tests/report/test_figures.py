@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from squentropy.errors import SquentropyError
-from squentropy.report import figures, read
+from squentropy.report import catalogue, figures, read
 from squentropy.report.format import number
 from squentropy.report.plots import style
 from squentropy.study import params
@@ -62,13 +62,42 @@ def test_a_missing_table_is_one_line_and_leaves_no_figure(tmp_path):
 
 
 def test_names_are_the_functions_that_draw():
-    assert all(callable(figures.drawn_by(name)) for name in figures.MODULES)
+    assert all(callable(figures.drawn_by(each.name)) for each in catalogue.FIGURES)
 
 
-def test_names_are_known_without_waiting_for_matplotlib():
-    code = "import sys, squentropy.report.figures; print('matplotlib' in sys.modules)"
+def test_names_and_captions_are_known_without_waiting_for_matplotlib_or_pandas():
+    code = "import sys, squentropy.report.figures; print({'matplotlib', 'pandas'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert run.stdout.strip() == "set()"
+
+
+def test_captions_are_true_of_the_study():
+    study = fake_results.study(sweep={"losses": ["cross_entropy", "mse", "mse_weighted"]})
+    said = {each.name: each.caption_of(study) for each in catalogue.FIGURES}
+    assert "Left out: MSE and weighted MSE, since" in said["learning_curves"]
+    assert "exact entropy" in said["lengths"]
+    files = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+    study = fake_results.study(
+        corpus={"source": "files", "files": files},
+        sweep={"losses": ["cross_entropy"]},
+        final={"seeds": [1], "length_seeds": 1},
+    )
+    said = {each.name: each.caption_of(study) for each in catalogue.FIGURES}
+    assert "Left out" not in said["learning_curves"]
+    assert "One seed." in said["learning_curves"]
+    assert "exact entropy" not in said["lengths"]
+    assert "1 seeds" not in " ".join(said.values())
+
+
+def test_captions_for_snakemake_are_written_only_if_they_change(tmp_path):
+    study = fake_results.study()
+    paths = figures.write_captions(study, tmp_path)
+    assert [*paths] == figures.names(study)
+    (tmp_path / "grid.rst").write_text("of another study")
+    before = {path: path.stat().st_mtime_ns for path in paths.values()}
+    figures.write_captions(study, tmp_path)
+    changed = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == {"grid.rst"}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def fixed(value: float | None, digits: int) -> str:
     """So many digits after the point."""
     if value is None or math.isnan(value):
         return DASH
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}".replace("-", "−")
+    return "∞" if math.isinf(value) else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def nats(value: float | None) -> str:

@@ -14,12 +14,11 @@ from squentropy import storage
 from squentropy.catalogue import label as label
 from squentropy.catalogue import loss_info
 from squentropy.errors import SquentropyError
+from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy
 from squentropy.study import params
 from squentropy.study.params import BASELINE
-
-FEWEST = 50  # tokens of a bin that is shown: fewer say little
 
 BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
     "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",

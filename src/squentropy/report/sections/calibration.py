@@ -1,22 +1,20 @@
 """Whether probabilities can be trusted, and where in a story and on which tokens a loss loses."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from squentropy.report.format import integer, listed, nats, number, plain, signed
 from squentropy.report.markup import Html, escape, interval, paragraphs, table
-from squentropy.report.read import FEWEST, Results
-from squentropy.report.sections.figure import figure
+from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, reading_name
 from squentropy.study.params import BASELINE
 
 BEGINNING = 8  # tokens of a story that are left out where context is judged
 
 
-def readings_table(r: Results) -> Html:
+def readings(r: Results) -> Html:
     """nll, calibration error and Brier score of every loss, by each way to read it."""
     rows = []
     for loss in r.scored:
@@ -49,7 +47,7 @@ def _power(value: float) -> str:
     return plain(value)
 
 
-def floor_matters(r: Results) -> Html:
+def floors(r: Results) -> Html:
     """How much the smallest probability of an own reading moves its nll."""
     own = r.readings[(r.readings["reading"] == "own") & r.readings["loss"].isin(r.scored)]
     ranges = own.groupby("loss", sort=False)["nll"].agg(["min", "max", "size"])
@@ -65,7 +63,7 @@ def floor_matters(r: Results) -> Html:
     )
 
 
-def calibration_sentence(r: Results) -> Html:
+def errors(r: Results) -> Html:
     """Which loss is calibrated best and worst, and what a temperature changes."""
     rows = {loss: r.read_as(loss, r.reading(loss)) for loss in r.scored}
     errors = pd.Series({loss: row["ece"] for loss, row in rows.items() if row is not None})
@@ -88,7 +86,7 @@ def calibration_sentence(r: Results) -> Html:
     return paragraphs(text)
 
 
-def position_sentence(r: Results) -> Html:
+def by_position(r: Results) -> Html:
     """How much more context helps, beyond the first tokens, in which stories are alike."""
     curves = {x: r.by_bin(x, r.reading(x), "position").mean(axis=1) for x in r.scored}
     curves = {loss: curve[curve.index >= BEGINNING] for loss, curve in curves.items()}
@@ -108,7 +106,7 @@ def position_sentence(r: Results) -> Html:
     )
 
 
-def frequency_sentence(r: Results) -> Html:
+def by_frequency(r: Results) -> Html:
     """Whether a loss loses on rare tokens or on frequent ones."""
     against = [x for x in r.compared if BASELINE in r.scored]
     if not against:
@@ -143,30 +141,3 @@ def _parts(r: Results, loss: str, rarer: int) -> np.ndarray:
     rows = _frequencies(r, loss)
     parts = [rows[rows.index <= rarer].sum(), rows[rows.index > rarer].sum()]
     return np.array([part["nll"] / part["tokens"] for part in parts])
-
-
-def reliability_figure(r: Results, folder: str | Path) -> Html:
-    """Reliability diagrams."""
-    return figure(
-        folder,
-        "reliability",
-        "Reliability diagrams: accuracy by confidence, one panel per loss, one line per reading",
-        f"Test tokens by the probability of the most likely one, in {r.study.evaluate.bins} bins "
-        "of equal width, all seeds together; bars reach from the lowest seed to the highest. On "
-        "the diagonal probabilities are right; below it the model is too sure. Bins of fewer than "
-        f"{FEWEST} tokens are left out. "
-        "ECE: expected calibration error.",
-    )
-
-
-def profile_figure(r: Results, folder: str | Path) -> Html:
-    """nll by position and by frequency."""
-    return figure(
-        folder,
-        "profile",
-        "Lines: test nll by position in the story and by the token’s frequency, one line per loss",
-        "Test nll by how many tokens of the story stand before it, and by how often the token "
-        "occurs in a million tokens of train. Lines are means over seeds, bands reach from the "
-        "lowest seed to the highest. Below, the difference to cross entropy. Each loss is in its "
-        f"primary reading. Bins of fewer than {FEWEST} tokens are left out.",
-    )

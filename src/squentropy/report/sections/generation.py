@@ -1,13 +1,11 @@
 """How good the sampled stories are."""
 
-from pathlib import Path
-
 import pandas as pd
 
+from squentropy.report import markup
 from squentropy.report.format import count, integer, listed, share
-from squentropy.report.markup import Html, interval, paragraphs, table
+from squentropy.report.markup import Html, interval, paragraphs
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name
 
 _KINDS = {
@@ -25,7 +23,7 @@ def _shown(r: Results) -> pd.DataFrame:
     return r.quality[r.quality["temperature"] == r.study.sample.middle]
 
 
-def quality_sentence(r: Results) -> Html:
+def sentence(r: Results) -> Html:
     """How the stories were told; for the grammar, how good their form is, how many its checker
     accepts, and why not more."""
     s, rows = r.study.sample, _shown(r)
@@ -99,7 +97,7 @@ def _refused(rows: pd.DataFrame) -> str:
     )
 
 
-def quality_table(r: Results) -> Html:
+def table(r: Results) -> Html:
     """The measures at the middle temperature, and of the test stories."""
     told = _shown(r)
     rows = pd.concat([told, r.test_stories.to_frame().T])
@@ -116,16 +114,4 @@ def quality_table(r: Results) -> Html:
         for name, (_, row) in zip(names, rows.iterrows(), strict=True)
     ]
     heat = f"at temperature {r.study.sample.middle:g}"
-    return table([heat, *shown.values(), "tokens per story"], cells)
-
-
-def quality_figure(r: Results, folder: str | Path) -> Html:
-    """The measures by temperature."""
-    return figure(
-        folder,
-        "quality",
-        "Line charts of the quality of sampled stories by temperature, one panel per measure",
-        "Sampled stories by temperature. Dashed: the test stories. What is distinct, and "
-        "self-BLEU, is measured over the stories of a run together, and of as many test stories. "
-        "More distinct is not better: text without sense repeats nothing.",
-    )
+    return markup.table([heat, *shown.values(), "tokens per story"], cells)

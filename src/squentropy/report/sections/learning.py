@@ -1,39 +1,16 @@
 """How much the models have learnt, and from how many tokens."""
 
-from pathlib import Path
-
+from squentropy.report import markup
 from squentropy.report.format import count, integer, listed, nats, share, signed
-from squentropy.report.markup import Html, escape, interval, paragraphs, table
+from squentropy.report.markup import Html, escape, interval, paragraphs
 from squentropy.report.read import NGRAMS, Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name, names
 from squentropy.report.sections.verdict import NOT_ENOUGH
 from squentropy.results import adequacy
 from squentropy.study.params import BASELINE
 
 
-def lengths_figure(r: Results, folder: str | Path) -> Html:
-    """Test nll against training tokens: the main figure."""
-    source = r.corpus["source_nll"] is not None
-    right = (
-        " Right: the same above the exact entropy of the stories, both axes logarithmic, so that a "
-        "power law is a straight line."
-        if source
-        else ""
-    )
-    return figure(
-        folder,
-        "lengths",
-        "Lines: test nll against training tokens, one line per loss, with the nll of n-gram models"
-        + (" and the exact entropy of the stories as dashed lines" if source else " dashed"),
-        "Test nll against training tokens, every length with a learning-rate schedule of its own. "
-        f"At full length the mean over seeds with its {r.confidence} interval; shorter lengths are "
-        f"of {count(r.study.final.length_seeds, 'seed')}. Dashed: n-gram models of as many "
-        f"training tokens as a full run sees.{right}",
-    )
-
-
-def adequacy_sentence(r: Results) -> Html:
+def enough(r: Results) -> Html:
     """What cross entropy beats, and whether that is enough."""
     if BASELINE not in r.scored:
         return paragraphs("Cross entropy has no scored run, so nothing can be ranked against it.")
@@ -66,7 +43,7 @@ def adequacy_sentence(r: Results) -> Html:
     return paragraphs(*texts, f"{rule}<strong>{NOT_ENOUGH}</strong>: {reasons}.")
 
 
-def learnt_table(r: Results) -> Html:
+def table(r: Results) -> Html:
     """The share of what there is to learn that each loss has learnt."""
     known = r.metrics["excess"].notna().any()
     head = ["loss", "share learnt", "bits per byte", *(["nll − exact entropy"] if known else [])]
@@ -80,10 +57,10 @@ def learnt_table(r: Results) -> Html:
         "Share of the range from the unigram model’s nll, 0 %, to "
         f"{limit}, 100 %, in each loss’s primary reading."
     )
-    return table(head, rows, caption=caption)
+    return markup.table(head, rows, caption=caption)
 
 
-def ranking_sentence(r: Results) -> Html:
+def ranking(r: Results) -> Html:
     """Whether the comparison with cross entropy depends on the length of training."""
     curves = {loss: r.curve(loss) for loss in r.scored}
     shared = set(curves.get(BASELINE, ()))

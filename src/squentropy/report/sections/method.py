@@ -9,7 +9,7 @@ from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, names
 
 
-def losses_table(r: Results) -> Html:
+def losses(r: Results) -> Html:
     """The losses of the study with definition and source."""
     rows = []
     for loss in r.losses:
@@ -19,7 +19,7 @@ def losses_table(r: Results) -> Html:
     return table(["loss", "definition, mean over positions", "source"], rows, text=3)
 
 
-def corpus_sentence(r: Results) -> Html:
+def corpus(r: Results) -> Html:
     """Which stories, how many classes, and what context alone is worth."""
     c, s = r.corpus, r.study
     where = {
@@ -48,7 +48,7 @@ def corpus_sentence(r: Results) -> Html:
     return paragraphs(*sentences)
 
 
-def corpus_table(r: Results) -> Html:
+def splits(r: Results) -> Html:
     """Stories, bytes and tokens of the splits."""
     rows = [
         [escape(name), *(integer(split[key]) for key in ("stories", "bytes", "tokens"))]
@@ -57,7 +57,7 @@ def corpus_table(r: Results) -> Html:
     return table(["split", "stories", "bytes", "tokens"], rows, caption="What each split holds.")
 
 
-def model_sentence(r: Results) -> Html:
+def model(r: Results) -> Html:
     """The model's shape and how long it was trained."""
     s, sizes = r.study, r.metrics["parameters"].dropna()
     many = f"{integer(sizes.min())} to {integer(sizes.max())}" if sizes.nunique() > 1 else None

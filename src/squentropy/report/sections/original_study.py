@@ -8,7 +8,7 @@ from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name
 
 
-def reported_table(r: Results) -> Html:
+def reported(r: Results) -> Html:
     """The original study's numbers beside ours."""
     rows = [
         [escape(row.measure), loss_name(row.loss), f"{row.reported:g}", number(row.reproduced),
@@ -20,7 +20,7 @@ def reported_table(r: Results) -> Html:
     return table(head, rows, text=2, last=True, caption=caption)
 
 
-def implied_table(r: Results) -> Html:
+def implied(r: Results) -> Html:
     """The perplexity that each reported test loss implies, and the reverse."""
     rows = []
     for loss, group in r.reported.groupby("loss", sort=False):
@@ -36,7 +36,7 @@ def implied_table(r: Results) -> Html:
     return table(head, rows, caption=caption)
 
 
-def original_estimate_table(r: Results) -> Html:
+def estimates(r: Results) -> Html:
     """The original study's estimator of perplexity beside the whole test split."""
     rows = [
         [loss_name(x), number(r.metrics.at[x, "original_ppl"]), number(r.metrics.at[x, "test_ppl"])]

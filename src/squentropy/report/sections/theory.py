@@ -1,12 +1,8 @@
 """What squentropy loses at its own optimum."""
 
-from pathlib import Path
-
-from squentropy.report import figures
 from squentropy.report.format import DASH, integer, listed, nats, signed
 from squentropy.report.markup import Html, interval, paragraphs, table
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name
 from squentropy.results.theory import optimum
 from squentropy.study.params import BASELINE
@@ -14,7 +10,7 @@ from squentropy.study.params import BASELINE
 _CONTEXTS = {"bigram": "one token of context", "whole": "the whole story before"}
 
 
-def floor_table(r: Results) -> Html:
+def floors(r: Results) -> Html:
     """Squentropy's loss of nll at its own optimum, by kind of context and size of vocabulary."""
     sizes = sorted({r.corpus["vocab_size"], 50257})
     head = ["in a context where", *(f"<i>C</i> = {integer(c)}" for c in sizes)]
@@ -27,7 +23,7 @@ def floor_table(r: Results) -> Html:
     return table(head, rows)
 
 
-def contexts_sentence(r: Results) -> Html:
+def contexts(r: Results) -> Html:
     """Which contexts of the corpus were looked at, and what is exact about them."""
     n = {kind: rows["n"].iloc[0] for kind, rows in r.theory.groupby("contexts")}
     texts = [
@@ -44,7 +40,7 @@ def contexts_sentence(r: Results) -> Html:
     return paragraphs(" ".join(texts))
 
 
-def contexts_table(r: Results) -> Html:
+def in_contexts(r: Results) -> Html:
     """The same in contexts of the corpus, in the study's own vocabulary."""
     own = r.theory[r.theory["classes"] == r.corpus["vocab_size"]]
     kinds = [kind for kind in _CONTEXTS if kind in set(own["contexts"])]
@@ -55,7 +51,7 @@ def contexts_table(r: Results) -> Html:
     return table(["nats per token lost at the optimum", *(_CONTEXTS[kind] for kind in kinds)], rows)
 
 
-def gap_sentence(r: Results) -> Html:
+def gap(r: Results) -> Html:
     """How much of the measured difference to cross entropy the optimum accounts for.
 
     Nothing is said of models that are no better than bigrams: they are still so far from any
@@ -92,7 +88,7 @@ def _of(kl: float, gap: float) -> str:
     return f" ({100 * kl / gap:.0f} % of that)" if kl <= gap else " (more than that)"
 
 
-def dose_table(r: Results) -> Html:
+def doses(r: Results) -> Html:
     """Measured gap and predicted floor by the multiplier of the square term."""
     families = r.doses
     if not families:
@@ -116,31 +112,3 @@ def dose_table(r: Results) -> Html:
         "vocabulary. Exploratory."
     )
     return table(head, rows, caption=caption)
-
-
-def dose_figure(r: Results, folder: str | Path) -> Html:
-    """The same as a curve; nothing if the study has no two doses."""
-    if "dose" not in figures.names(r.study):
-        return Html()
-    return figure(
-        folder,
-        "dose",
-        "Measured gap to cross entropy and predicted floor against the multiplier of the square "
-        "term",
-        "Measured nll minus cross entropy’s against the multiplier λ of the square term, with "
-        "intervals, filled in the primary reading and hollow under softmax as it is. Lines: the "
-        "floors that theory predicts for softmax.",
-    )
-
-
-def improperness_figure(r: Results, folder: str | Path) -> Html:
-    """The loss at the optimum by size of the vocabulary."""
-    return figure(
-        folder,
-        "improperness",
-        "Log-log lines: nll that squentropy loses at its optimum against the size of the "
-        "vocabulary, one line per multiplier of its square term",
-        "Nll lost at the optimum by size of the vocabulary, in contexts of this corpus. The tokens "
-        "by which a vocabulary is larger than the corpus’ own have probability zero. Hollow: "
-        "measured, in the primary reading.",
-    )

@@ -1,15 +1,13 @@
 """How well each loss was tuned: the runs that refined the grid, and what was selected."""
 
-from pathlib import Path
-
+from squentropy.report import markup
 from squentropy.report.format import DASH, count, integer, listed, nats, plain
-from squentropy.report.markup import Html, paragraphs, table
+from squentropy.report.markup import Html, paragraphs
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name, names
 
 
-def tuning_sentence(r: Results) -> Html:
+def sentence(r: Results) -> Html:
     """The rule, and whether it came to its end for every loss."""
     s = r.study.refine
     factor = r.study.refine.factor
@@ -42,7 +40,7 @@ def tuning_sentence(r: Results) -> Html:
     return paragraphs(rule, " ".join(said))
 
 
-def tuned_table(r: Results) -> Html:
+def table(r: Results) -> Html:
     """The selected hyperparameters of each loss, and how they were found."""
     rows = []
     for loss in r.losses:
@@ -63,17 +61,4 @@ def tuned_table(r: Results) -> Html:
     if edges:
         told = listed(words[key] for key in words if key in edges)
         caption += f" An arrow (←) marks a {told} at an end of the values that were tried."
-    return table(head, rows, caption=caption)
-
-
-def learning_rates_figure(r: Results, folder: str | Path) -> Html:
-    """Validation nll by learning rate."""
-    return figure(
-        folder,
-        "learning_rates",
-        "Lines: validation nll against the learning rate, one line per loss, the selected rate "
-        "marked",
-        f"The refining runs, {integer(r.study.refine.max_iters)} iterations each, at the dropout "
-        "and depth that were selected for the loss, each loss by its primary reading. Ringed: "
-        "selected. A cross at the top: diverged.",
-    )
+    return markup.table(head, rows, caption=caption)
