@@ -97,7 +97,7 @@ def test_what_cross_entropy_beats_follows_the_numbers(tmp_path):
 
 def test_a_ranking_that_changes_with_the_length_is_said(tmp_path):
     r = read.read(small(tmp_path / "results"))
-    assert "every loss stands on the same side" in sections.learning.ranking(r)
+    assert "every loss stays on the same side" in sections.learning.ranking(r)
     shortest = r.lengths["iterations"] == r.lengths["iterations"].min()
     r.lengths.loc[shortest & (r.lengths["loss"] == "squentropy"), "nll"] = 1.9
     text = sections.learning.ranking(r)
@@ -135,7 +135,7 @@ def test_a_loss_below_the_sources_entropy_is_called_out(tmp_path):
     r = read.read(small(tmp_path / "results"))
     assert "No loss is below the source’s entropy" in sections.results.entropy(r)
     r.metrics.loc["mse", ["excess", "excess_low", "excess_high"]] = [-0.3, -0.4, -0.2]
-    assert "MSE: below the source’s entropy beyond chance" in sections.results.entropy(r)
+    assert "MSE: below the source’s entropy by more than chance" in sections.results.entropy(r)
 
 
 def test_a_diverged_loss_stays_in_the_tables(tmp_path):
@@ -227,8 +227,8 @@ def test_why_stories_were_refused_begins_with_what_is_most_frequent(tmp_path):
     r.quality[columns] = 0
     r.quality.loc[r.quality["temperature"] == 0.8, ["no_ending", "unknown_word"]] = (1, 4)
     text = sections.generation.sentence(r)
-    assert "refused 15 stories at temperature 0.8" in text
-    assert text.index("none of the grammar’s (12)") < text.index("before the story ends (3)")
+    assert "rejected 15 stories at temperature 0.8" in text
+    assert text.index("a word is not in the grammar (12)") < text.index("before the story ends (3)")
 
 
 def test_form_is_told_of_each_loss_the_best_first(tmp_path):
@@ -239,7 +239,7 @@ def test_form_is_told_of_each_loss_the_best_first(tmp_path):
     r.quality.loc[worst, "agreement"] = None
     text = sections.generation.sentence(r)
     places = [
-        text.index(f"Of {read.label(r.quality.at[row, 'loss'])}, {share} %")
+        text.index(f"For {read.label(r.quality.at[row, 'loss'])}, {share} %")
         for row, share in ((best, "87.5"), (other, "50.0"), (worst, "12.5"))
     ]
     assert places == sorted(places)
@@ -267,7 +267,7 @@ def test_the_share_that_the_optimum_accounts_for_follows_the_numbers(tmp_path):
     r.metrics.loc["squentropy", "difference"] = floor["bigram"] / 2
     text = sections.theory.gap(r)
     assert f"{floor['bigram']:.3f} with one token of context (more than that)" in text
-    assert "not a bound on what is met before" in text
+    assert "not a bound on what comes before it" in text
     r.metrics.loc["squentropy", "difference"] = -0.1
     assert "of that" not in sections.theory.gap(r)
 

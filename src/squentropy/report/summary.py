@@ -8,7 +8,7 @@ import pandas as pd
 from squentropy.errors import SquentropyError
 from squentropy.report.format import DASH, fixed, integer, nats, p_text, share
 from squentropy.report.markup import visible
-from squentropy.report.read import NGRAMS, Results, label, read
+from squentropy.report.read import NGRAMS, Results, Sample, label, read
 from squentropy.report.sections.verdict import (
     Evidence,
     evidence,
@@ -52,8 +52,8 @@ def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
     """metrics.csv as a reader wants it, every value as text: six columns at most.
 
     A row per loss by its primary reading, the best first, then the n-gram model that cross
-    entropy must beat and the source's entropy. What compares losses is left out if the models
-    have not learnt enough for it; `name` makes a loss's name one for the reader.
+    entropy must beat, and the source's entropy. Comparisons are left out if the models have not
+    learnt enough for them; `name` turns a loss's name into one for the reader.
     """
     e = evidence(r)
     rows = [_loss_row(r, e, loss, name) for loss in r.ranked]
@@ -80,7 +80,7 @@ def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) ->
 
 
 def _measured(row: pd.Series, enough: bool) -> dict[str, str]:
-    """What stands there of every row; bits per byte if nothing is compared and there is room."""
+    """The columns of every row, with bits per byte if there is room, since nothing is compared."""
     cells = {"test nll": _interval(row, "nll"), "perplexity": fixed(row["ppl"], 2)}
     return cells if enough else cells | {"bits per byte": nats(row["bits_per_byte"])}
 
@@ -130,7 +130,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
     r = read(results)
     figure = (
-        f"![Test nll against training tokens, a line per loss]({report.as_posix()}"
+        f"![Test nll against training tokens, one line per loss]({report.as_posix()}"
         "/figures/lengths.svg)"
     )
     table = markdown(final_table(r, lambda loss: plain(label(loss))))
@@ -147,22 +147,22 @@ def verdict(r: Results) -> str:
 
 
 def _prose(text: str) -> str:
-    """As `plain`, with what our own sentences hold besides."""
+    """Like `plain`, but our own sentences may hold a colon."""
     return plain(text, f"{PLAIN}:")
 
 
 def _note(r: Results) -> str:
     note = (
         "Test nll is the negative log likelihood of whole test stories in nats per token, and "
-        f"perplexity exp of it; less is better. Intervals hold {r.confidence} over stories and "
-        "seeds, and are conditional on the selected hyperparameters."
+        f"perplexity exp of it; less is better. Intervals are at the {r.confidence} level, over "
+        "stories and seeds, and are conditional on the selected hyperparameters."
     )
     if not r.adequacy.enough:
         known = r.corpus["source_nll"] is not None
         limit = "the exact entropy" if known else "the best n-gram model"
         return f"{note} Share learnt: 0 % is the unigram model, 100 % {limit}."
     return (
-        f"{note} p is after Holm's correction over all losses. Tokens needed: how many times the "
+        f"{note} p is corrected by Holm's rule over all losses. Tokens needed: how many times the "
         "training tokens of cross entropy a loss needs for the same nll."
     )
 
@@ -174,7 +174,7 @@ def stories(r: Results) -> str:
     letter, a digit or plain punctuation is written as a reference to its character.
     """
     shown = ("final", r.study.sample.prompts[0], r.study.sample.middle)
-    told: dict[str, dict] = {}
+    told: dict[str, Sample] = {}
     for sample in r.samples:
         if (sample["phase"], sample["prompt"], sample["temperature"]) == shown:
             told.setdefault(sample["loss"], sample)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from squentropy.report.format import number, p_text, signed
@@ -105,12 +106,17 @@ def accuracy(r: Results) -> Figure:
     """Top-1 accuracy against perplexity: a loss may rank well and still give poor probabilities."""
     fig = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     ax = fig.add_subplot()
-    how = {"resamples": r.study.evaluate.bootstrap, "confidence": r.study.evaluate.confidence,
-           "seed": r.study.evaluate.bootstrap_seed}  # fmt: skip
+    evaluate = r.study.evaluate
     for loss in r.scored:
         colour, marker, _ = look(loss, r.losses)
         row, correct = r.metrics.loc[loss], r.by_story(loss, "correct")
-        share = intervals.mean_nll(correct.to_numpy(), r.by_story(loss, "tokens").iloc[0], **how)
+        share = intervals.mean_nll(
+            correct.to_numpy(),
+            r.by_story(loss, "tokens").iloc[0].to_numpy(),
+            resamples=evaluate.bootstrap,
+            confidence=evaluate.confidence,
+            seed=evaluate.bootstrap_seed,
+        )
         x = row["ppl"]
         ax.errorbar(
             x, 100 * share.estimate, fmt=marker, color=colour, ms=7, mec="white", mew=0.6,
@@ -131,7 +137,7 @@ def accuracy(r: Results) -> Figure:
     return fig
 
 
-def _symlog_ticks(ax, linear: float) -> None:
+def _symlog_ticks(ax: Axes, linear: float) -> None:
     low, high = ax.get_xlim()
     powers = [linear * 10.0**i for i in range(12)]
     ticks = [-x for x in powers if -x >= low * 1.02] + [0] + [x for x in powers if x <= high * 1.02]

@@ -1,4 +1,4 @@
-"""Whether probabilities can be trusted, and where in a story and on which tokens a loss loses."""
+"""Calibration, and the positions and tokens on which a loss does worse."""
 
 import math
 
@@ -11,11 +11,11 @@ from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, reading_name
 from squentropy.study.params import BASELINE
 
-BEGINNING = 8  # tokens of a story that are left out where context is judged
+BEGINNING = 8  # tokens of a story that are left out when context is judged
 
 
 def readings(r: Results) -> Html:
-    """nll, calibration error and Brier score of every loss, by each way to read it."""
+    """nll, calibration error and Brier score of every loss, by each of its readings."""
     rows = []
     for loss in r.scored:
         for _, row in r.readings[r.readings["loss"] == loss].iterrows():
@@ -58,7 +58,7 @@ def floors(r: Results) -> Html:
     parts = [f"{loss_name(x)} by {nats(row['max'] - row['min'])}" for x, row in ranges.iterrows()]
     return paragraphs(
         f"An own link’s probabilities are kept above a floor, {_power(r.study.evaluate.link_floor)}"
-        f", and then made to sum to 1. Does it matter? Between floors of {floors}, test nll "
+        f", and then renormalised. Does it matter? Between floors of {floors}, test nll "
         f"changes for {listed(parts)} nats per token."
     )
 
@@ -80,14 +80,14 @@ def errors(r: Results) -> Html:
             gains.append(f"{loss_name(loss)} {signed(tempered['nll'] - raw['nll'])}")
     if gains:
         text += (
-            " The temperature changes the test nll of losses without a link of their own by (nats "
-            f"per token): {listed(gains)}."
+            " The temperature changes the test nll of losses without their own link by (nats per "
+            f"token): {listed(gains)}."
         )
     return paragraphs(text)
 
 
 def by_position(r: Results) -> Html:
-    """How much more context helps, beyond the first tokens, in which stories are alike."""
+    """How much more context helps, beyond the first tokens, where all stories are alike."""
     curves = {x: r.by_bin(x, r.reading(x), "position").mean(axis=1) for x in r.scored}
     curves = {loss: curve[curve.index >= BEGINNING] for loss, curve in curves.items()}
     changes = [
@@ -100,9 +100,10 @@ def by_position(r: Results) -> Html:
     low, high = next((c.index[0], c.index[-1]) for c in curves.values() if len(c) > 1)
     return paragraphs(
         f"Does more of the story help? From tokens with {integer(low)} to {integer(2 * low - 1)} "
-        f"before them to those with {integer(high)} or more, of which a model sees at most "
-        f"{r.study.model.block_size}, nll changes by (nats per token): {listed(changes)}. Below "
-        "zero, it helps. The first tokens are left out, since stories begin alike."
+        f"before them to those with {integer(high)} or more (a model sees at most "
+        f"{r.study.model.block_size}), nll changes by (nats per token): {listed(changes)}. A "
+        "negative change means that context helps. The first tokens are left out, since all "
+        "stories begin alike."
     )
 
 

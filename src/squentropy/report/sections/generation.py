@@ -9,13 +9,13 @@ from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name
 
 _KINDS = {
-    "dropped_object": "another name, object or place stands where one was introduced",
+    "dropped_object": "a name, object or place is not the one that was introduced",
     "broken_agreement": "an article, verb or pronoun does not agree",
-    "unknown_word": "a word is none of the grammar’s",
-    "unexpected": "a word of the grammar stands where it cannot",
+    "unknown_word": "a word is not in the grammar",
+    "unexpected": "a word of the grammar stands where it must not",
     "no_ending": "the text stops before the story ends",
 }
-"""Why the checker refuses a story, by the columns of quality.csv."""
+"""Why the checker rejects a story, by the columns of quality.csv."""
 
 
 def _shown(r: Results) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def _shown(r: Results) -> pd.DataFrame:
 
 
 def sentence(r: Results) -> Html:
-    """How the stories were told; for the grammar, how good their form is, how many its checker
+    """How the stories were sampled; for the grammar, how good their form is, how many its checker
     accepts, and why not more."""
     s, rows = r.study.sample, _shown(r)
     if rows.empty:
@@ -39,8 +39,8 @@ def sentence(r: Results) -> Html:
     )
     if len(links):
         told += (
-            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities "
-            "that the loss’s own link makes of the outputs."
+            f" The stories of {listed(map(loss_name, links))} are sampled from the probabilities "
+            "that the loss’s own link gives."
         )
     return paragraphs(told, _in_form(r), _accepted(r), _refused(rows))
 
@@ -51,7 +51,7 @@ def _in_form(r: Results) -> str:
     if rows.empty:
         return ""
     said = [
-        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', share)} of the "
+        f"For {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', share)} of the "
         f"sentences and {interval(row, 'form', share)} of the stories are in form, "
         + (
             f"and {interval(row, 'agreement', share)} of the references agree."
@@ -76,7 +76,7 @@ def _accepted(r: Results) -> str:
     if best["valid"] == 0:
         return (
             f"The grammar’s checker accepts none of the {integer(told['stories'].sum())} stories. "
-            f"The {r.confidence} interval of a share of none in {integer(best['stories'])} reaches "
+            f"The {r.confidence} interval for none out of {integer(best['stories'])} reaches "
             f"up to {share(best['valid_high'])}."
         )
     return (
@@ -92,13 +92,13 @@ def _refused(rows: pd.DataFrame) -> str:
         return ""
     reasons = [f"{_KINDS[kind]} ({integer(n)})" for kind, n in counts.items() if n > 0]
     return (
-        f"Why it refused {integer(counts.sum())} stories at temperature "
-        f"{rows['temperature'].iloc[0]:g}, by what is wrong first: {listed(reasons)}."
+        f"Why it rejected {integer(counts.sum())} stories at temperature "
+        f"{rows['temperature'].iloc[0]:g}, by the first error: {listed(reasons)}."
     )
 
 
 def table(r: Results) -> Html:
-    """The measures at the middle temperature, and of the test stories."""
+    """The measures at the middle temperature, and those of the test stories."""
     told = _shown(r)
     rows = pd.concat([told, r.test_stories.to_frame().T])
     names = [*map(loss_name, told["loss"]), "test stories"]

@@ -10,8 +10,8 @@ def sentence(r: Results) -> Html:
     """The grid and its diverged cells in words."""
     cells = len(r.sweep) // max(1, r.sweep["loss"].nunique())
     text = (
-        f"First each loss had the grid of the original study’s shape, {count(cells, 'cell')} of "
-        f"{integer(r.study.sweep.max_iters)} iterations. Its best cell is where refining began."
+        f"Each loss first ran a grid of the original study’s shape, {count(cells, 'cell')} of "
+        f"{integer(r.study.sweep.max_iters)} iterations. Refining began at its best cell."
     )
     gone = r.sweep[r.sweep["status"] == "diverged"]
     if len(gone):

@@ -34,7 +34,7 @@ def enough(r: Results) -> Html:
     must = next(name for name, order in NGRAMS.items() if order == plan.ngram)
     rule = (
         f"The losses are ranked only if cross entropy beats the {must} model and its "
-        f"last doubling of tokens wins at most {100 * plan.steepest:g} % of the range from the "
+        f"last doubling of tokens gains at most {100 * plan.steepest:g} % of the range from the "
         "unigram’s nll to the limit. "
     )
     if r.adequacy.enough:
@@ -70,7 +70,7 @@ def ranking(r: Results) -> Html:
     changing = adequacy.sign_changes(curves)
     if not changing:
         return paragraphs(
-            f"At {lengths} tokens alike, every loss stands on the same side of cross entropy."
+            f"At {lengths} tokens, every loss stays on the same side of cross entropy."
         )
     gaps = []
     for loss in changing:
@@ -82,6 +82,6 @@ def ranking(r: Results) -> Html:
         gaps.append(f"{loss_name(loss)} {listed(at)}")
     return paragraphs(
         f"Which is better depends on the length of training for {names(changing)}. Nll minus cross "
-        f"entropy’s by training tokens: {'; '.join(gaps)}. Shorter lengths are of "
-        f"{count(r.study.final.length_seeds, 'seed')} each, so this is a direction, not a result."
+        f"entropy’s by training tokens: {'; '.join(gaps)}. Shorter lengths have "
+        f"{count(r.study.final.length_seeds, 'seed')} each, so this is an indication, not a result."
     )

@@ -1,4 +1,4 @@
-"""The original study's numbers beside ours."""
+"""The original study's numbers next to ours."""
 
 import math
 
@@ -9,7 +9,7 @@ from squentropy.report.sections.pieces import loss_name
 
 
 def reported(r: Results) -> Html:
-    """The original study's numbers beside ours."""
+    """The original study's numbers next to ours."""
     rows = [
         [escape(row.measure), loss_name(row.loss), f"{row.reported:g}", number(row.reproduced),
          escape(f"{row.what}; {row.estimator}")]
@@ -37,7 +37,7 @@ def implied(r: Results) -> Html:
 
 
 def estimates(r: Results) -> Html:
-    """The original study's estimator of perplexity beside the whole test split."""
+    """The original study's estimator of perplexity against the whole test split."""
     rows = [
         [loss_name(x), number(r.metrics.at[x, "original_ppl"]), number(r.metrics.at[x, "test_ppl"])]
         for x in r.scored

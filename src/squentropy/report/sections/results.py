@@ -1,4 +1,4 @@
-"""What came out."""
+"""What the final runs show."""
 
 import pandas as pd
 
@@ -34,7 +34,7 @@ def table(r: Results) -> Html:
             if e.enough
             else ""
         )
-        + "Below, in italics, yardsticks: n-gram models of as many training tokens"
+        + "Below, in italics, yardsticks: n-gram models counted on as many training tokens"
         + (", and the exact entropy of the stories." if len(_source(r)) else ".")
     )
     return Html(markup.table(head, rows, caption=caption) + baseline_table(r))
@@ -64,7 +64,7 @@ def _loss_row(r: Results, e: Evidence, loss: str) -> list[str]:
 
 
 def baseline_table(r: Results) -> Html:
-    """Other people's models beside the losses; nothing if none was scored."""
+    """Other people's models next to the losses; nothing if none was scored."""
     if r.baselines.empty:
         return Html()
     head = ["model", "bits per byte", "nats per story", "tokens", "nll, nats per token",
@@ -78,8 +78,8 @@ def baseline_table(r: Results) -> Html:
         for row in r.side_by_side.itertuples(index=False)
     ]  # fmt: skip
     caption = (
-        "The same test stories, scored by models from elsewhere too. If a model has its own "
-        "tokens, its nll and perplexity per token do not compare with the others’."
+        "The same test stories, also scored by models from elsewhere. If a model has its "
+        "own tokenizer, its nll and perplexity per token are not comparable with the others’."
     )
     return markup.table(head, rows, caption=caption)
 
@@ -92,12 +92,12 @@ def entropy(r: Results) -> Html:
     below = [x for x in excess.index if r.metrics.at[x, "excess_high"] < 0]
     if below:
         return paragraphs(
-            f"<strong>{names(below)}: below the source’s entropy beyond chance, which no model can "
-            "be. The scores or the corpus must be wrong.</strong>"
+            f"<strong>{names(below)}: below the source’s entropy by more than chance, which is "
+            "impossible. The scores or the corpus must be wrong.</strong>"
         )
     least = excess.idxmin()
     return paragraphs(
-        "No loss is below the source’s entropy beyond chance. The nearest to it is "
-        f"{loss_name(least)}, with {interval(r.metrics.loc[least], 'excess', signed)} nats per "
+        "No loss is below the source’s entropy by more than chance. The closest is "
+        f"{loss_name(least)}, at {interval(r.metrics.loc[least], 'excess', signed)} nats per "
         "token."
     )

@@ -24,18 +24,18 @@ def floors(r: Results) -> Html:
 
 
 def contexts(r: Results) -> Html:
-    """Which contexts of the corpus were looked at, and what is exact about them."""
+    """Which contexts of the corpus were studied, and what is known exactly about them."""
     n = {kind: rows["n"].iloc[0] for kind, rows in r.theory.groupby("contexts")}
     texts = [
         f"One token of context: what follows each of the {integer(n['bigram'])} tokens that occur "
-        "in the train split, whose own frequencies are taken for the truth."
+        "in the train split, whose frequencies are taken as the truth."
     ]
     if "whole" in n:
         texts.append(
             f"The whole story before: what follows each of {integer(n['whole'])} tokens of the "
-            "test stories, which the grammar knows exactly. There, the source’s entropy and the "
-            "loss at the optimum together are the nll at which a model arrives that sees whole "
-            "stories and learns all that squentropy asks for."
+            "test stories, which the grammar knows exactly. There, the source’s entropy plus "
+            "the nll lost at the optimum is the nll of a model that sees whole stories and reaches "
+            "squentropy’s optimum."
         )
     return paragraphs(" ".join(texts))
 
@@ -61,8 +61,8 @@ def gap(r: Results) -> Html:
     bigrams = r.ngrams.get(2, 0.0)
     for loss in r.compared:
         gap, nll = r.metrics.loc[loss, ["difference", "nll"]]
-        floors = {kind: r.floor(loss, kind) for kind in _CONTEXTS}
-        floors = {kind: row["kl"] for kind, row in floors.items() if row is not None}
+        rows = ((kind, r.floor(loss, kind)) for kind in _CONTEXTS)
+        floors = {kind: float(row["kl"]) for kind, row in rows if row is not None}
         if not floors or max(nll, r.metrics.at[BASELINE, "nll"]) >= bigrams:
             continue
         measured = interval(r.metrics.loc[loss], "difference", signed)
@@ -76,7 +76,7 @@ def gap(r: Results) -> Html:
         texts.append(
             "If more would be lost than was measured, training stopped before reaching the loss’s "
             "optimum, or the temperature recovered some of it: the optimum is where a loss leads, "
-            "not a bound on what is met before."
+            "not a bound on what comes before it."
         )
     return paragraphs(" ".join(texts))
 
@@ -108,7 +108,7 @@ def doses(r: Results) -> Html:
             ])  # fmt: skip
     caption = (
         "What a smaller square term costs, and what it is predicted to cost at the loss’s optimum, "
-        "in nats per token. The floors are those of softmax as it is, in the study’s own "
+        "in nats per token. The floors are those of plain softmax, in the study’s own "
         "vocabulary. Exploratory."
     )
     return table(head, rows, caption=caption)
