@@ -3,11 +3,17 @@
 pytest -m slow tests/test_study.py      # some minutes
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+
+from squentropy.report import catalogue
+from squentropy.study.params import load
+
+ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +70,13 @@ def test_snakemakes_own_report_holds_the_page_and_every_figure_with_its_caption(
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     for category in ("Figures", "The study"):
         assert f'"{category}"' in text
-    for path in (project / "report/smoke").glob("**/*.svg"):
-        caption = (project / f"workflow/report/{path.stem}.rst").read_text(encoding="utf-8")
-        assert path.name in text
-        assert caption.split(".")[0].split("\n")[0] in text
+    study = load([ROOT / "params.yaml", ROOT / "studies/smoke.yaml"])
+    drawn = {path.stem for path in (project / "report/smoke").glob("**/*.svg")}
+    assert drawn == {figure.name for figure in catalogue.figures(study)}
+    for figure in catalogue.figures(study):
+        assert f"{figure.name}.svg" in text
+        assert f'"{figure.title}"' in text
+        assert json.dumps(figure.caption_of(study))[1:-1] in text
 
 
 def test_a_new_value_in_the_grid_trains_the_new_cells_alone(project, tmp_path, smoke):

@@ -227,7 +227,7 @@ def small(folder, losses=("cross_entropy", "squentropy", "mse"), **how):
 
 
 def whole(r) -> str:
-    return sections.answer(r) + sections.comparisons(r)
+    return sections.answer.answer(r) + sections.answer.comparisons(r)
 
 
 def with_differences(tmp_path, gaps, **how):
@@ -313,4 +313,4 @@ def test_what_the_lengths_cannot_show_follows_from_the_lengths_that_finished(tmp
 def test_one_seed_is_said_openly(tmp_path):
     how = {"sweep": {"losses": ["cross_entropy", "mse"]}, "final": {"seeds": [1]}}
     r = read.read(fake_results.write(tmp_path, stories=20, **how))
-    assert "how much another seed would change is not known" in whole(r)
+    assert "how much another seed would change is unknown" in whole(r)

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from squentropy.errors import SquentropyError
-from squentropy.report import figures, read
+from squentropy.report import catalogue, figures, read
+from squentropy.report.format import number
 from squentropy.report.plots import style
 from squentropy.study import params
 
@@ -61,13 +62,42 @@ def test_a_missing_table_is_one_line_and_leaves_no_figure(tmp_path):
 
 
 def test_names_are_the_functions_that_draw():
-    assert all(callable(figures.drawn_by(name)) for name in figures.MODULES)
+    assert all(callable(figures.drawn_by(each.name)) for each in catalogue.FIGURES)
 
 
-def test_names_are_known_without_waiting_for_matplotlib():
-    code = "import sys, squentropy.report.figures; print('matplotlib' in sys.modules)"
+def test_names_and_captions_are_known_without_waiting_for_matplotlib_or_pandas():
+    code = "import sys, squentropy.report.figures; print({'matplotlib', 'pandas'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert run.stdout.strip() == "set()"
+
+
+def test_captions_are_true_of_the_study():
+    study = fake_results.study(sweep={"losses": ["cross_entropy", "mse", "mse_weighted"]})
+    said = {each.name: each.caption_of(study) for each in catalogue.FIGURES}
+    assert "Left out: MSE and weighted MSE, since" in said["learning_curves"]
+    assert "exact entropy" in said["lengths"]
+    files = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+    study = fake_results.study(
+        corpus={"source": "files", "files": files},
+        sweep={"losses": ["cross_entropy"]},
+        final={"seeds": [1], "length_seeds": 1},
+    )
+    said = {each.name: each.caption_of(study) for each in catalogue.FIGURES}
+    assert "Left out" not in said["learning_curves"]
+    assert "One seed." in said["learning_curves"]
+    assert "exact entropy" not in said["lengths"]
+    assert "1 seeds" not in " ".join(said.values())
+
+
+def test_captions_for_snakemake_are_written_only_if_they_change(tmp_path):
+    study = fake_results.study()
+    paths = figures.write_captions(study, tmp_path)
+    assert [*paths] == figures.names(study)
+    (tmp_path / "grid.rst").write_text("of another study")
+    before = {path: path.stat().st_mtime_ns for path in paths.values()}
+    figures.write_captions(study, tmp_path)
+    changed = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == {"grid.rst"}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +155,7 @@ def test_a_cell_without_divergence_shows_its_perplexity(tmp_path):
     texts = texts_of(tmp_path, "grid", losses=["cross_entropy"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in sweep["validation_ppl"].dropna():
-        assert style.number(value) in texts
+        assert number(value) in texts
     assert "read by its own link" not in texts
 
 
@@ -133,7 +163,7 @@ def test_a_loss_with_its_own_link_shows_the_perplexity_that_gives(tmp_path):
     texts = texts_of(tmp_path, "grid", losses=["mse"])
     sweep = pd.read_csv(tmp_path / "results" / "sweep.csv")
     for value in np.exp(sweep["selection_nll"].dropna()):
-        assert style.number(value) in texts
+        assert number(value) in texts
     assert "read by its own link" in texts
 
 
@@ -273,10 +303,10 @@ def test_losses_are_told_apart_in_grey():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(7.966, "7.97"), (16, "16.0"), (1024.4, "1 024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
+    [(7.966, "7.97"), (16, "16.0"), (1024.4, "1\u202f024"), (float("inf"), "∞"), (3e9, "3.0e+09")],
 )
 def test_numbers_have_three_significant_digits(value, text):
-    assert style.number(value) == text
+    assert number(value) == text
 
 
 def test_the_losss_own_optimum_is_marked_where_it_is_known(tmp_path):

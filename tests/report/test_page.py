@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from squentropy.report import figures, render
+from squentropy.report import catalogue, figures, render
 from squentropy.report.markup import visible
 from squentropy.report.read import label
 from squentropy.report.sections.stories import LONGEST
@@ -121,7 +121,7 @@ def overflow(page) -> int:
 
 def test_every_figure_is_shown(visit):
     widths = visit().locator("figure img").evaluate_all("all => all.map(i => i.naturalWidth)")
-    assert len(widths) == len(figures.MODULES)
+    assert len(widths) == len(catalogue.FIGURES)
     assert all(width > 0 for width in widths)
 
 

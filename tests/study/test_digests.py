@@ -4,6 +4,7 @@ pytest tests/study/test_digests.py
 """
 
 import ast
+import json
 import shutil
 from pathlib import Path
 
@@ -246,6 +247,14 @@ def expected(step: str) -> set[str]:
 @pytest.mark.parametrize("step", digests.STEPS)
 def test_a_step_depends_on_what_it_imports(step):
     assert {dotted(path) for path in digests.by_module(step, loss="mse")} == expected(step)
+
+
+def test_the_report_depends_on_what_the_notebook_imports():
+    notebook = json.loads((ROOT / "notebooks/report.ipynb").read_text())
+    cells = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    imported = set(digests._imported(ast.parse("\n".join(cells))))
+    assert imported == {"report/sections/__init__.py", "report/read.py"}
+    assert imported < digests.by_module("report").keys()
 
 
 def test_a_change_of_any_module_changes_the_steps_that_import_it_and_no_others(source):

@@ -24,7 +24,7 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.lm.scoring import score_split
 from squentropy.report import read
-from squentropy.report.sections.results import final_table
+from squentropy.report.sections import results as section
 from squentropy.report.summary import metrics_table
 from squentropy.tokens.tokenizer import train_encoding
 from squentropy.tools.huggingface.export import export, tokenizer
@@ -109,7 +109,7 @@ def test_without_baselines_nothing_is_shown_of_them(finished):
     r = read.read(finished / "results")
     assert r.baselines.empty
     assert "model" not in metrics_table(finished / "results")
-    assert final_table(r).count("<table>") == 1
+    assert section.table(r).count("<table>") == 1
 
 
 def test_baselines_stand_beside_the_losses(copy, foreign, ours, tiny_study, data):
@@ -123,7 +123,7 @@ def test_baselines_stand_beside_the_losses(copy, foreign, ours, tiny_study, data
     assert beside.at["again", "nats_per_story"] == pytest.approx(
         beside.at["cross entropy", "nats_per_story"], rel=0.05
     )
-    shown, table = metrics_table(copy / "results"), final_table(r)
+    shown, table = metrics_table(copy / "results"), section.table(r)
     assert "| <b>foreign " in shown
     assert f"{beside.at['again', 'bits_per_byte']:.3f}" in shown
     assert "&lt;b&gt;foreign" in table

@@ -1,11 +1,15 @@
 """Figures and the report.
 
-`draw` and `page` make them where the tables have changed. `figures` and `report` are to be asked for
+`draw` and `page` make them if the tables have changed. `figures` and `report` are to be asked for
 by name: they make them from the tables that are there, and nothing else, as in a fresh clone.
 """
 
+from squentropy.report import catalogue
+from squentropy.report.figures import write_captions
+
 FIGURES = expand(f"{REPORT}/figures/{{name}}.{{end}}", name=figure_names(STUDY), end=["svg", "png"])
 FIGURES.append(f"{REPORT}/figures/manifest.json")
+CAPTIONS = write_captions(STUDY, f".snakemake/squentropy/{STUDY.study}.captions")
 
 
 rule draw:
@@ -16,9 +20,9 @@ rule draw:
             (
                 report(
                     path,
-                    caption=f"../report/{Path(path).stem}.rst",
+                    caption=str(CAPTIONS[Path(path).stem]),
                     category="Figures",
-                    labels={"figure": Path(path).stem.replace("_", " ")},
+                    labels={"figure": catalogue.figure(Path(path).stem).title},
                 )
                 if path.endswith(".svg")
                 else path

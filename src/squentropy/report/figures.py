@@ -1,57 +1,38 @@
-"""Every figure of a study, from its result tables alone.
+"""Every figure of a study, drawn from its result tables alone.
 
     squentropy figures results/grammar report/grammar/figures
 
-Each is written as SVG and PNG, the same bytes from the same tables. To add a figure, write a
-function of plots/, name it below, and show it in notebooks/report.ipynb.
+Each is written as SVG and PNG, the same bytes from the same tables. Which figures there are stands
+in catalogue.py.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.study.params import BASELINE, Study
+from squentropy.report import catalogue
+from squentropy.study.params import Study
 
-MODULES = {
-    "lengths": "learning",
-    "perplexity": "comparison",
-    "differences": "comparison",
-    "learning_rates": "learning",
-    "accuracy": "comparison",
-    "reliability": "calibration",
-    "profile": "calibration",
-    "quality": "generation",
-    "improperness": "theory",
-    "dose": "theory",
-    "learning_curves": "training",
-    "grid": "training",
-}
-"""Every figure, a function of this module of plots/ and, with .svg and .png, a file."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from squentropy.report.read import Results
 
 
 def names(study: Study) -> list[str]:
-    """The figures of a study, known before there are any results.
-
-    Without cross entropy, or with nothing else, there is no difference to show; without a loss
-    that stands there with two arguments, no dose.
-    """
-    losses = study.sweep.losses
-    functions = [loss.partition("(")[0] for loss in losses]
-    absent = set()
-    if BASELINE not in losses or len(losses) == 1:
-        absent |= {"differences", "dose"}
-    if len(set(functions)) == len(functions):
-        absent.add("dose")
-    return [name for name in MODULES if name not in absent]
+    """The figures of a study, known before there are any results."""
+    return [figure.name for figure in catalogue.figures(study)]
 
 
-def drawn_by(name: str) -> Callable:
-    """The function that draws a figure: Results in, a matplotlib figure out."""
+def drawn_by(name: str) -> "Callable[[Results], Figure]":
+    """The function of plots/ that draws a figure."""
     # here, so that Snakemake learns the names above without waiting for matplotlib and pandas
     from squentropy.report import plots
 
-    return getattr(getattr(plots, MODULES[name]), name)
+    module, _, function = catalogue.figure(name).drawn_by.partition(".")
+    return getattr(getattr(plots, module), function)
 
 
 def draw(results: str | Path, folder: str | Path) -> list[Path]:
@@ -64,7 +45,8 @@ def draw(results: str | Path, folder: str | Path) -> list[Path]:
     from squentropy.report.read import read
 
     r = read(results)
-    paths, hashes = [], {}
+    paths: list[Path] = []
+    hashes: dict[str, str] = {}
     with style():
         for name in names(r.study):
             figure = drawn_by(name)(r)
@@ -80,10 +62,25 @@ def draw(results: str | Path, folder: str | Path) -> list[Path]:
 
 
 def check(results: str | Path, folder: str | Path) -> None:
-    """Raises SquentropyError if the figures in a folder are not whole, or of other results."""
+    """Raises SquentropyError if figures in a folder are damaged, or are of other results."""
     path = Path(folder) / "manifest.json"
     held = storage.read_sealed(path)
     if held["results_sha256"] != storage.sha256(Path(results) / "manifest.json"):
         raise SquentropyError(f"{folder}: the figures are of other tables; draw them again")
     for name, expected in held["sha256"].items():
         storage.verified(path.with_name(name), expected)
+
+
+def write_captions(study: Study, folder: str | Path) -> dict[str, Path]:
+    """Write a file folder/NAME.rst for each figure, as Snakemake's own report wants its captions.
+
+    Returns the files by the figures' names. A file that is right already is not written again.
+    """
+    paths = {}
+    for figure in catalogue.figures(study):
+        path = Path(folder).resolve() / f"{figure.name}.rst"
+        text = catalogue.restructured(figure.caption_of(study))
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            storage.write_text(path, text)
+        paths[figure.name] = path
+    return paths

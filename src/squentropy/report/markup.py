@@ -1,18 +1,18 @@
-"""Pieces of HTML that the report's sections are set from: tables, paragraphs, numbers, lists.
+"""Pieces of HTML that the report's sections are set from: tables, paragraphs, intervals.
 
 Whatever comes from data goes through `escape`; everything else here takes and gives HTML.
 """
 
 import html
 import json
-import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
-DASH = "–"
+from squentropy.report.format import DASH, upper
+
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -56,11 +56,6 @@ def paragraphs(*texts: str) -> Html:
     return Html("".join(f"<p>{upper(text)}</p>" for text in texts if text))
 
 
-def upper(text: str) -> str:
-    """With a capital first letter."""
-    return text[:1].upper() + text[1:]
-
-
 def visible(text: str) -> str:
     """Text as it is, but what could hide or reorder other text is a visible sign."""
     return _INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n"))
@@ -85,48 +80,3 @@ def interval(row: pd.Series, name: str, style: Callable[[float], str]) -> str:
     if pd.isna(low) or pd.isna(high):
         return style(row[name])
     return f'{style(row[name])} <span class="ci">[{style(low)}, {style(high)}]</span>'
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, thousands apart."""
-    if value is None or pd.isna(value):
-        return DASH
-    if math.isinf(value):
-        return "∞"
-    if abs(value) >= 1e6:
-        return f"{value:.1e}"
-    return integer(value) if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
-
-
-def nats(value: float | None) -> str:
-    return DASH if value is None or pd.isna(value) else f"{value:.3f}".replace("-", "−")
-
-
-def signed(value: float | None) -> str:
-    return DASH if value is None or pd.isna(value) else f"{value:+.3f}".replace("-", "−")
-
-
-def plain(value: float) -> str:
-    """A number without exponent: 0.000006."""
-    return f"{value:.12f}".rstrip("0").rstrip(".")
-
-
-def integer(value: float) -> str:
-    """An integer with thousands apart by a narrow space."""
-    return f"{value:,.0f}".replace(",", "\u202f")
-
-
-def listed(parts: Iterable[str], word: str = "and") -> str:
-    """a, b and c"""
-    parts = list(parts)
-    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def either(values: Iterable) -> str:
-    return listed((str(value) for value in values), "or")
-
-
-def count(n: int, one: str, many: str | None = None) -> str:
-    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
-    name = one if n == 1 else many or f"{one}s"
-    return f"{words[n].lower() if n < len(words) else n} {name}"

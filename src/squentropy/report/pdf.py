@@ -27,7 +27,7 @@ PATIENCE = 120  # seconds
 
 
 def chromium() -> str:
-    """The browser's path. Raises SquentropyError where none is installed."""
+    """The browser's path. Raises SquentropyError if none is installed."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise SquentropyError(
@@ -39,12 +39,12 @@ def chromium() -> str:
 def print_page(page: str | Path, out: str | Path) -> None:
     """Print a page of this machine to a PDF.
 
-    Raises SquentropyError where the page or the browser is missing, or the browser fails.
+    Raises SquentropyError if the page or the browser is missing, or the browser fails.
     """
     page = Path(page).resolve()
     if not page.is_file():
         raise SquentropyError(f"{page}: does not exist; write the report first")
-    # Chromium refuses root its sandbox. The page is our own and its policy lets it load nothing.
+    # Chromium's sandbox refuses to run as root. The page is our own, and its policy loads nothing.
     flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else list(FLAGS)
     with (
         tempfile.TemporaryDirectory(

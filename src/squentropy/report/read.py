@@ -1,4 +1,4 @@
-"""A study's results, read back from results/STUDY: what the figures and the report are made of.
+"""A study's results, read back from results/STUDY: the source of figures and report.
 
 Nothing else is read, so a visitor with the small tables alone can redraw and rewrite everything.
 """
@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict, cast
 
 import pandas as pd
 
@@ -14,11 +15,11 @@ from squentropy import storage
 from squentropy.catalogue import label as label
 from squentropy.catalogue import loss_info
 from squentropy.errors import SquentropyError
+from squentropy.report.catalogue import FEWEST
+from squentropy.report.format import percent
 from squentropy.results import adequacy
 from squentropy.study import params
 from squentropy.study.params import BASELINE
-
-FEWEST = 50  # tokens of a bin that is shown: fewer say little
 
 BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
     "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
@@ -29,10 +30,56 @@ NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3, "4-gram": 4, "5-gram": 5}
 """The yardsticks of kind "ngram" in metrics.csv, and their orders."""
 
 
-def p_text(p: float, smallest: float) -> str:
-    """A p-value as "= 0.031" or, at the smallest that few seeds support, "< 0.01"."""
-    least = max(smallest, 0.001)
-    return f"< {least:g}" if p <= least else f"= {p:.3f}"
+class Split(TypedDict):
+    stories: int
+    bytes: int
+    tokens: int
+
+
+class Corpus(TypedDict):
+    """corpus.json; nll in nats per token."""
+
+    source: str
+    licence: str
+    splits: dict[str, Split]
+    vocab_size: int
+    unigram_nll: float
+    source_nll: float | None
+    source_nll_se: float | None
+
+
+class Selected(TypedDict):
+    """What selected.json says of a loss."""
+
+    lr: float
+    dropout: float
+    n_layer: int
+    reading: str
+    selection_nll: float | None
+    """None if every run diverged."""
+    inside: bool
+    """Whether the best learning rate lies between two that were tried."""
+    edge: list[str]
+    """The hyperparameters at an end of the values that were tried."""
+    runs: int
+    max_runs_reached: bool
+    diverged: int
+
+
+class Sample(TypedDict):
+    """A story of samples.json."""
+
+    phase: str
+    loss: str
+    seed: int
+    prompt: str
+    temperature: float
+    top_k: int | None
+    reading: str
+    number: int
+    text: str
+    tokens: int
+    ended: bool
 
 
 @dataclass(frozen=True)
@@ -40,9 +87,9 @@ class Results:
     """The tables of a study as data frames, the rest as plain values; units are in tables.py."""
 
     study: params.Study
-    corpus: dict
-    selected: dict[str, dict]
-    samples: list[dict]
+    corpus: Corpus
+    selected: dict[str, Selected]
+    samples: list[Sample]
     sweep: pd.DataFrame
     refine: pd.DataFrame
     history: pd.DataFrame
@@ -60,6 +107,11 @@ class Results:
     theory: pd.DataFrame
     baselines: pd.DataFrame
     """Other people's models on the same test stories; empty if none was scored."""
+
+    @property
+    def confidence(self) -> str:
+        """That of the intervals, as "95 %"."""
+        return percent(self.study.evaluate.confidence)
 
     @property
     def losses(self) -> list[str]:
@@ -137,7 +189,7 @@ class Results:
         if self.baselines.empty:
             return self.baselines
         m, test = self.metrics.loc[self.scored], self.corpus["splits"]["test"]
-        # As the others are scored: without a temperature.
+        # without a temperature, as the other models are scored
         own = m["reading"] == "own"
         nll, ppl, bits = (
             m[name].where(own, m[f"test_{name}"]) for name in ("nll", "ppl", "bits_per_byte")
@@ -183,8 +235,7 @@ class Results:
     def optimum(self, loss: str) -> float | None:
         """The test nll at a form of squentropy's own optimum, nats per token, if it is known.
 
-        That of softmax as it is, of a model that sees whole stories and learns all that the loss
-        asks for.
+        Of plain softmax, for a model that sees whole stories and reaches the optimum.
         """
         floor = self.floor(loss, "whole")
         return None if floor is None else self.corpus["source_nll"] + floor["kl"]
@@ -236,7 +287,7 @@ def read(folder: str | Path) -> Results:
     def table(name: str) -> pd.DataFrame:
         return pd.read_csv(folder / f"{name}.csv")
 
-    corpus = storage.read_sealed(folder / "corpus.json")
+    corpus = cast(Corpus, storage.read_sealed(folder / "corpus.json"))
     metrics = table("metrics").set_index("loss")
     losses = metrics["kind"] == "loss"
     return Results(
@@ -261,8 +312,8 @@ def read(folder: str | Path) -> Results:
     )
 
 
-def _baselines(folder: Path, test: dict) -> pd.DataFrame:
-    """Raises SquentropyError if a row is of other test stories than these."""
+def _baselines(folder: Path, test: Split) -> pd.DataFrame:
+    """Raises SquentropyError if a row was scored on other test stories."""
     rows = read_baselines(folder)
     for row in rows.itertuples():
         if (row.stories, row.bytes) != (test["stories"], test["bytes"]):

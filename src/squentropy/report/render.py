@@ -3,7 +3,7 @@
     squentropy report results/grammar report/grammar/figures report/grammar/index.html
 
 Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and
-report.js inside. The page loads nothing from anywhere, and is the same bytes from the same results.
+report.js inside. The page loads nothing from anywhere, and the same results give the same bytes.
 """
 
 import base64
@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +35,7 @@ KERNEL = "squentropy-report"
 def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
     """Write the report on the results in a folder, with the figures of another, to `out`.
 
-    Raises SquentropyError where a table or a figure is missing, or a cell of the notebook fails.
+    Raises SquentropyError if a table or a figure is missing, or a cell of the notebook fails.
     """
     results, figures = Path(results).resolve(), Path(figures).resolve()
     study = read(results).study  # a missing table is said in one line, before a kernel starts
@@ -60,8 +61,8 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
 def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
     """The page: Markdown cells and the HTML that code cells show, without the code.
 
-    Not by nbconvert, which parses the page it has made and writes it anew, without the white space
-    of a story, and brings ten packages along.
+    Not by nbconvert, which parses its page and writes it again, losing the white space of stories,
+    and brings ten packages along.
     """
     headings = [
         line.removeprefix("## ").strip()
@@ -117,8 +118,8 @@ def policy(css: str, script: str) -> str:
 
 
 @contextmanager
-def _kernel():
-    """A folder with a kernel of this very interpreter, and an environment that uses it alone.
+def _kernel() -> Iterator[Path]:
+    """A folder with a kernel of this interpreter, and an environment that uses no other.
 
     Jupyter would otherwise take a kernel named python3 of the user's, perhaps of another Python,
     and run the user's start-up files in it.

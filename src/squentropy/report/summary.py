@@ -1,14 +1,14 @@
 """The final table as text, for the terminal and the README."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from squentropy.errors import SquentropyError
+from squentropy.report.format import DASH, fixed, integer, nats, p_text, share
 from squentropy.report.markup import visible
-from squentropy.report.read import NGRAMS, Results, label, p_text, read
+from squentropy.report.read import NGRAMS, Results, Sample, label, read
 from squentropy.report.sections.verdict import (
     Evidence,
     evidence,
@@ -27,8 +27,6 @@ BESIDE = {
     "nats_per_story": "nats per story",
 }
 
-NONE = "—"
-
 
 def metrics_table(results: Path) -> str:
     """metrics.csv as a Markdown table: nll in nats per token, with its interval.
@@ -44,10 +42,9 @@ def baselines_table(r: Results) -> pd.DataFrame:
     """baselines.csv beside the losses, every value as text."""
     table = r.side_by_side
     table["same_tokens"] = ["the study's" if same else "its own" for same in table["same_tokens"]]
-    table["parameters"] = [f"{value:,.0f}" for value in table["parameters"]]
-    for name, style in {"bits_per_byte": ".3f", "nats_per_story": ".1f", "nll": ".3f",
-                        "ppl": ".2f"}.items():  # fmt: skip
-        table[name] = [_number(value, style) for value in table[name]]
+    table["parameters"] = [integer(value) for value in table["parameters"]]
+    for name, digits in {"bits_per_byte": 3, "nats_per_story": 1, "nll": 3, "ppl": 2}.items():
+        table[name] = [fixed(value, digits) for value in table[name]]
     return table[list(BESIDE)].rename(columns=BESIDE).astype(str)
 
 
@@ -55,8 +52,8 @@ def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
     """metrics.csv as a reader wants it, every value as text: six columns at most.
 
     A row per loss by its primary reading, the best first, then the n-gram model that cross
-    entropy must beat and the source's entropy. What compares losses is left out if the models
-    have not learnt enough for it; `name` makes a loss's name one for the reader.
+    entropy must beat, and the source's entropy. Comparisons are left out if the models have not
+    learnt enough for them; `name` turns a loss's name into one for the reader.
     """
     e = evidence(r)
     rows = [_loss_row(r, e, loss, name) for loss in r.ranked]
@@ -65,7 +62,7 @@ def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
         if row["kind"] == "source" or yardstick == must:
             what = f"{yardstick} counts" if row["kind"] == "ngram" else yardstick
             rows.append({"loss": what} | _measured(row, e.enough))
-    return pd.DataFrame(rows).fillna(NONE).astype(str)
+    return pd.DataFrame(rows).fillna(DASH).astype(str)
 
 
 def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) -> dict[str, str]:
@@ -73,30 +70,26 @@ def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) ->
     cells = {"loss": name(loss)} | _measured(row, e.enough)
     if not e.enough:
         learnt = row["learnt"]
-        return cells | {"share learnt": NONE if pd.isna(learnt) else f"{100 * learnt:.0f} %"}
+        return cells | {"share learnt": share(learnt, 0)}
     p = row["p_value"]
     return cells | {
         "nll − cross entropy": _interval(row, "difference"),
-        "p": NONE if pd.isna(p) else p_text(p, e.smallest_p).removeprefix("= "),
+        "p": DASH if pd.isna(p) else p_text(p, e.smallest_p).removeprefix("= "),
         "tokens needed": tokens_needed(e, loss),
     }
 
 
 def _measured(row: pd.Series, enough: bool) -> dict[str, str]:
-    """What stands there of every row; bits per byte if nothing is compared and there is room."""
-    cells = {"test nll": _interval(row, "nll"), "perplexity": _number(row["ppl"], ".2f")}
-    return cells if enough else cells | {"bits per byte": _number(row["bits_per_byte"], ".3f")}
-
-
-def _number(value: float, style: str) -> str:
-    return NONE if pd.isna(value) else "∞" if math.isinf(value) else format(value, style)
+    """The columns of every row, with bits per byte if there is room, since nothing is compared."""
+    cells = {"test nll": _interval(row, "nll"), "perplexity": fixed(row["ppl"], 2)}
+    return cells if enough else cells | {"bits per byte": nats(row["bits_per_byte"])}
 
 
 def _interval(row: pd.Series, name: str) -> str:
     if pd.isna(row[name]):
-        return NONE
-    ends = f" ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
-    return f"{row[name]:.3f}" + ("" if pd.isna(row[f"{name}_low"]) else ends)
+        return DASH
+    ends = f" ({nats(row[f'{name}_low'])} to {nats(row[f'{name}_high'])})"
+    return nats(row[name]) + ("" if pd.isna(row[f"{name}_low"]) else ends)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -137,7 +130,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
         raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
     r = read(results)
     figure = (
-        f"![Test nll against training tokens, a line per loss]({report.as_posix()}"
+        f"![Test nll against training tokens, one line per loss]({report.as_posix()}"
         "/figures/lengths.svg)"
     )
     table = markdown(final_table(r, lambda loss: plain(label(loss))))
@@ -154,23 +147,22 @@ def verdict(r: Results) -> str:
 
 
 def _prose(text: str) -> str:
-    """As `plain`, with what our own sentences hold besides."""
+    """Like `plain`, but our own sentences may hold a colon."""
     return plain(text, f"{PLAIN}:")
 
 
 def _note(r: Results) -> str:
-    confidence = 100 * r.study.evaluate.confidence
     note = (
         "Test nll is the negative log likelihood of whole test stories in nats per token, and "
-        f"perplexity exp of it; less is better. Intervals hold {confidence:g} % over stories and "
-        "seeds, and are conditional on the selected hyperparameters."
+        f"perplexity exp of it; less is better. Intervals are at the {r.confidence} level, over "
+        "stories and seeds, and are conditional on the selected hyperparameters."
     )
     if not r.adequacy.enough:
         known = r.corpus["source_nll"] is not None
         limit = "the exact entropy" if known else "the best n-gram model"
         return f"{note} Share learnt: 0 % is the unigram model, 100 % {limit}."
     return (
-        f"{note} p is after Holm's correction over all losses. Tokens needed: how many times the "
+        f"{note} p is corrected by Holm's rule over all losses. Tokens needed: how many times the "
         "training tokens of cross entropy a loss needs for the same nll."
     )
 
@@ -182,7 +174,7 @@ def stories(r: Results) -> str:
     letter, a digit or plain punctuation is written as a reference to its character.
     """
     shown = ("final", r.study.sample.prompts[0], r.study.sample.middle)
-    told: dict[str, dict] = {}
+    told: dict[str, Sample] = {}
     for sample in r.samples:
         if (sample["phase"], sample["prompt"], sample["temperature"]) == shown:
             told.setdefault(sample["loss"], sample)

@@ -1,13 +1,15 @@
-"""Whether probabilities can be trusted, and where in a story and on which tokens a loss loses."""
+"""Calibration, and the positions and tokens on which a loss does worse."""
 
 import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 
+from squentropy.report.format import integer
 from squentropy.report.plots.style import INK, SOFT, WIDTH, look
 from squentropy.report.read import FEWEST, Results, label
 from squentropy.study.params import BASELINE
@@ -50,7 +52,9 @@ def reliability(r: Results) -> Figure:
     return fig
 
 
-def _reliability_line(ax, r: Results, loss: str, reading: str, colour: str, marker: str) -> None:
+def _reliability_line(
+    ax: Axes, r: Results, loss: str, reading: str, colour: str, marker: str
+) -> None:
     table = r.calibration
     rows = table[(table["loss"] == loss) & (table["reading"] == reading)]
     sums = rows.groupby("low")[["tokens", "correct", "confidence"]].sum()
@@ -113,7 +117,7 @@ def profile(r: Results) -> Figure:
     return fig
 
 
-def _curve(ax, r: Results, loss: str, nll: pd.DataFrame) -> None:
+def _curve(ax: Axes, r: Results, loss: str, nll: pd.DataFrame) -> None:
     nll = nll.dropna(how="all")
     colour, marker, style = look(loss, r.losses)
     x = _place(nll.index.to_numpy(dtype=float))
@@ -122,7 +126,7 @@ def _curve(ax, r: Results, loss: str, nll: pd.DataFrame) -> None:
 
 
 def _difference_axis(axes: np.ndarray) -> None:
-    """Tenths of a nat and several nats belong in one picture."""
+    """A scale on which both tenths of a nat and several nats can be read."""
     ends = np.concatenate([ax.dataLim.intervaly for ax in axes])
     ends = 1.3 * ends[np.isfinite(ends)]
     low, high = ends.min(initial=-0.2), ends.max(initial=0.2)
@@ -136,13 +140,13 @@ def _difference_axis(axes: np.ndarray) -> None:
 
 
 def _place(low: np.ndarray) -> np.ndarray:
-    """Where a bin stands: bins that double lie one apart."""
+    """The place of a bin on the axis: bins that double in size lie one apart."""
     return np.where(low > 0, np.log2(np.maximum(low, 1)) + 1, 0)
 
 
 def _doubling_axis(axes: np.ndarray) -> None:
-    """Ticks at some of the bins that are drawn, each by the number that it begins at."""
+    """Ticks at some of the bins drawn, each labelled with the number at which it begins."""
     ends = axes[0].dataLim.intervalx
     first, last = ends.astype(int) if np.isfinite(ends).all() else (0, 0)
     ticks = range(first, last + 1, math.ceil((last + 1 - first) / 7))
-    axes[-1].set_xticks(ticks, [f"{2**x // 2:,}".replace(",", "\u202f") for x in ticks])
+    axes[-1].set_xticks(ticks, [integer(2**x // 2) for x in ticks])

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from squentropy.report.format import number, p_text, signed
 from squentropy.report.plots.style import (
     INK,
     SOFT,
@@ -18,11 +20,9 @@ from squentropy.report.plots.style import (
     look,
     loss_rows,
     note,
-    number,
-    percent,
     spread,
 )
-from squentropy.report.read import Results, label, p_text
+from squentropy.report.read import Results, label
 from squentropy.results import intervals
 from squentropy.study.params import BASELINE
 
@@ -55,7 +55,7 @@ def perplexity(r: Results) -> Figure:
     seeds = "; ticks below: single seeds" if len(r.study.final.seeds) > 1 else ""
     ax.set_xlabel(
         "test perplexity in the primary reading, log scale (less is better)\n"
-        f"bars: {percent(r)} intervals{seeds}"
+        f"bars: {r.confidence} intervals{seeds}"
         + ("\nthick tick: the loss’s own optimum for the grammar, by softmax" if optima else "")
     )
     return fig
@@ -72,7 +72,7 @@ def differences(r: Results) -> Figure:
             diverged_row(ax, y, "diverged" if loss not in r.scored else "no common seed")
             continue
         estimate(ax, r, loss, y, of="difference")
-        note(ax, y, _signed(row["difference"]))
+        note(ax, y, signed(row["difference"]))
         if r.adequacy.enough and pd.notna(row["p_value"]):
             p = p_text(row["p_value"], r.study.plan.smallest_p)
             note(ax, y, p.removeprefix("= "), right=58)
@@ -87,7 +87,7 @@ def differences(r: Results) -> Figure:
         scale = f" (linear within ±{linear:g}, then log)"
     ax.set_xlabel(
         f"test nll minus cross entropy's, nats per token{scale}\n"
-        f"bars: {percent(r)} intervals, paired by story and seed"
+        f"bars: {r.confidence} intervals, paired by story and seed"
         + ("; p corrected by Holm" if r.adequacy.enough else "")
     )
     if not len(ends):
@@ -106,12 +106,17 @@ def accuracy(r: Results) -> Figure:
     """Top-1 accuracy against perplexity: a loss may rank well and still give poor probabilities."""
     fig = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     ax = fig.add_subplot()
-    how = {"resamples": r.study.evaluate.bootstrap, "confidence": r.study.evaluate.confidence,
-           "seed": r.study.evaluate.bootstrap_seed}  # fmt: skip
+    evaluate = r.study.evaluate
     for loss in r.scored:
         colour, marker, _ = look(loss, r.losses)
         row, correct = r.metrics.loc[loss], r.by_story(loss, "correct")
-        share = intervals.mean_nll(correct.to_numpy(), r.by_story(loss, "tokens").iloc[0], **how)
+        share = intervals.mean_nll(
+            correct.to_numpy(),
+            r.by_story(loss, "tokens").iloc[0].to_numpy(),
+            resamples=evaluate.bootstrap,
+            confidence=evaluate.confidence,
+            seed=evaluate.bootstrap_seed,
+        )
         x = row["ppl"]
         ax.errorbar(
             x, 100 * share.estimate, fmt=marker, color=colour, ms=7, mec="white", mew=0.6,
@@ -127,18 +132,14 @@ def accuracy(r: Results) -> Figure:
         ax.set(xticks=[], yticks=[])
         ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
                 va="center", color=SOFT, style="italic")  # fmt: skip
-    ax.set_xlabel(f"test perplexity, log scale (less is better)\nbars: {percent(r)} intervals")
+    ax.set_xlabel(f"test perplexity, log scale (less is better)\nbars: {r.confidence} intervals")
     ax.set_ylabel("top-1 accuracy, % of test tokens")
     return fig
 
 
-def _symlog_ticks(ax, linear: float) -> None:
+def _symlog_ticks(ax: Axes, linear: float) -> None:
     low, high = ax.get_xlim()
     powers = [linear * 10.0**i for i in range(12)]
     ticks = [-x for x in powers if -x >= low * 1.02] + [0] + [x for x in powers if x <= high * 1.02]
     ax.set_xticks(ticks, [f"{x:g}".replace("-", "−") for x in ticks])
     ax.minorticks_off()
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

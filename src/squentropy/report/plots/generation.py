@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from squentropy.report.plots.style import SOFT, WIDTH, look, percent
+from squentropy.report.plots.style import SOFT, WIDTH, look
 from squentropy.report.read import Results, label
 
 PANELS = {
@@ -19,14 +19,14 @@ PANELS = {
     "repetition": "repeated 4-grams, %",
     "ended": "ended by themselves, %",
 }
-"""Columns of quality.csv, all of them shares, and what they are called; the first of them that a
-corpus has are drawn."""
+"""Columns of quality.csv, all of them shares, with their titles; the first ones that a corpus has
+are drawn."""
 
 MOST_PANELS = 6
 
 
 def quality(r: Results) -> Figure:
-    """Measures of the sampled stories by temperature, a panel a measure and a line a loss."""
+    """Measures of the sampled stories by temperature, one panel per measure, one line per loss."""
     panels = [name for name in PANELS if r.quality[name].notna().any()][:MOST_PANELS]
     rows = math.ceil(len(panels) / (3 if len(panels) > 4 else 2))
     fig = Figure(figsize=(WIDTH, 0.7 + 2.0 * rows), layout="constrained")
@@ -57,6 +57,6 @@ def quality(r: Results) -> Figure:
     ]
     handles.append(Line2D([], [], color=SOFT, lw=1.2, ls=(0, (4, 2))))
     texts = [*map(label, losses), "test stories"]
-    bars = f"bars: {percent(r)} intervals"
+    bars = f"bars: {r.confidence} intervals"
     fig.legend(handles, texts, title=bars, title_fontsize=9, loc="outside lower center", ncols=3)
     return fig

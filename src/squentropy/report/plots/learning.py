@@ -1,14 +1,17 @@
-"""What the losses make of more tokens, and of another learning rate."""
+"""How the losses respond to more tokens and to the learning rate."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from squentropy.report.plots.style import INK, SOFT, WIDTH, look, percent, plain, spread
+from squentropy.report.format import plain, short
+from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
 from squentropy.report.read import NGRAMS, Results, label
 
 SHOWN = (2, 3, 4)  # orders of the n-gram models that are drawn
@@ -36,11 +39,11 @@ def lengths(r: Results) -> Figure:
     if source is not None:
         axes[1].set_yscale("log")
         _plain_log_ticks(axes[1].yaxis)
-    _legend(fig, r, f"bars at full length: {percent(r)} intervals")
+    _legend(fig, r, f"bars at full length: {r.confidence} intervals")
     return fig
 
 
-def _length_curve(ax, r: Results, loss: str, column: str, aside: float) -> None:
+def _length_curve(ax: Axes, r: Results, loss: str, column: str, aside: float) -> None:
     """One dot per run, a line through their means, an interval at full length.
 
     Losses that meet at full length stand a little `aside` there, a factor of the tokens.
@@ -58,7 +61,7 @@ def _length_curve(ax, r: Results, loss: str, column: str, aside: float) -> None:
     )  # fmt: skip
 
 
-def _yardsticks(ax, r: Results) -> None:
+def _yardsticks(ax: Axes, r: Results) -> None:
     """n-gram models and the source's entropy as dashed lines, named at their left end."""
     lines = [(name, r.ngrams[n]) for name, n in NGRAMS.items() if n in SHOWN and n in r.ngrams]
     source = r.corpus["source_nll"]
@@ -80,14 +83,14 @@ def _yardsticks(ax, r: Results) -> None:
         below = y
 
 
-def _token_axis(ax, tokens: Sequence[int]) -> None:
+def _token_axis(ax: Axes, tokens: Sequence[int]) -> None:
     """Ticks at the lengths that were trained."""
     ax.set_xscale("log")
     room = max(1.15, (tokens[-1] / tokens[0]) ** 0.1)
     ax.set_xlim(tokens[0] / room**2.2, tokens[-1] * room)  # the yardsticks' names stand on the left
     ax.xaxis.set_major_locator(FixedLocator(_apart(tokens, 1.3)))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
 
 
 def _apart(values: Sequence[float], factor: float) -> list[float]:
@@ -99,15 +102,7 @@ def _apart(values: Sequence[float], factor: float) -> list[float]:
     return kept
 
 
-def _short(tokens: float) -> str:
-    """288 000 as 288 k, 1 152 000 as 1.15 M."""
-    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if tokens >= unit:
-            return f"{tokens / unit:.3g}{name}"
-    return f"{tokens:g}"
-
-
-def _plain_log_ticks(axis) -> None:
+def _plain_log_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -124,7 +119,7 @@ def _legend(fig: Figure, r: Results, title: str) -> None:
     fig.legend(handles, texts, title=title, title_fontsize=8.5, loc="outside lower center", ncols=3)
 
 
-def _empty(ax) -> None:
+def _empty(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
     ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center", va="center",
             color=SOFT, style="italic")  # fmt: skip
@@ -159,7 +154,7 @@ def learning_rates(r: Results) -> Figure:
     return fig
 
 
-def _rate_curve(ax, r: Results, loss: str) -> None:
+def _rate_curve(ax: Axes, r: Results, loss: str) -> None:
     """The refining runs at the dropout and depth that were selected for a loss."""
     chosen, rows = r.selected[loss], r.refine[r.refine["loss"] == loss]
     rows = rows[(rows["dropout"] == chosen["dropout"]) & (rows["n_layer"] == chosen["n_layer"])]

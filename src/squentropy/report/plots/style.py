@@ -1,24 +1,30 @@
 """One style for all figures, and the pieces that several are made of.
 
 A loss has the same colour and marker everywhere, told apart in grey as well,
-every estimate has its interval, and what diverged is shown as such.
+every estimate has its interval, and divergence is shown as such.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from squentropy.report.read import NGRAMS, Results, label
 from squentropy.study.params import BASELINE
 
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType, RcKeyType
+
+    Look = tuple[str, str, LineStyleType]
+
 INK, SOFT, FAINT = "#222222", "#6b6b6b", "#d9d9d9"
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -45,11 +51,11 @@ STYLE = {
 }
 
 # Okabe & Ito's colours and some more; markers and lines tell losses apart without them too
-_BASELINE = (INK, "o", "-")
+_BASELINE: "Look" = (INK, "o", "-")
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
             "#AA4499", "#882255", "#999933", "#44AA99", "#117733"]  # fmt: skip
 _MARKERS = ["^", "s", "D", "v", "P", "X", "<", "p", ">", "h"]
-_LINES = ["-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2))]
+_LINES: "list[LineStyleType]" = ["-", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2))]
 WIDTH = 7.2  # inches
 
 
@@ -62,22 +68,26 @@ def style() -> Iterator[None]:
         yield
 
 
-def look(loss: str, losses: list[str]) -> tuple:
+def look(loss: str, losses: list[str]) -> "Look":
     """(colour, marker, line style) of a loss by its place among the study's; cross entropy's own.
 
-    A loss that is none of the study's comes after them.
+    A loss that is not in the study comes after those that are.
     """
     if loss == BASELINE:
         return _BASELINE
     others = [name for name in losses if name != BASELINE]
     place = others.index(loss) if loss in others else len(others)
-    return tuple(looks[place % len(looks)] for looks in (_COLOURS, _MARKERS, _LINES))
+    return (
+        _COLOURS[place % len(_COLOURS)],
+        _MARKERS[place % len(_MARKERS)],
+        _LINES[place % len(_LINES)],
+    )
 
 
 # --- pieces ---------------------------------------------------------------------------------------
 
 
-def loss_rows(losses: list[str]) -> tuple:
+def loss_rows(losses: list[str]) -> tuple[Figure, Axes]:
     """A figure with one horizontal row per loss, the first on top, and a margin for notes."""
     fig = Figure(figsize=(WIDTH, 1.45 + 0.42 * len(losses)), layout="constrained")
     ax = fig.add_subplot()
@@ -89,7 +99,7 @@ def loss_rows(losses: list[str]) -> tuple:
     return fig, ax
 
 
-def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
+def estimate(ax: Axes, r: Results, loss: str, y: float, *, of: str) -> None:
     """A column of metrics.csv with its interval; hollow if there is none to draw."""
     estimate, low, high = r.metrics.loc[loss, [of, f"{of}_low", f"{of}_high"]].astype(float)
     colour, marker, _ = look(loss, r.losses)
@@ -100,7 +110,7 @@ def estimate(ax, r: Results, loss: str, y: float, *, of: str) -> None:
     )  # fmt: skip
 
 
-def spread(estimate: float, low: float, high: float) -> np.ndarray | None:
+def spread(estimate: float, low: float, high: float) -> np.ndarray:
     """(2, 1): the distances to the ends of an interval; zero if there is none."""
     return np.nan_to_num(np.array([[max(estimate - low, 0.0)], [max(high - estimate, 0.0)]]))
 
@@ -117,12 +127,12 @@ def entropies(r: Results) -> list[tuple[float, str]]:
     return [(nll, name) for nll, name in lines if nll is not None]
 
 
-def diverged_row(ax, y: float, text: str = "diverged") -> None:
+def diverged_row(ax: Axes, y: float, text: str = "diverged") -> None:
     ax.text(0.5, y, text, transform=ax.get_yaxis_transform(), ha="center", va="center",
             color=SOFT, style="italic")  # fmt: skip
 
 
-def note(ax, y: float, text: str, right: float = 0.0, **how) -> None:
+def note(ax: Axes, y: float, text: str, right: float = 0.0, **how: Any) -> None:
     """Text in the right margin beside row y, `right` points further."""
     ax.annotate(
         text, (1, y), (7 + right, 0), xycoords=ax.get_yaxis_transform(),
@@ -130,14 +140,14 @@ def note(ax, y: float, text: str, right: float = 0.0, **how) -> None:
     )  # fmt: skip
 
 
-def headings(ax, at: list[tuple[float, str]], align: list[str] | None = None) -> None:
+def headings(ax: Axes, at: list[tuple[float, str]], align: list[str] | None = None) -> None:
     """Names above vertical lines."""
     for (x, text), side in zip(at, align or ["center"] * len(at), strict=True):
         ax.text(x, 1.02, text, transform=ax.get_xaxis_transform(), ha=side, va="bottom",
                 fontsize=8, color=SOFT, linespacing=1.1)  # fmt: skip
 
 
-def log_axis(ax, also: Sequence[float] = ()) -> None:
+def log_axis(ax: Axes, also: Sequence[float] = ()) -> None:
     """A log x axis around the data and some more points, its ticks plain numbers."""
     ax.set_xscale("log")
     low, high = ax.dataLim.intervalx
@@ -150,20 +160,3 @@ def log_axis(ax, also: Sequence[float] = ()) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     if near:
         ax.minorticks_off()
-
-
-def percent(r: Results) -> str:
-    return f"{100 * r.study.evaluate.confidence:g} %"
-
-
-def number(value: float) -> str:
-    """Three significant digits, without an exponent where it can be avoided."""
-    if not math.isfinite(value):
-        return "∞"
-    if value >= 100:
-        return f"{value:,.0f}".replace(",", " ") if value < 1e6 else f"{value:.1e}"
-    return f"{value:#.3g}".rstrip(".")
-
-
-def plain(value: float) -> str:
-    return f"{value:.10f}".rstrip("0").rstrip(".")

@@ -1,11 +1,13 @@
 """How far squentropy's optimum lies from the truth."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from squentropy.report.plots.style import INK, SOFT, WIDTH, look, number, percent, spread
+from squentropy.report.format import number
+from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
 from squentropy.report.read import Results, label
 
 CONTEXTS = {"bigram": "one token of context", "whole": "the whole story before"}
@@ -57,13 +59,13 @@ def improperness(r: Results) -> Figure:
         texts.append(label(loss))
     if measured:
         handles.append(Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=6.5))
-        texts.append(f"measured: nll − cross entropy’s, {percent(r)} interval")
+        texts.append(f"measured: nll − cross entropy’s, {r.confidence} interval")
     fig.legend(handles, texts, loc="outside lower center", ncols=2)
     return fig
 
 
 def dose(r: Results) -> Figure:
-    """Measured gap and predicted floor by the multiplier of the square term: a panel per form."""
+    """Measured gap and predicted floor by the multiplier of the square term: one panel per form."""
     families = r.doses or {"": {}}
     fig = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes = fig.subplots(1, len(families), sharey=True, squeeze=False)[0]
@@ -81,7 +83,7 @@ def dose(r: Results) -> Figure:
     return fig
 
 
-def _dose(ax, r: Results, function: str, family: dict[str, float]) -> None:
+def _dose(ax: Axes, r: Results, function: str, family: dict[str, float]) -> None:
     rows = r.theory[
         (r.theory["classes"] == r.corpus["vocab_size"])
         & (r.theory["loss"].str.partition("(")[0] == function)
@@ -91,13 +93,13 @@ def _dose(ax, r: Results, function: str, family: dict[str, float]) -> None:
         if len(line):
             ax.plot(line["weight"], line["kl"], color=SOFT, ls=style, lw=1.3,
                     label=f"floor, {CONTEXTS[kind]}")  # fmt: skip
-    raw = {loss: r.read_as(loss, "softmax") for loss in family}
-    for which, aside, fill in (("primary reading", 1.0, INK), ("softmax as it is", 1.06, "white")):
-        points = [
-            (weight, r.metrics.loc[loss] if fill == INK else raw[loss])
-            for loss, weight in family.items()
-        ]
-        points = [(weight, row) for weight, row in points if row is not None]
+    primary = [(weight, r.metrics.loc[loss]) for loss, weight in family.items()]
+    rows_of = ((weight, r.read_as(loss, "softmax")) for loss, weight in family.items())
+    plain = [(weight, row) for weight, row in rows_of if row is not None]
+    for which, points, aside, fill in (
+        ("primary reading", primary, 1.0, INK),
+        ("plain softmax", plain, 1.06, "white"),
+    ):
         gaps = np.array(
             [[row[f"{GAP}{end}"] for end in ("", "_low", "_high")] for _, row in points]
         )
@@ -106,7 +108,7 @@ def _dose(ax, r: Results, function: str, family: dict[str, float]) -> None:
                 [aside * weight for weight, _ in points], gaps[:, 0],
                 yerr=np.nan_to_num([gaps[:, 0] - gaps[:, 1], gaps[:, 2] - gaps[:, 0]]).clip(min=0),
                 fmt="o", color=INK, mfc=fill, ms=6, capsize=2.5,
-                label=f"measured, {which}, {percent(r)} interval",
+                label=f"measured, {which}, {r.confidence} interval",
             )  # fmt: skip
     ax.axhline(0, color=INK, lw=0.8)
     ax.set(xscale="log", xlabel="multiplier λ of the square term, log scale")
@@ -115,7 +117,7 @@ def _dose(ax, r: Results, function: str, family: dict[str, float]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _axes(ax, classes: list[int]) -> None:
+def _axes(ax: Axes, classes: list[int]) -> None:
     ticks = [classes[0]]
     for size in classes:
         if size >= 4 * ticks[-1]:

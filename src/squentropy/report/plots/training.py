@@ -1,25 +1,19 @@
-"""The final runs as they learnt, and the grid."""
+"""The final runs during training, and the grid."""
 
 import math
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from squentropy.report.plots.style import (
-    INK,
-    SOFT,
-    WIDTH,
-    entropies,
-    look,
-    mean_curve,
-    number,
-    plain,
-)
+from squentropy.report.format import DASH, number, plain
+from squentropy.report.plots.style import INK, SOFT, WIDTH, entropies, look, mean_curve
 from squentropy.report.read import Results, label
 from squentropy.study.params import BASELINE
 
@@ -27,7 +21,7 @@ from squentropy.study.params import BASELINE
 def learning_curves(r: Results) -> Figure:
     """Train and validation nll by iteration, one panel per loss; seeds as bands.
 
-    The history has softmax's nll alone. It means nothing for outputs with a link of their own, so
+    The history has only softmax's nll, which means nothing for outputs with a link of their own:
     the panels of such losses say so and stay empty.
     """
     final = r.history[r.history["phase"] == "final"]
@@ -52,8 +46,8 @@ def learning_curves(r: Results) -> Figure:
             continue
         if loss != BASELINE and len(reference):
             ax.plot(reference.index, reference, color="#aaaaaa", lw=1.1)
-        for column, style in (("train_nll", (0, (2, 1.2))), ("validation_nll", "-")):
-            grouped = final[final["loss"] == loss].groupby("iteration")[column]
+        for measure, style in (("train_nll", (0, (2, 1.2))), ("validation_nll", "-")):
+            grouped = final[final["loss"] == loss].groupby("iteration")[measure]
             mean = grouped.mean()
             ax.fill_between(
                 mean.index, grouped.min(), grouped.max(), color=colour, alpha=0.18, lw=0
@@ -70,9 +64,9 @@ def learning_curves(r: Results) -> Figure:
             MaxNLocator(4, integer=True, steps=[1, 2, 5, 10])
         )
     for nll, name in entropies(r):
-        lowest = name.startswith("source")  # the curve falls: room is below left, above right
-        axes[0, 0].text(0.03 if lowest else 0.98, nll, name, va="bottom", color=SOFT, fontsize=7,
-                        ha="left" if lowest else "right",
+        left = name.startswith("source")  # the curve falls: room is below left, above right
+        axes[0, 0].text(0.03 if left else 0.98, nll, name, va="bottom", color=SOFT, fontsize=7,
+                        ha="left" if left else "right",
                         transform=axes[0, 0].get_yaxis_transform())  # fmt: skip
     fig.supxlabel("iteration", fontsize=9)
     fig.supylabel("nll under softmax, nats per token", fontsize=9)
@@ -133,21 +127,27 @@ def grid(r: Results) -> Figure:
     return fig
 
 
-def _cell(ax, x: int, y: int, row, span: tuple[float, float]) -> None:
-    """One cell of the grid, coloured by its place within the span of nll of the whole grid."""
+def _cell(ax: Axes, x: int, y: int, row: Any, span: tuple[float, float]) -> None:
+    """One cell of the grid, coloured by its place within the span of nll of the whole grid.
+
+    row  of sweep.csv as a named tuple; None if the cell has not run
+    """
     low, high = span
-    square = {"xy": (x - 0.48, y - 0.46), "width": 0.96, "height": 0.92}
+
+    def square(**how: Any) -> None:
+        ax.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **how))
+
     if row is None or pd.isna(row.nll):
         diverged = row is not None and row.status == "diverged"
-        ax.add_patch(Rectangle(**square, fc="#f4f4f4", ec="none", hatch="////"))
-        text, ink, size = ("diverged" if diverged else "–"), SOFT, 6.5
+        square(fc="#f4f4f4", ec="none", hatch="////")
+        text, ink, size = ("diverged" if diverged else DASH), SOFT, 6.5
     else:
         share = (high - row.nll) / (high - low) if high > low else 1.0
         colour = matplotlib.colormaps["Blues"](0.08 + 0.82 * float(np.clip(share, 0, 1)))
-        ax.add_patch(Rectangle(**square, fc=colour, ec="none"))
+        square(fc=colour, ec="none")
         text, size = number(math.exp(min(row.nll, 700))), 8
         ink = "white" if share > 0.55 else INK
     box = {"fc": "#f4f4f4", "ec": "none", "pad": 1} if text == "diverged" else None
     ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=size, bbox=box)
     if row is not None and row.selected and pd.notna(row.nll):
-        ax.add_patch(Rectangle(**square, fill=False, ec="#D55E00", lw=2.2, zorder=3))
+        square(fill=False, ec="#D55E00", lw=2.2, zorder=3)

@@ -2,7 +2,7 @@
 
 from squentropy.report.markup import Html, escape, paragraphs
 from squentropy.report.read import Results
-from squentropy.report.sections.pieces import about_seeds, percent
+from squentropy.report.sections.pieces import about_seeds
 from squentropy.report.sections.verdict import comparison, evidence, headline, sentences
 
 
@@ -25,10 +25,10 @@ def comparisons(r: Results) -> Html:
     family = f"the {n} losses that are compared" if n > 1 else "one comparison"
     how = (
         f"Differences are test nll minus cross entropy’s in nats per token, paired by story and "
-        f"seed, with {percent(r)} intervals. The intervals are conditional on the selection of "
-        "hyperparameters: how much another tuning would change is not in them. A loss is told "
+        f"seed, with {r.confidence} intervals. The intervals are conditional on the selection of "
+        "hyperparameters and do not include how much another tuning would change. A loss is told "
         f"apart from cross entropy if p, corrected by Holm’s rule for {family}, is below "
-        f"{1 - e.confidence:.3g}. Each loss is read in the one way that the plan in the parameters "
-        "names; everything else on this page is exploratory."
+        f"{1 - e.confidence:.3g}. Each loss is read as the plan in the parameters "
+        "prescribes; everything else on this page is exploratory."
     )
     return Html(f"<ul>{items}</ul>{paragraphs(how, about_seeds(r))}")

@@ -1,34 +1,21 @@
-"""Whether probabilities can be trusted, and where in a story and on which tokens a loss loses."""
+"""Calibration, and the positions and tokens on which a loss does worse."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from squentropy.report.markup import (
-    Html,
-    escape,
-    integer,
-    interval,
-    listed,
-    nats,
-    number,
-    paragraphs,
-    plain,
-    signed,
-    table,
-)
-from squentropy.report.read import FEWEST, Results
-from squentropy.report.sections.figure import figure
+from squentropy.report.format import integer, listed, nats, number, plain, signed
+from squentropy.report.markup import Html, escape, interval, paragraphs, table
+from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, reading_name
 from squentropy.study.params import BASELINE
 
-BEGINNING = 8  # tokens of a story that are left out where context is judged
+BEGINNING = 8  # tokens of a story that are left out when context is judged
 
 
-def readings_table(r: Results) -> Html:
-    """nll, calibration error and Brier score of every loss, by each way to read it."""
+def readings(r: Results) -> Html:
+    """nll, calibration error and Brier score of every loss, by each of its readings."""
     rows = []
     for loss in r.scored:
         for _, row in r.readings[r.readings["loss"] == loss].iterrows():
@@ -60,7 +47,7 @@ def _power(value: float) -> str:
     return plain(value)
 
 
-def floor_matters(r: Results) -> Html:
+def floors(r: Results) -> Html:
     """How much the smallest probability of an own reading moves its nll."""
     own = r.readings[(r.readings["reading"] == "own") & r.readings["loss"].isin(r.scored)]
     ranges = own.groupby("loss", sort=False)["nll"].agg(["min", "max", "size"])
@@ -71,12 +58,12 @@ def floor_matters(r: Results) -> Html:
     parts = [f"{loss_name(x)} by {nats(row['max'] - row['min'])}" for x, row in ranges.iterrows()]
     return paragraphs(
         f"An own link’s probabilities are kept above a floor, {_power(r.study.evaluate.link_floor)}"
-        f", and then made to sum to 1. Does it matter? Between floors of {floors}, test nll "
+        f", and then renormalised. Does it matter? Between floors of {floors}, test nll "
         f"changes for {listed(parts)} nats per token."
     )
 
 
-def calibration_sentence(r: Results) -> Html:
+def errors(r: Results) -> Html:
     """Which loss is calibrated best and worst, and what a temperature changes."""
     rows = {loss: r.read_as(loss, r.reading(loss)) for loss in r.scored}
     errors = pd.Series({loss: row["ece"] for loss, row in rows.items() if row is not None})
@@ -93,14 +80,14 @@ def calibration_sentence(r: Results) -> Html:
             gains.append(f"{loss_name(loss)} {signed(tempered['nll'] - raw['nll'])}")
     if gains:
         text += (
-            " The temperature changes the test nll of losses without a link of their own by (nats "
-            f"per token): {listed(gains)}."
+            " The temperature changes the test nll of losses without their own link by (nats per "
+            f"token): {listed(gains)}."
         )
     return paragraphs(text)
 
 
-def position_sentence(r: Results) -> Html:
-    """How much more context helps, beyond the first tokens, in which stories are alike."""
+def by_position(r: Results) -> Html:
+    """How much more context helps, beyond the first tokens, where all stories are alike."""
     curves = {x: r.by_bin(x, r.reading(x), "position").mean(axis=1) for x in r.scored}
     curves = {loss: curve[curve.index >= BEGINNING] for loss, curve in curves.items()}
     changes = [
@@ -113,13 +100,14 @@ def position_sentence(r: Results) -> Html:
     low, high = next((c.index[0], c.index[-1]) for c in curves.values() if len(c) > 1)
     return paragraphs(
         f"Does more of the story help? From tokens with {integer(low)} to {integer(2 * low - 1)} "
-        f"before them to those with {integer(high)} or more, of which a model sees at most "
-        f"{r.study.model.block_size}, nll changes by (nats per token): {listed(changes)}. Below "
-        "zero, it helps. The first tokens are left out, since stories begin alike."
+        f"before them to those with {integer(high)} or more (a model sees at most "
+        f"{r.study.model.block_size}), nll changes by (nats per token): {listed(changes)}. A "
+        "negative change means that context helps. The first tokens are left out, since all "
+        "stories begin alike."
     )
 
 
-def frequency_sentence(r: Results) -> Html:
+def by_frequency(r: Results) -> Html:
     """Whether a loss loses on rare tokens or on frequent ones."""
     against = [x for x in r.compared if BASELINE in r.scored]
     if not against:
@@ -154,30 +142,3 @@ def _parts(r: Results, loss: str, rarer: int) -> np.ndarray:
     rows = _frequencies(r, loss)
     parts = [rows[rows.index <= rarer].sum(), rows[rows.index > rarer].sum()]
     return np.array([part["nll"] / part["tokens"] for part in parts])
-
-
-def reliability_figure(r: Results, folder: str | Path) -> Html:
-    """Reliability diagrams."""
-    return figure(
-        folder,
-        "reliability",
-        "Reliability diagrams: accuracy by confidence, one panel per loss, one line per reading",
-        f"Test tokens by the probability of the most likely one, in {r.study.evaluate.bins} bins "
-        "of equal width, all seeds together; bars reach from the lowest seed to the highest. On "
-        "the diagonal probabilities are right; below it the model is too sure. Bins of fewer than "
-        f"{FEWEST} tokens are left out. "
-        "ECE: expected calibration error.",
-    )
-
-
-def profile_figure(r: Results, folder: str | Path) -> Html:
-    """nll by position and by frequency."""
-    return figure(
-        folder,
-        "profile",
-        "Lines: test nll by position in the story and by the token’s frequency, one line per loss",
-        "Test nll by how many tokens of the story stand before it, and by how often the token "
-        "occurs in a million tokens of train. Lines are means over seeds, bands reach from the "
-        "lowest seed to the highest. Below, the difference to cross entropy. Each loss is in its "
-        f"primary reading. Bins of fewer than {FEWEST} tokens are left out.",
-    )

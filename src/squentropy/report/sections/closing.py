@@ -1,9 +1,10 @@
-"""Limits, and how to make the study again."""
+"""Limits, and how to reproduce the study."""
 
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.report.markup import Html, count, escape, integer, plain, table, upper
+from squentropy.report.format import count, integer, plain, upper
+from squentropy.report.markup import Html, escape, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import about_seeds, names
 from squentropy.study.params import TABLES
@@ -22,18 +23,18 @@ def limits(r: Results) -> Html:
     if s.train.grad_clip and len(r.losses) > 1:
         points.append(
             f"Gradients are clipped at the norm {plain(s.train.grad_clip)} for every loss, though "
-            "their gradients differ in scale by orders of magnitude: clipping steadies the losses "
-            "whose gradients reach that norm, and no other. The project’s log has trials of it."
+            "their gradients differ in scale by orders of magnitude: clipping stabilises only "
+            "the losses whose gradients reach that norm. The project’s log reports trials."
         )
     if s.final.lengths and s.final.length_seeds < len(s.final.seeds):
         points.append(
             f"The shorter lengths were trained with {count(s.final.length_seeds, 'seed')}. The "
-            "intervals of the tokens needed hold the luck of stories and seeds at full length, not "
-            "that of the shorter runs."
+            "intervals of the tokens needed reflect the choice of stories and seeds at full "
+            "length, not that of the shorter runs."
         )
     edge = [x for x in r.scored if not r.selected[x]["inside"]]
     if edge:
-        points.append(f"The learning rates of {names(edge)} were not tuned to their end.")
+        points.append(f"The tuning of the learning rate is incomplete for {names(edge)}.")
     points.append(
         "The workflow scores test stories after tuning has ended. It does not know whether test "
         "numbers of an earlier study of the same stories were looked at before this one was "
@@ -45,13 +46,13 @@ def limits(r: Results) -> Html:
     )
     if r.corpus["source"] == "grammar":
         points.append(
-            "The stories are synthetic. They have a known entropy, and less variety than any text "
-            "that people wrote."
+            "The stories are synthetic. They have a known entropy, and less variety than any "
+            "text written by people."
         )
     if r.corpus["vocab_size"] < 20000:
         points.append(
             f"The vocabulary has {integer(r.corpus['vocab_size'])} classes. Square terms are "
-            "divided by that number, so with GPT-2’s 50 257 they weigh differently."
+            "divided by that number, so with GPT-2’s 50 257 they have another weight."
         )
     if len(s.final.seeds) < 5:
         points.append(upper(about_seeds(r)))
@@ -60,7 +61,7 @@ def limits(r: Results) -> Html:
 
 
 def commands(r: Results) -> Html:
-    """The commands that make this study and page again."""
+    """The commands that reproduce this study and page."""
     name = r.study.study
     study = "make study" if name == "grammar" else f"make study STUDY=results/{name}/params.yaml"
     lines = [
@@ -72,13 +73,13 @@ def commands(r: Results) -> Html:
 
 
 def provenance(folder: str | Path) -> Html:
-    """The files that the page is made of; neither hour nor machine, which change nothing."""
+    """The files that the page is computed from; no date and no host, on which nothing depends."""
     files = [Path(folder) / name for name in (*sorted(TABLES), "manifest.json", "params.yaml")]
     rows = [
         [escape(x.name), integer(x.stat().st_size), f"<code>{storage.sha256(x)[:16]}</code>"]
         for x in files
     ]
-    return table(["file", "bytes", "SHA-256, its first 16 digits"], rows, last=True)
+    return table(["file", "bytes", "SHA-256, first 16 digits"], rows, last=True)
 
 
 def parameters(r: Results) -> Html:

@@ -1,26 +1,21 @@
 """How good the sampled stories are."""
 
-from pathlib import Path
-
 import pandas as pd
 
-from squentropy.report.markup import DASH, Html, count, integer, interval, listed, paragraphs, table
+from squentropy.report import markup
+from squentropy.report.format import count, integer, listed, share
+from squentropy.report.markup import Html, interval, paragraphs
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
-from squentropy.report.sections.pieces import loss_name, percent
+from squentropy.report.sections.pieces import loss_name
 
 _KINDS = {
-    "dropped_object": "another name, object or place stands where one was introduced",
+    "dropped_object": "a name, object or place is not the one that was introduced",
     "broken_agreement": "an article, verb or pronoun does not agree",
-    "unknown_word": "a word is none of the grammar’s",
-    "unexpected": "a word of the grammar stands where it cannot",
+    "unknown_word": "a word is not in the grammar",
+    "unexpected": "a word of the grammar stands where it must not",
     "no_ending": "the text stops before the story ends",
 }
-"""Why the checker refuses a story, by the columns of quality.csv."""
-
-
-def _share(value: float) -> str:
-    return DASH if pd.isna(value) else f"{100 * value:.1f} %"
+"""Why the checker rejects a story, by the columns of quality.csv."""
 
 
 def _shown(r: Results) -> pd.DataFrame:
@@ -28,8 +23,8 @@ def _shown(r: Results) -> pd.DataFrame:
     return r.quality[r.quality["temperature"] == r.study.sample.middle]
 
 
-def quality_sentence(r: Results) -> Html:
-    """How the stories were told; for the grammar, how good their form is, how many its checker
+def sentence(r: Results) -> Html:
+    """How the stories were sampled; for the grammar, how good their form is, how many its checker
     accepts, and why not more."""
     s, rows = r.study.sample, _shown(r)
     if rows.empty:
@@ -44,8 +39,8 @@ def quality_sentence(r: Results) -> Html:
     )
     if len(links):
         told += (
-            f" The stories of {listed(map(loss_name, links))} are drawn from the probabilities "
-            "that the loss’s own link makes of the outputs."
+            f" The stories of {listed(map(loss_name, links))} are sampled from the probabilities "
+            "that the loss’s own link gives."
         )
     return paragraphs(told, _in_form(r), _accepted(r), _refused(rows))
 
@@ -56,10 +51,10 @@ def _in_form(r: Results) -> str:
     if rows.empty:
         return ""
     said = [
-        f"Of {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', _share)} of the "
-        f"sentences and {interval(row, 'form', _share)} of the stories are in form, "
+        f"For {loss_name(row['loss'])}, {interval(row, 'sentences_in_form', share)} of the "
+        f"sentences and {interval(row, 'form', share)} of the stories are in form, "
         + (
-            f"and {interval(row, 'agreement', _share)} of the references agree."
+            f"and {interval(row, 'agreement', share)} of the references agree."
             if pd.notna(row["agreement"])
             else "and no reference could be judged."
         )
@@ -68,7 +63,7 @@ def _in_form(r: Results) -> str:
     return (
         "A sentence or a story is in form if the grammar could have written it with other names, "
         "objects and places in its references; a reference agrees if it fits what was introduced "
-        f"before. At temperature {r.study.sample.middle:g}, best first, with {percent(r)} "
+        f"before. At temperature {r.study.sample.middle:g}, best first, with {r.confidence} "
         f"intervals. {' '.join(said)}"
     )
 
@@ -77,17 +72,17 @@ def _accepted(r: Results) -> str:
     told = r.quality.dropna(subset=["temperature", "valid"])
     if told.empty:
         return ""
-    best, true = told.loc[told["valid"].idxmax()], _share(r.test_stories["valid"])
+    best, true = told.loc[told["valid"].idxmax()], share(r.test_stories["valid"])
     if best["valid"] == 0:
         return (
             f"The grammar’s checker accepts none of the {integer(told['stories'].sum())} stories. "
-            f"The {percent(r)} interval of a share of none in {integer(best['stories'])} reaches "
-            f"up to {_share(best['valid_high'])}."
+            f"The {r.confidence} interval for none out of {integer(best['stories'])} reaches "
+            f"up to {share(best['valid_high'])}."
         )
     return (
         f"The largest share that the grammar’s checker accepts is that of "
         f"{loss_name(best['loss'])} at temperature {best['temperature']:g}: "
-        f"{interval(best, 'valid', _share)}. Of the test stories it accepts {true}."
+        f"{interval(best, 'valid', share)}. Of the test stories it accepts {true}."
     )
 
 
@@ -97,13 +92,13 @@ def _refused(rows: pd.DataFrame) -> str:
         return ""
     reasons = [f"{_KINDS[kind]} ({integer(n)})" for kind, n in counts.items() if n > 0]
     return (
-        f"Why it refused {integer(counts.sum())} stories at temperature "
-        f"{rows['temperature'].iloc[0]:g}, by what is wrong first: {listed(reasons)}."
+        f"Why it rejected {integer(counts.sum())} stories at temperature "
+        f"{rows['temperature'].iloc[0]:g}, by the first error: {listed(reasons)}."
     )
 
 
-def quality_table(r: Results) -> Html:
-    """The measures at the middle temperature, and of the test stories."""
+def table(r: Results) -> Html:
+    """The measures at the middle temperature, and those of the test stories."""
     told = _shown(r)
     rows = pd.concat([told, r.test_stories.to_frame().T])
     names = [*map(loss_name, told["loss"]), "test stories"]
@@ -115,20 +110,8 @@ def quality_table(r: Results) -> Html:
     }  # fmt: skip
     shown = {key: head for key, head in columns.items() if rows[key].notna().any()}
     cells = [
-        [name, *(_share(row[key]) for key in shown), integer(row["tokens"])]
+        [name, *(share(row[key]) for key in shown), integer(row["tokens"])]
         for name, (_, row) in zip(names, rows.iterrows(), strict=True)
     ]
     heat = f"at temperature {r.study.sample.middle:g}"
-    return table([heat, *shown.values(), "tokens per story"], cells)
-
-
-def quality_figure(r: Results, folder: str | Path) -> Html:
-    """The measures by temperature."""
-    return figure(
-        folder,
-        "quality",
-        "Line charts of the quality of sampled stories by temperature, one panel per measure",
-        "Sampled stories by temperature. Dashed: the test stories. What is distinct, and "
-        "self-BLEU, is measured over the stories of a run together, and of as many test stories. "
-        "More distinct is not better: text without sense repeats nothing.",
-    )
+    return markup.table([heat, *shown.values(), "tokens per story"], cells)

@@ -1,19 +1,17 @@
 """The sweep: the original study's grid, in short cells."""
 
-from pathlib import Path
-
-from squentropy.report.markup import Html, count, integer, paragraphs, plain
+from squentropy.report.format import count, integer, plain
+from squentropy.report.markup import Html, paragraphs
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import names
 
 
-def grid_sentence(r: Results) -> Html:
+def sentence(r: Results) -> Html:
     """The grid and its diverged cells in words."""
     cells = len(r.sweep) // max(1, r.sweep["loss"].nunique())
     text = (
-        f"First each loss had the grid of the original study’s shape, {count(cells, 'cell')} of "
-        f"{integer(r.study.sweep.max_iters)} iterations. Its best cell is where refining began."
+        f"Each loss first ran a grid of the original study’s shape, {count(cells, 'cell')} of "
+        f"{integer(r.study.sweep.max_iters)} iterations. Refining began at its best cell."
     )
     gone = r.sweep[r.sweep["status"] == "diverged"]
     if len(gone):
@@ -27,14 +25,3 @@ def grid_sentence(r: Results) -> Html:
     if lost:
         text += f" Every cell of {names(lost)} diverged."
     return paragraphs(text)
-
-
-def grid_figure(r: Results, folder: str | Path) -> Html:
-    """The grid."""
-    return figure(
-        folder,
-        "grid",
-        "Heat maps: validation perplexity of every cell of the grid, one panel per loss",
-        f"The grid after {integer(r.study.sweep.max_iters)} iterations per cell, each loss read as "
-        "its cells are compared. Framed: the best cell, from which refining began.",
-    )

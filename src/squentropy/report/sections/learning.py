@@ -1,52 +1,16 @@
 """How much the models have learnt, and from how many tokens."""
 
-from pathlib import Path
-
-import pandas as pd
-
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    count,
-    escape,
-    integer,
-    interval,
-    listed,
-    nats,
-    paragraphs,
-    signed,
-    table,
-)
+from squentropy.report import markup
+from squentropy.report.format import count, integer, listed, nats, share, signed
+from squentropy.report.markup import Html, escape, interval, paragraphs
 from squentropy.report.read import NGRAMS, Results
-from squentropy.report.sections.figure import figure
-from squentropy.report.sections.pieces import loss_name, names, percent
+from squentropy.report.sections.pieces import loss_name, names
 from squentropy.report.sections.verdict import NOT_ENOUGH
 from squentropy.results import adequacy
 from squentropy.study.params import BASELINE
 
 
-def lengths_figure(r: Results, folder: str | Path) -> Html:
-    """Test nll against training tokens: the main figure."""
-    source = r.corpus["source_nll"] is not None
-    right = (
-        " Right: the same above the exact entropy of the stories, both axes logarithmic, so that a "
-        "power law is a straight line."
-        if source
-        else ""
-    )
-    return figure(
-        folder,
-        "lengths",
-        "Lines: test nll against training tokens, one line per loss, with the nll of n-gram models"
-        + (" and the exact entropy of the stories as dashed lines" if source else " dashed"),
-        "Test nll against training tokens, every length with a learning-rate schedule of its own. "
-        f"At full length the mean over seeds with its {percent(r)} interval; shorter lengths are "
-        f"of {count(r.study.final.length_seeds, 'seed')}. Dashed: n-gram models of as many "
-        f"training tokens as a full run sees.{right}",
-    )
-
-
-def adequacy_sentence(r: Results) -> Html:
+def enough(r: Results) -> Html:
     """What cross entropy beats, and whether that is enough."""
     if BASELINE not in r.scored:
         return paragraphs("Cross entropy has no scored run, so nothing can be ranked against it.")
@@ -70,7 +34,7 @@ def adequacy_sentence(r: Results) -> Html:
     must = next(name for name, order in NGRAMS.items() if order == plan.ngram)
     rule = (
         f"The losses are ranked only if cross entropy beats the {must} model and its "
-        f"last doubling of tokens wins at most {100 * plan.steepest:g} % of the range from the "
+        f"last doubling of tokens gains at most {100 * plan.steepest:g} % of the range from the "
         "unigram’s nll to the limit. "
     )
     if r.adequacy.enough:
@@ -79,25 +43,24 @@ def adequacy_sentence(r: Results) -> Html:
     return paragraphs(*texts, f"{rule}<strong>{NOT_ENOUGH}</strong>: {reasons}.")
 
 
-def learnt_table(r: Results) -> Html:
+def table(r: Results) -> Html:
     """The share of what there is to learn that each loss has learnt."""
     known = r.metrics["excess"].notna().any()
     head = ["loss", "share learnt", "bits per byte", *(["nll − exact entropy"] if known else [])]
     rows = []
     for loss in r.scored:
         row = r.metrics.loc[loss]
-        learnt = DASH if pd.isna(row["learnt"]) else f"{100 * row['learnt']:.1f} %"
         excess = [interval(row, "excess", signed)] if known else []
-        rows.append([loss_name(loss), learnt, nats(row["bits_per_byte"]), *excess])
+        rows.append([loss_name(loss), share(row["learnt"]), nats(row["bits_per_byte"]), *excess])
     limit = "the exact entropy of the stories" if known else "the best n-gram model’s nll"
     caption = (
         "Share of the range from the unigram model’s nll, 0 %, to "
         f"{limit}, 100 %, in each loss’s primary reading."
     )
-    return table(head, rows, caption=caption)
+    return markup.table(head, rows, caption=caption)
 
 
-def ranking_sentence(r: Results) -> Html:
+def ranking(r: Results) -> Html:
     """Whether the comparison with cross entropy depends on the length of training."""
     curves = {loss: r.curve(loss) for loss in r.scored}
     shared = set(curves.get(BASELINE, ()))
@@ -107,7 +70,7 @@ def ranking_sentence(r: Results) -> Html:
     changing = adequacy.sign_changes(curves)
     if not changing:
         return paragraphs(
-            f"At {lengths} tokens alike, every loss stands on the same side of cross entropy."
+            f"At {lengths} tokens, every loss stays on the same side of cross entropy."
         )
     gaps = []
     for loss in changing:
@@ -119,6 +82,6 @@ def ranking_sentence(r: Results) -> Html:
         gaps.append(f"{loss_name(loss)} {listed(at)}")
     return paragraphs(
         f"Which is better depends on the length of training for {names(changing)}. Nll minus cross "
-        f"entropy’s by training tokens: {'; '.join(gaps)}. Shorter lengths are of "
-        f"{count(r.study.final.length_seeds, 'seed')} each, so this is a direction, not a result."
+        f"entropy’s by training tokens: {'; '.join(gaps)}. Shorter lengths have "
+        f"{count(r.study.final.length_seeds, 'seed')} each, so this is an indication, not a result."
     )

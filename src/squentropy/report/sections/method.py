@@ -1,27 +1,15 @@
-"""What was studied, and how it is judged."""
+"""What was studied, and how it was judged."""
 
 import math
 
 from squentropy.catalogue import loss_info
-from squentropy.report.markup import (
-    Html,
-    count,
-    either,
-    escape,
-    integer,
-    listed,
-    nats,
-    number,
-    paragraphs,
-    plain,
-    table,
-    upper,
-)
+from squentropy.report.format import count, either, integer, listed, nats, number, plain, upper
+from squentropy.report.markup import Html, escape, paragraphs, table
 from squentropy.report.read import Results
-from squentropy.report.sections.pieces import loss_name, names, percent
+from squentropy.report.sections.pieces import loss_name, names
 
 
-def losses_table(r: Results) -> Html:
+def losses(r: Results) -> Html:
     """The losses of the study with definition and source."""
     rows = []
     for loss in r.losses:
@@ -31,8 +19,8 @@ def losses_table(r: Results) -> Html:
     return table(["loss", "definition, mean over positions", "source"], rows, text=3)
 
 
-def corpus_sentence(r: Results) -> Html:
-    """Which stories, how many classes, and what context alone is worth."""
+def corpus(r: Results) -> Html:
+    """Which stories, how many classes, and the nll without context."""
     c, s = r.corpus, r.study
     where = {
         "grammar": "a probabilistic grammar of this project: simple words, characters, a place, a "
@@ -40,14 +28,14 @@ def corpus_sentence(r: Results) -> Html:
         "probability",
         "hub": f"the data set {escape(s.corpus.hub.dataset)}, revision "
         f"<code>{escape(s.corpus.hub.revision[:12])}</code>",
-        "files": "files of the user",
+        "files": "the user’s own files",
     }[c["source"]]
     encoding = "GPT-2’s" if s.tokens.encoding == "gpt2" else "a byte-level BPE of the train split"
     sentences = [
-        f"The stories come from {where} (licence: {escape(c['licence'])}). The tokens are "
-        f"{encoding}, {integer(c['vocab_size'])} classes. A model that knew how often each token "
-        f"occurs, and nothing of the context, would reach {nats(c['unigram_nll'])} nats per token "
-        f"on test, a perplexity of {number(math.exp(c['unigram_nll']))}."
+        f"The stories come from {where} (licence: {escape(c['licence'])}). The tokenizer is "
+        f"{encoding}, with {integer(c['vocab_size'])} classes. A model that knew only how often "
+        f"each token occurs would reach {nats(c['unigram_nll'])} nats per token on test, a "
+        f"perplexity of {number(math.exp(c['unigram_nll']))}."
     ]
     if c["source_nll"] is not None:
         error = c["source_nll_se"]
@@ -55,12 +43,12 @@ def corpus_sentence(r: Results) -> Html:
         sentences.append(
             f"The exact entropy of the test stories under the grammar is {nats(c['source_nll'])} "
             f"nats per token{spread}, a perplexity of {number(math.exp(c['source_nll']))}: no "
-            "model can be below it but by chance."
+            "model can be below it except by chance."
         )
     return paragraphs(*sentences)
 
 
-def corpus_table(r: Results) -> Html:
+def splits(r: Results) -> Html:
     """Stories, bytes and tokens of the splits."""
     rows = [
         [escape(name), *(integer(split[key]) for key in ("stories", "bytes", "tokens"))]
@@ -69,7 +57,7 @@ def corpus_table(r: Results) -> Html:
     return table(["split", "stories", "bytes", "tokens"], rows, caption="What each split holds.")
 
 
-def model_sentence(r: Results) -> Html:
+def model(r: Results) -> Html:
     """The model's shape and how long it was trained."""
     s, sizes = r.study, r.metrics["parameters"].dropna()
     many = f"{integer(sizes.min())} to {integer(sizes.max())}" if sizes.nunique() > 1 else None
@@ -81,13 +69,14 @@ def model_sentence(r: Results) -> Html:
     each = s.train.batch_size * s.train.accumulation * s.model.block_size
     lengths = listed(integer(n * each) for n in [*s.final.lengths, s.final.max_iters])
     shorter = (
-        " The shorter lengths have schedules of their own, whose warm-up is the same share of them."
+        " The shorter lengths have schedules of their own, with the same share of warm-up."
         if s.final.lengths
         else ""
     )
     return paragraphs(
-        f"The model has GPT-2’s shape: {s.model.n_embd} wide, {s.model.n_head} heads, a context of "
-        f"{s.model.block_size} tokens, {either(s.sweep.n_layer)} layers.{size} An iteration sees "
+        f"The model has GPT-2’s architecture: {s.model.n_embd} wide, {s.model.n_head} heads, a "
+        f"context of {s.model.block_size} tokens, {either(s.sweep.n_layer)} layers.{size} An "
+        "iteration sees "
         f"{integer(each)} tokens. A cell of the grid is trained on "
         f"{integer(s.sweep.max_iters * each)} tokens, a refining run on "
         f"{integer(s.refine.max_iters * each)}, the final runs on {lengths}.{shorter} The learning "
@@ -106,23 +95,23 @@ def judging(r: Results) -> Html:
         f"{either(plain(x) for x in s.sweep.dropout)} × layers {either(s.sweep.n_layer)}"
     )
     return paragraphs(
-        f"<strong>The plan</strong> stands in the parameters. {_plan(r)} The p-values of the "
+        f"<strong>The plan</strong> is part of the parameters. {_plan(r)} The p-values of the "
         f"differences of all losses to cross entropy in these readings are one family, corrected "
         f"by Holm’s rule{_capped(r)}. Everything else on this page is exploratory. The workflow "
-        "scores test stories after tuning has ended, and never before; what somebody had seen when "
-        "writing the plan it cannot know.",
+        "scores test stories after tuning has ended, and never before; it cannot know what "
+        "somebody had seen when writing the plan.",
         f"<strong>Tuning.</strong> Each of the {len(r.losses)} losses had the same grid of {cells} "
-        f"cells ({grid}), was then refined by the same rule, and at a seed had the same initial "
-        "weights and batches as the others. Tuning saw the validation split alone. The final runs "
-        f"have {count(len(s.final.seeds), 'seed')}"
-        + ("." if s.sweep.seed in s.final.seeds else ", none of them that of the tuning."),
-        f"<strong>Intervals</strong> hold {percent(r)}. The {test} test stories are resampled "
-        f"{integer(s.evaluate.bootstrap)} times, jointly for all seeds; seeds are too few to "
-        "resample, and their observed spread enters as it is, with Student’s t. With <i>w</i> the "
-        "share of the variance that lies between seeds, <i>S</i> seeds and <i>I</i> stories, its "
-        "degrees of freedom are given by 1/<i>df</i> = <i>w</i>/(<i>S</i> − 1) + (1 − "
+        f"cells ({grid}), was then refined by the same rule, and at each seed had the same "
+        "initial weights and batches as the others. Tuning saw only the validation split. The "
+        f"final runs have {count(len(s.final.seeds), 'seed')}"
+        + ("." if s.sweep.seed in s.final.seeds else ", none of which was used in tuning."),
+        f"<strong>Intervals</strong> are at the {r.confidence} level. The {test} test stories "
+        f"are resampled {integer(s.evaluate.bootstrap)} times, jointly for all seeds; seeds are "
+        "too few to resample, so their observed spread enters directly, with Student’s t. With "
+        "<i>w</i> the share of the variance that lies between seeds, <i>S</i> seeds and <i>I</i> "
+        "stories, its degrees of freedom are given by 1/<i>df</i> = <i>w</i>/(<i>S</i> − 1) + (1 − "
         "<i>w</i>)/(<i>I</i> − 1). The intervals are conditional on the selection of "
-        "hyperparameters: how much another tuning would change is not in them.",
+        "hyperparameters and do not include how much another tuning would change.",
     )
 
 
@@ -130,17 +119,22 @@ def _plan(r: Results) -> str:
     s, linked = r.study, r.linked
     how = {
         "softmax": "softmax of its outputs",
-        "tempered": "softmax after one temperature that is fitted on validation",
+        "tempered": "softmax after one temperature fitted on validation",
     }[s.plan.reading]
-    own = f" {upper(names(linked))}: read by a link of their own." if linked else ""
+    own = f" {upper(names(linked))} are read by links of their own." if linked else ""
     if len(linked) == 1:
-        own = f" {upper(names(linked))}: read by a link of its own."
+        own = f" {upper(names(linked))} is read by a link of its own."
     others = "Every loss" if not linked else "Every other loss"
-    return f"Each loss has one primary reading.{own} {others}: {how}, cross entropy too."
+    return (
+        f"Each loss has one primary reading.{own} {others}, cross entropy included, is read by "
+        f"{how}."
+    )
 
 
 def _capped(r: Results) -> str:
     least = r.study.plan.smallest_p
     if not least:
         return ""
-    return f", and given as “&lt; {least:g}” below that, since few seeds support no less"
+    return (
+        f", and reported as “&lt; {least:g}” below that, since few seeds support no smaller value"
+    )

@@ -1,14 +1,15 @@
-"""The original study's numbers beside ours."""
+"""The original study's numbers next to ours."""
 
 import math
 
-from squentropy.report.markup import Html, escape, number, table
+from squentropy.report.format import number
+from squentropy.report.markup import Html, escape, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name
 
 
-def reported_table(r: Results) -> Html:
-    """The original study's numbers beside ours."""
+def reported(r: Results) -> Html:
+    """The original study's numbers next to ours."""
     rows = [
         [escape(row.measure), loss_name(row.loss), f"{row.reported:g}", number(row.reproduced),
          escape(f"{row.what}; {row.estimator}")]
@@ -19,7 +20,7 @@ def reported_table(r: Results) -> Html:
     return table(head, rows, text=2, last=True, caption=caption)
 
 
-def implied_table(r: Results) -> Html:
+def implied(r: Results) -> Html:
     """The perplexity that each reported test loss implies, and the reverse."""
     rows = []
     for loss, group in r.reported.groupby("loss", sort=False):
@@ -35,8 +36,8 @@ def implied_table(r: Results) -> Html:
     return table(head, rows, caption=caption)
 
 
-def original_estimate_table(r: Results) -> Html:
-    """The original study's estimator of perplexity beside the whole test split."""
+def estimates(r: Results) -> Html:
+    """The original study's estimator of perplexity against the whole test split."""
     rows = [
         [loss_name(x), number(r.metrics.at[x, "original_ppl"]), number(r.metrics.at[x, "test_ppl"])]
         for x in r.scored

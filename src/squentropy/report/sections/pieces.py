@@ -1,15 +1,16 @@
-"""What several sections say alike."""
+"""What several sections share."""
 
 from collections.abc import Iterable
 
-from squentropy.report.markup import count, escape, listed
+from squentropy.report.format import count, listed
+from squentropy.report.markup import escape
 from squentropy.report.read import Results, label
 
-TEST_STORIES = "test stories"  # what a row of quality.csv is of that is no loss's
+TEST_STORIES = "test stories"  # the row of quality.csv that belongs to no loss
 
 
 def loss_name(loss: str) -> str:
-    """A loss's label in HTML; the test stories' own name."""
+    """A loss's label in HTML; "test stories" for theirs."""
     return escape(loss if loss == TEST_STORIES else label(loss))
 
 
@@ -22,27 +23,23 @@ def reading_name(reading: str) -> str:
     return {"own": "own link"}.get(reading, reading)
 
 
-def percent(r: Results) -> str:
-    return f"{100 * r.study.evaluate.confidence:g} %"
-
-
 def about_seeds(r: Results) -> str:
-    """What the intervals can and cannot speak of."""
+    """What the intervals can and cannot say."""
     n = r.metrics["n_seeds"]
     if len(r.study.final.seeds) == 1:
         return (
-            "One seed was trained. The intervals speak about the choice of test stories alone; "
-            "how much another seed would change is not known."
+            "One seed was trained. The intervals reflect only the choice of test stories; "
+            "how much another seed would change is unknown."
         )
     text = f"{count(len(r.study.final.seeds), 'seed')} were trained per loss."
     if len(r.study.final.seeds) < 10:
         text += (
             " That is few for judging how results vary from seed to seed, and the intervals are "
-            "as wide as that asks."
+            "accordingly wide."
         )
     if (n == 1).any():
         text += (
-            f" Only one seed of {names(n.index[n == 1])} finished, so there the interval speaks "
-            "about stories alone."
+            f" Only one seed of {names(n.index[n == 1])} finished, so that interval reflects "
+            "stories only."
         )
     return text

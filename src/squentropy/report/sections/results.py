@@ -1,30 +1,16 @@
-"""What came out."""
-
-from pathlib import Path
+"""What the final runs show."""
 
 import pandas as pd
 
-from squentropy.report import figures
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    count,
-    escape,
-    integer,
-    interval,
-    nats,
-    number,
-    paragraphs,
-    signed,
-    table,
-)
-from squentropy.report.read import Results, p_text
-from squentropy.report.sections.figure import figure
-from squentropy.report.sections.pieces import loss_name, names, percent
+from squentropy.report import markup
+from squentropy.report.format import DASH, count, integer, nats, number, p_text, signed
+from squentropy.report.markup import Html, escape, interval, paragraphs
+from squentropy.report.read import Results
+from squentropy.report.sections.pieces import loss_name, names
 from squentropy.report.sections.verdict import Evidence, evidence, tokens_needed
 
 
-def final_table(r: Results) -> Html:
+def table(r: Results) -> Html:
     """Every loss on test by its primary reading, the best first, and the yardsticks beneath.
 
     Comparisons are left out if the models have not learnt enough for them.
@@ -40,7 +26,7 @@ def final_table(r: Results) -> Html:
         rows.append([f"<i>{escape(what)}</i>", nats(row["nll"]), *dashes])
     caption = (
         f"Whole test stories, the best loss first, each in its primary reading, "
-        f"{count(len(r.study.final.seeds), 'seed')} each, with {percent(r)} intervals that are "
+        f"{count(len(r.study.final.seeds), 'seed')} each, with {r.confidence} intervals that are "
         "conditional on the selected hyperparameters. "
         + (
             "p is corrected by Holm’s rule. Tokens needed: how many times the training tokens of "
@@ -48,10 +34,10 @@ def final_table(r: Results) -> Html:
             if e.enough
             else ""
         )
-        + "Below, in italics, yardsticks: n-gram models of as many training tokens"
+        + "Below, in italics, yardsticks: n-gram models counted on as many training tokens"
         + (", and the exact entropy of the stories." if len(_source(r)) else ".")
     )
-    return Html(table(head, rows, caption=caption) + baseline_table(r))
+    return Html(markup.table(head, rows, caption=caption) + baseline_table(r))
 
 
 def _source(r: Results) -> pd.DataFrame:
@@ -78,7 +64,7 @@ def _loss_row(r: Results, e: Evidence, loss: str) -> list[str]:
 
 
 def baseline_table(r: Results) -> Html:
-    """Other people's models beside the losses; nothing if none was scored."""
+    """Other people's models next to the losses; nothing if none was scored."""
     if r.baselines.empty:
         return Html()
     head = ["model", "bits per byte", "nats per story", "tokens", "nll, nats per token",
@@ -92,13 +78,13 @@ def baseline_table(r: Results) -> Html:
         for row in r.side_by_side.itertuples(index=False)
     ]  # fmt: skip
     caption = (
-        "The same test stories, scored by models from elsewhere too. If a model has its own "
-        "tokens, its nll and perplexity per token do not compare with the others’."
+        "The same test stories, also scored by models from elsewhere. If a model has its "
+        "own tokenizer, its nll and perplexity per token are not comparable with the others’."
     )
-    return table(head, rows, caption=caption)
+    return markup.table(head, rows, caption=caption)
 
 
-def floor_sentence(r: Results) -> Html:
+def entropy(r: Results) -> Html:
     """That no model is below the source's entropy, or which one is."""
     excess = r.metrics["excess"].dropna()
     if not len(excess):
@@ -106,72 +92,12 @@ def floor_sentence(r: Results) -> Html:
     below = [x for x in excess.index if r.metrics.at[x, "excess_high"] < 0]
     if below:
         return paragraphs(
-            f"<strong>{names(below)}: below the source’s entropy beyond chance, which no model can "
-            "be. The scores or the corpus must be wrong.</strong>"
+            f"<strong>{names(below)}: below the source’s entropy by more than chance, which is "
+            "impossible. The scores or the corpus must be wrong.</strong>"
         )
     least = excess.idxmin()
     return paragraphs(
-        "No loss is below the source’s entropy beyond chance. The nearest to it is "
-        f"{loss_name(least)}, with {interval(r.metrics.loc[least], 'excess', signed)} nats per "
+        "No loss is below the source’s entropy by more than chance. The closest is "
+        f"{loss_name(least)}, at {interval(r.metrics.loc[least], 'excess', signed)} nats per "
         "token."
-    )
-
-
-def perplexity_figure(r: Results, folder: str | Path) -> Html:
-    """Test perplexity by loss."""
-    lines = "an n-gram model of as many training tokens"
-    if r.corpus["source_nll"] is not None:
-        lines = f"the source’s own entropy, which no model can beat but by chance, and {lines}"
-    return figure(
-        folder,
-        "perplexity",
-        f"Test perplexity of {names(r.ranked)}, from the lowest to the highest, with intervals",
-        f"Test perplexity by loss, each in its primary reading. Dashed: {lines}, as perplexities.",
-    )
-
-
-def difference_figure(r: Results, folder: str | Path) -> Html:
-    """The forest plot; a sentence if nothing is compared with cross entropy."""
-    if "differences" not in figures.names(r.study):
-        return paragraphs("Without cross entropy and another loss there is nothing to compare.")
-    return figure(
-        folder,
-        "differences",
-        "Forest plot: test nll of each loss minus cross entropy’s, with intervals",
-        "Test nll minus cross entropy’s, each loss in its primary reading. A bar that crosses the "
-        "line at zero leaves open which of the two is better. The intervals are conditional on the "
-        "selected hyperparameters.",
-    )
-
-
-def accuracy_figure(r: Results, folder: str | Path) -> Html:
-    """Accuracy against perplexity."""
-    return figure(
-        folder,
-        "accuracy",
-        "Scatter plot: top-1 accuracy against test perplexity, one point per loss",
-        "Top-1 accuracy against test perplexity; up and left is better. Exploratory.",
-    )
-
-
-def curves_figure(r: Results, folder: str | Path) -> Html:
-    """Learning curves; those of a loss with its own link show train alone."""
-    bands = (
-        "Lines are means over seeds, bands reach from the lowest seed to the highest."
-        if len(r.study.final.seeds) > 1
-        else "One seed."
-    )
-    linked = [loss for loss in r.losses if loss in r.linked]
-    left_out = (
-        f" {names(linked)}: left out, since training records nll under softmax alone, which says "
-        "nothing about outputs with a link of their own."
-        if linked
-        else ""
-    )
-    return figure(
-        folder,
-        "learning_curves",
-        "Learning curves: train and validation nll by iteration, one panel per loss",
-        "The final runs under softmax, whatever the training objective; the last part of each "
-        f"curve is the end of the learning rate’s cosine. {bands}{left_out}",
     )

@@ -1,19 +1,37 @@
-"""Sampled stories: one prompt told by every loss, and a browser for all of them.
+"""Sampled stories: one prompt continued by every loss, and a browser for all of them.
 
-Without scripts there is no browser, and more prompts are told instead.
+Without scripts there is no browser, and more prompts are shown instead.
 """
 
-from squentropy.report.markup import Html, embedded, escape, integer, paragraphs, visible
-from squentropy.report.read import Results, label
+from typing import Literal, TypedDict
+
+from squentropy.report.format import integer
+from squentropy.report.markup import Html, embedded, escape, paragraphs, visible
+from squentropy.report.read import Results, Sample, label
 from squentropy.report.sections.pieces import reading_name
+
+Choice = Literal["prompt", "loss", "reading", "temperature", "seed", "number"]
 
 LONGEST = 5000
 """Characters of a story that the page shows."""
 ROOM = 2_000_000
 """Bytes of stories that the browser holds."""
 
-CHOICES = ("prompt", "loss", "reading", "temperature", "seed", "number")
-"""What a story is chosen by, in the order of choosing."""
+CHOICES: tuple[Choice, ...] = ("prompt", "loss", "reading", "temperature", "seed", "number")
+"""What a story is chosen by, in the order of the choices."""
+
+
+class Story(TypedDict):
+    """What the page says of a story, as text that hides nothing."""
+
+    prompt: str
+    loss: str
+    reading: str
+    temperature: float
+    seed: int
+    number: int
+    text: str
+    note: str
 
 
 def stories(r: Results, prompts: int = 3) -> Html:
@@ -38,8 +56,7 @@ def stories(r: Results, prompts: int = 3) -> Html:
     return Html(how + first + browser + "".join(others))
 
 
-def _record(sample: dict) -> dict:
-    """What the page says of a story, as text that hides nothing."""
+def _record(sample: Sample) -> Story:
     text = visible(sample["text"])
     end = "ended by itself" if sample["ended"] else "cut at the limit"
     if len(text) > LONGEST:
@@ -59,9 +76,9 @@ def _record(sample: dict) -> dict:
     }
 
 
-def _by_loss(told: list[dict], prompt: str) -> str:
+def _by_loss(told: list[Story], prompt: str) -> str:
     """The first story of every loss for a prompt, side by side."""
-    firsts: dict[str, dict] = {}
+    firsts: dict[str, Story] = {}
     for story in told:
         if story["prompt"] == prompt:
             firsts.setdefault(story["loss"], story)
@@ -73,15 +90,15 @@ def _by_loss(told: list[dict], prompt: str) -> str:
     return f'<h3>“{escape(prompt)} …”</h3><div class="stories">{cards}</div>'
 
 
-def _text(story: dict) -> str:
+def _text(story: Story) -> str:
     """A story with its prompt set off."""
     rest = story["text"].removeprefix(story["prompt"])
     start = f"<b>{escape(story['prompt'])}</b>" if len(rest) < len(story["text"]) else ""
     return start + escape(rest)
 
 
-def _browser(told: list[dict]) -> str:
-    """Choices and places for two stories, which report.js fills; none where nothing varies."""
+def _browser(told: list[Story]) -> str:
+    """Choices and places for two stories, which report.js fills; none if nothing varies."""
     varying = [key for key in CHOICES if len({story[key] for story in told}) > 1]
     if not varying:
         return ""
@@ -103,12 +120,12 @@ def _browser(told: list[dict]) -> str:
     )
 
 
-def _choices(keys: list[str]) -> str:
+def _choices(keys: list[Choice]) -> str:
     selects = (f'<label>{key} <select name="{key}"></select></label>' for key in keys)
     return f'<div class="choices">{"".join(selects)}</div>' if keys else ""
 
 
-def _fitting(told: list[dict]) -> list[dict]:
+def _fitting(told: list[Story]) -> list[Story]:
     """As many stories as there is room for, the first of each prompt and temperature first."""
     kept, room = [], ROOM
     for story in sorted(told, key=lambda story: story["number"]):

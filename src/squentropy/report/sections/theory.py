@@ -1,21 +1,8 @@
 """What squentropy loses at its own optimum."""
 
-from pathlib import Path
-
-from squentropy.report import figures
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    integer,
-    interval,
-    listed,
-    nats,
-    paragraphs,
-    signed,
-    table,
-)
+from squentropy.report.format import DASH, integer, listed, nats, signed
+from squentropy.report.markup import Html, interval, paragraphs, table
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name
 from squentropy.results.theory import optimum
 from squentropy.study.params import BASELINE
@@ -23,7 +10,7 @@ from squentropy.study.params import BASELINE
 _CONTEXTS = {"bigram": "one token of context", "whole": "the whole story before"}
 
 
-def floor_table(r: Results) -> Html:
+def floors(r: Results) -> Html:
     """Squentropy's loss of nll at its own optimum, by kind of context and size of vocabulary."""
     sizes = sorted({r.corpus["vocab_size"], 50257})
     head = ["in a context where", *(f"<i>C</i> = {integer(c)}" for c in sizes)]
@@ -36,24 +23,24 @@ def floor_table(r: Results) -> Html:
     return table(head, rows)
 
 
-def contexts_sentence(r: Results) -> Html:
-    """Which contexts of the corpus were looked at, and what is exact about them."""
+def contexts(r: Results) -> Html:
+    """Which contexts of the corpus were studied, and what is known exactly about them."""
     n = {kind: rows["n"].iloc[0] for kind, rows in r.theory.groupby("contexts")}
     texts = [
         f"One token of context: what follows each of the {integer(n['bigram'])} tokens that occur "
-        "in the train split, whose own frequencies are taken for the truth."
+        "in the train split, whose frequencies are taken as the truth."
     ]
     if "whole" in n:
         texts.append(
             f"The whole story before: what follows each of {integer(n['whole'])} tokens of the "
-            "test stories, which the grammar knows exactly. There, the source’s entropy and the "
-            "loss at the optimum together are the nll at which a model arrives that sees whole "
-            "stories and learns all that squentropy asks for."
+            "test stories, which the grammar knows exactly. There, the source’s entropy plus "
+            "the nll lost at the optimum is the nll of a model that sees whole stories and reaches "
+            "squentropy’s optimum."
         )
     return paragraphs(" ".join(texts))
 
 
-def contexts_table(r: Results) -> Html:
+def in_contexts(r: Results) -> Html:
     """The same in contexts of the corpus, in the study's own vocabulary."""
     own = r.theory[r.theory["classes"] == r.corpus["vocab_size"]]
     kinds = [kind for kind in _CONTEXTS if kind in set(own["contexts"])]
@@ -64,7 +51,7 @@ def contexts_table(r: Results) -> Html:
     return table(["nats per token lost at the optimum", *(_CONTEXTS[kind] for kind in kinds)], rows)
 
 
-def gap_sentence(r: Results) -> Html:
+def gap(r: Results) -> Html:
     """How much of the measured difference to cross entropy the optimum accounts for.
 
     Nothing is said of models that are no better than bigrams: they are still so far from any
@@ -74,8 +61,8 @@ def gap_sentence(r: Results) -> Html:
     bigrams = r.ngrams.get(2, 0.0)
     for loss in r.compared:
         gap, nll = r.metrics.loc[loss, ["difference", "nll"]]
-        floors = {kind: r.floor(loss, kind) for kind in _CONTEXTS}
-        floors = {kind: row["kl"] for kind, row in floors.items() if row is not None}
+        rows = ((kind, r.floor(loss, kind)) for kind in _CONTEXTS)
+        floors = {kind: float(row["kl"]) for kind, row in rows if row is not None}
         if not floors or max(nll, r.metrics.at[BASELINE, "nll"]) >= bigrams:
             continue
         measured = interval(r.metrics.loc[loss], "difference", signed)
@@ -89,7 +76,7 @@ def gap_sentence(r: Results) -> Html:
         texts.append(
             "If more would be lost than was measured, training stopped before reaching the loss’s "
             "optimum, or the temperature recovered some of it: the optimum is where a loss leads, "
-            "not a bound on what is met before."
+            "not a bound on what comes before it."
         )
     return paragraphs(" ".join(texts))
 
@@ -101,7 +88,7 @@ def _of(kl: float, gap: float) -> str:
     return f" ({100 * kl / gap:.0f} % of that)" if kl <= gap else " (more than that)"
 
 
-def dose_table(r: Results) -> Html:
+def doses(r: Results) -> Html:
     """Measured gap and predicted floor by the multiplier of the square term."""
     families = r.doses
     if not families:
@@ -121,35 +108,7 @@ def dose_table(r: Results) -> Html:
             ])  # fmt: skip
     caption = (
         "What a smaller square term costs, and what it is predicted to cost at the loss’s optimum, "
-        "in nats per token. The floors are those of softmax as it is, in the study’s own "
+        "in nats per token. The floors are those of plain softmax, in the study’s own "
         "vocabulary. Exploratory."
     )
     return table(head, rows, caption=caption)
-
-
-def dose_figure(r: Results, folder: str | Path) -> Html:
-    """The same as a curve; nothing if the study has no two doses."""
-    if "dose" not in figures.names(r.study):
-        return Html()
-    return figure(
-        folder,
-        "dose",
-        "Measured gap to cross entropy and predicted floor against the multiplier of the square "
-        "term",
-        "Measured nll minus cross entropy’s against the multiplier λ of the square term, with "
-        "intervals, filled in the primary reading and hollow under softmax as it is. Lines: the "
-        "floors that theory predicts for softmax.",
-    )
-
-
-def improperness_figure(r: Results, folder: str | Path) -> Html:
-    """The loss at the optimum by size of the vocabulary."""
-    return figure(
-        folder,
-        "improperness",
-        "Log-log lines: nll that squentropy loses at its optimum against the size of the "
-        "vocabulary, one line per multiplier of its square term",
-        "Nll lost at the optimum by size of the vocabulary, in contexts of this corpus. The tokens "
-        "by which a vocabulary is larger than the corpus’ own have probability zero. Hollow: "
-        "measured, in the primary reading.",
-    )

@@ -1,32 +1,21 @@
 """How well each loss was tuned: the runs that refined the grid, and what was selected."""
 
-from pathlib import Path
-
-from squentropy.report.markup import (
-    DASH,
-    Html,
-    count,
-    integer,
-    listed,
-    nats,
-    paragraphs,
-    plain,
-    table,
-)
+from squentropy.report import markup
+from squentropy.report.format import DASH, count, integer, listed, nats, plain
+from squentropy.report.markup import Html, paragraphs
 from squentropy.report.read import Results
-from squentropy.report.sections.figure import figure
 from squentropy.report.sections.pieces import loss_name, names
 
 
-def tuning_sentence(r: Results) -> Html:
-    """The rule, and whether it came to its end for every loss."""
+def sentence(r: Results) -> Html:
+    """The rule, and whether the search was completed for every loss."""
     s = r.study.refine
     factor = r.study.refine.factor
     rule = (
-        "The grid is coarse and its cells are short. So around each loss’s best cell, learning "
+        "The grid is coarse and its cells are short, so around each loss’s best cell, learning "
         f"rates a factor {factor:g} apart were trained for {integer(s.max_iters)} iterations, "
-        "until the best one lay between two that were tried; dropouts and depths whose "
-        f"cells came within {s.tie:g} nats per token of the best one were tried again too. The "
+        "until the best one lay between two others; dropouts and depths whose cells came within "
+        f"{s.tie:g} nats per token of the best one were tried again as well. The "
         f"rule and its limit of "
         f"{count(s.max_runs, 'run')} per loss are the same for all losses, and each loss is tuned "
         "by its primary reading."
@@ -41,7 +30,7 @@ def tuning_sentence(r: Results) -> Html:
         said.append("The best learning rate of every loss lies between two that were tried.")
     if outside:
         said.append(
-            f"The best learning rate of {names(outside)} lies at an edge of those that were tried, "
+            f"The best learning rate of {names(outside)} lies at an edge of those tried, "
             "so a better one may exist."
         )
     if stopped:
@@ -51,12 +40,16 @@ def tuning_sentence(r: Results) -> Html:
     return paragraphs(rule, " ".join(said))
 
 
-def tuned_table(r: Results) -> Html:
+def table(r: Results) -> Html:
     """The selected hyperparameters of each loss, and how they were found."""
     rows = []
     for loss in r.losses:
         chosen = r.selected[loss]
-        at = {key: plain(chosen[key]) for key in ("lr", "dropout", "n_layer")}
+        at = {
+            "lr": plain(chosen["lr"]),
+            "dropout": plain(chosen["dropout"]),
+            "n_layer": plain(chosen["n_layer"]),
+        }
         at = {key: f"{text} ←" if key in chosen["edge"] else text for key, text in at.items()}
         runs = f"{chosen['runs']}" + (" (limit)" if chosen["max_runs_reached"] else "")
         if chosen["selection_nll"] is None:
@@ -71,18 +64,5 @@ def tuned_table(r: Results) -> Html:
     caption = "What was selected for each loss, by validation nll after the refining runs."
     if edges:
         told = listed(words[key] for key in words if key in edges)
-        caption += f" An arrow (←) marks a {told} at an end of the values that were tried."
-    return table(head, rows, caption=caption)
-
-
-def learning_rates_figure(r: Results, folder: str | Path) -> Html:
-    """Validation nll by learning rate."""
-    return figure(
-        folder,
-        "learning_rates",
-        "Lines: validation nll against the learning rate, one line per loss, the selected rate "
-        "marked",
-        f"The refining runs, {integer(r.study.refine.max_iters)} iterations each, at the dropout "
-        "and depth that were selected for the loss, each loss by its primary reading. Ringed: "
-        "selected. A cross at the top: diverged.",
-    )
+        caption += f" An arrow (←) marks a {told} at an end of the values tried."
+    return markup.table(head, rows, caption=caption)

@@ -1,6 +1,6 @@
-"""What a study says of its losses, in plain sentences: for the README, the terminal and the page.
+"""What a study says about its losses, in plain sentences for README, terminal and page.
 
-Every sentence is written from the table alone, for all losses of the study, whatever their names.
+Sentences are generated from the table for every loss of the study, whatever it is called.
 Whether a loss is squared is declared by the loss, and decides only the answer to the study's
 question: does a squared loss belong in a language model?
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from squentropy.catalogue import loss_info
-from squentropy.report.markup import listed, signed, upper
-from squentropy.report.read import Results, label, p_text
+from squentropy.report.format import DASH, listed, p_text, signed, upper
+from squentropy.report.read import Results, label
 from squentropy.results import adequacy
 from squentropy.study.params import BASELINE
 
@@ -32,8 +32,8 @@ class Evidence:
     reasons     why the models have not learnt enough to be ranked; empty if they have
     confidence  of the intervals; a corrected p-value below 1 - confidence tells two losses apart
     smallest_p  a p-value at or below this is given as "< smallest_p"
-    least, most the tokens needed that the lengths of the study can show, by loss; of 0 and inf no
-                more is known than that they are beyond these
+    least, most the ends of the range of tokens needed that the study's lengths can resolve, by
+                loss; 0 and inf lie beyond them
     """
 
     metrics: pd.DataFrame
@@ -85,7 +85,7 @@ def evidence(r: Results) -> Evidence:
 def _shortest(curve: dict[int, float]) -> float:
     """The share of all tokens that the shortest run of a falling curve has.
 
-    Shorter runs that beat longer ones by chance are pooled with them, as scaling.py does it.
+    Shorter runs that beat longer ones by chance are pooled with them, as in scaling.py.
     """
     tokens = sorted(curve)
     means = [sum(curve[t] for t in tokens[: i + 1]) / (i + 1) for i in range(len(tokens))]
@@ -103,7 +103,7 @@ class Groups:
 
 
 def groups(e: Evidence, losses: list[str]) -> Groups:
-    """By the sign of the difference, where the corrected p-value tells the two apart."""
+    """By the sign of the difference, if the corrected p-value tells the two apart."""
     found = Groups([], [], [])
     for loss in losses:
         gap, p = e.metrics.at[loss, "difference"], e.metrics.at[loss, "p_value"]
@@ -155,7 +155,7 @@ def sentences(e: Evidence) -> list[str]:
     edge = [loss for loss in e.ranked if loss in e.at_edge]
     if edge:
         said.append(
-            f"The best learning rate of {e.names(edge)} lies at an edge of those that were tried, "
+            f"The best learning rate of {e.names(edge)} lies at an edge of those tried, "
             "so a better one may exist."
         )
     missing = [loss for loss in e.metrics.index if loss not in (*e.ranked, BASELINE)]
@@ -165,7 +165,7 @@ def sentences(e: Evidence) -> list[str]:
 
 
 def _rest(e: Evidence, squared: list[str]) -> str:
-    """The squared losses of which the headline does not speak."""
+    """The squared losses that the headline leaves out."""
     found = groups(e, squared)
     if found.better:
         return _clauses(e, Groups([], found.same, found.worse))
@@ -209,7 +209,7 @@ def _tokens(e: Evidence, losses: list[str]) -> str:
 def tokens_needed(e: Evidence, loss: str) -> str:
     """A factor with its interval, as "1.4 (1.3 to 1.5)"; a dash if it is not known."""
     value = e.metrics.at[loss, "tokens_needed"]
-    return "—" if pd.isna(value) else f"{_factor(e, loss, value)}{_between(e, loss)}"
+    return DASH if pd.isna(value) else f"{_factor(e, loss, value)}{_between(e, loss)}"
 
 
 def _between(e: Evidence, loss: str) -> str:
@@ -228,7 +228,7 @@ def _factor(e: Evidence, loss: str, value: float) -> str:
 
 
 def comparison(e: Evidence) -> list[str]:
-    """Every compared loss with its difference, a line per group. Empty if nothing may be ranked."""
+    """Every compared loss with its difference, a line per group; none if nothing may be ranked."""
     if not e.enough:
         return []
     found = groups(e, e.ranked)

@@ -1,0 +1,102 @@
+"""Numbers and lists as figures, page, README and terminal write them.
+
+Needs nothing but the standard library, so that Snakemake can read the captions that use it.
+"""
+
+import math
+from collections.abc import Iterable
+
+DASH = "—"
+"""What stands for a value that is not known."""
+
+
+def unknown(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands apart, with an exponent from a million on."""
+    if value is None or math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞"
+    if abs(value) >= 1e6:
+        return f"{value:.1e}"
+    return integer(value) if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """So many digits after the point."""
+    if value is None or math.isnan(value):
+        return DASH
+    return "∞" if math.isinf(value) else f"{value:z.{digits}f}".replace("-", "−")
+
+
+def nats(value: float | None) -> str:
+    return fixed(value, 3)
+
+
+def signed(value: float | None) -> str:
+    """Nats with their sign, as a difference has them."""
+    text = nats(value)
+    return text if unknown(value) or text.startswith("−") else f"+{text}"
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """A share of one in per cent: 12.3 %."""
+    return DASH if value is None or math.isnan(value) else f"{fixed(100 * value, digits)} %"
+
+
+def percent(value: float) -> str:
+    """A share of one in per cent, with no more digits than it has: 95 %."""
+    return f"{100 * value:g} %"
+
+
+def p_text(p: float, smallest: float) -> str:
+    """A p-value as "= 0.031" or, at the smallest that few seeds support, "< 0.01"."""
+    least = max(smallest, 0.001)
+    return f"< {least:g}" if p <= least else f"= {p:.3f}"
+
+
+def plain(value: float) -> str:
+    """A number without exponent: 0.000006."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
+def integer(value: float) -> str:
+    """An integer, thousands apart by a narrow space."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def short(value: float) -> str:
+    """A large number by its unit: 288 000 as 288 k, 1 152 000 as 1.15 M."""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:g}"
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def listed(parts: Iterable[str], word: str = "and") -> str:
+    """a, b and c"""
+    parts = list(parts)
+    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def either(values: Iterable[object]) -> str:
+    """a, b or c"""
+    return listed((str(value) for value in values), "or")
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """no run, one run, two runs, 12 runs"""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    name = one if n == 1 else many or f"{one}s"
+    return f"{words[n] if n < len(words) else n} {name}"
+
+
+def upper(text: str) -> str:
+    """With a capital first letter."""
+    return text[:1].upper() + text[1:]
