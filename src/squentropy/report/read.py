@@ -285,7 +285,7 @@ def read(folder: str | Path) -> Results:
         storage.verified(folder / name, manifest["sha256"][name])
 
     def table(name: str) -> pd.DataFrame:
-        return pd.read_csv(folder / f"{name}.csv")
+        return pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
 
     corpus = cast(Corpus, storage.read_sealed(folder / "corpus.json"))
     metrics = table("metrics").set_index("loss")
@@ -333,7 +333,9 @@ def read_baselines(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=BASELINES)
     try:
-        rows = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+        rows = pd.read_csv(
+            path, dtype={"name": str}, keep_default_na=False, float_precision="round_trip"
+        )
     except ValueError:  # pandas' own errors are
         rows = pd.DataFrame()
     if list(rows.columns) != BASELINES:

@@ -96,7 +96,7 @@ class _Renderer(mistune.HTMLRenderer):
 def prose(markdown: str) -> str:
     """Markdown as HTML, the HTML in it as it is."""
     plugins = ["strikethrough", "table", "url"]
-    return mistune.create_markdown(renderer=_Renderer(escape=False), plugins=plugins)(markdown)
+    return str(mistune.create_markdown(renderer=_Renderer(escape=False), plugins=plugins)(markdown))
 
 
 def anchor(heading: str) -> str:

@@ -113,5 +113,5 @@ def _write_history(path: Path, result: Result) -> None:
     writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
     writer.writeheader()
     for row in result.history:
-        writer.writerow({key: f"{row[key]:.10g}" for key in HISTORY})
+        writer.writerow({key: row[key] for key in HISTORY})
     storage.write_text(path, text.getvalue())

@@ -43,9 +43,9 @@ def runs_sha256(checkpoints: Path, cells: Iterable[Cell], files: Iterable[Path] 
 
 
 def write_csv(path: Path, rows: Iterable[Row], columns: list[str]) -> None:
-    """Ten significant digits, as text that does not depend on the machine's locale."""
+    """Numbers as they read back, in text that does not depend on the machine's locale."""
     table = pd.DataFrame(list(rows), columns=columns)
-    storage.write_text(path, table.to_csv(index=False, float_format="%.10g"))
+    storage.write_text(path, table.to_csv(index=False))
 
 
 def ppl(nll: float | None) -> float | None:

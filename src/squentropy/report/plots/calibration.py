@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 
+from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import integer
 from squentropy.report.plots.style import INK, SOFT, WIDTH, look
-from squentropy.report.read import FEWEST, Results, label
+from squentropy.report.read import Results, label
 from squentropy.study.params import BASELINE
 
 _NAMES = {"softmax": "softmax", "tempered": "tempered", "own": "own link"}
