@@ -285,7 +285,7 @@ def read(folder: str | Path) -> Results:
         storage.verified(folder / name, manifest["sha256"][name])
 
     def table(name: str) -> pd.DataFrame:
-        return pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
+        return pd.read_csv(folder / f"{name}.csv")
 
     corpus = cast(Corpus, storage.read_sealed(folder / "corpus.json"))
     metrics = table("metrics").set_index("loss")

@@ -185,7 +185,7 @@ def _history_rows(checkpoints: Path, runs: dict[Cell, RunRecord]) -> list[Row]:
     for cell, run in runs.items():
         folder = checkpoints / cell.name
         path = storage.verified(folder / "history.csv", run["history_sha256"])
-        history = pd.read_csv(path, float_precision="round_trip")
+        history = pd.read_csv(path)
         origin = {key: getattr(cell, key) for key in RUN}
         rows += [origin | row for row in history.to_dict("records")]
     return rows
