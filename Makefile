@@ -18,7 +18,7 @@
 # make test-cloud                       those of them that run a study in pods, its files in S3
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make readme                           put the default study's figure and table into README.md
-# make lock                             pin the newest dependencies in requirements*.lock
+# make lock                             pin what is not pinned yet in requirements*.lock; UPGRADE=1: all anew
 # make lint                             formatting, types, what imports what, and other checks
 # make clean                            remove the environment
 #
@@ -106,7 +106,7 @@ readme: $(VENV)/.installed
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
 	.lock/bin/python -m pip install --quiet uv
-	PATH=$(CURDIR)/.lock/bin:$$PATH .lock/bin/python tools/lock.py
+	PATH=$(CURDIR)/.lock/bin:$$PATH .lock/bin/python tools/lock.py $(if $(UPGRADE),--upgrade)
 	rm -rf .lock
 
 # One locked environment serves every rule, so none names its own.

@@ -1,4 +1,6 @@
-"""Pin the newest dependencies, each file by its hash: `make lock`, which runs this where uv is.
+"""Pin the dependencies, each file by its hash: `make lock`, which runs this where uv is.
+
+What is pinned already keeps its version; `make lock UPGRADE=1` takes the newest of all.
 
     requirements.lock        what `make study` installs
     requirements-gpu.lock    what a CUDA build of torch needs besides
@@ -44,6 +46,13 @@ def resolve(requirements: str, extras: list[str], pins: Lock | None = None) -> L
     return {lines.partition("==")[0]: lines for lines in packages}
 
 
+def held() -> Lock:
+    """The packages of the locks as they are."""
+    lines = "\n".join(path.read_text() for path in sorted(ROOT.glob("requirements*.lock")))
+    found = re.findall(r"^([a-z0-9-]+)(==\S+)", lines, re.M)
+    return {name: name + version for name, version in found}
+
+
 def with_own_build(torch: str, before: str) -> str:
     """torch's lines with the hashes of builds that PyPI lacks: those of this version that were
     known before, and that of the build which pip's own settings give here."""
@@ -73,7 +82,8 @@ def less(lock: Lock, *others: Lock) -> Lock:
 
 
 if __name__ == "__main__":
-    everything = resolve("setuptools", ["pipeline", *EXTRAS, "test", "docs"])
+    keep = None if "--upgrade" in sys.argv else held()
+    everything = resolve("setuptools", ["pipeline", *EXTRAS, "test", "docs"], keep)
     study = resolve("setuptools", ["pipeline"], everything)
     added = {
         extra: less(resolve("setuptools", ["pipeline", extra], everything), study)
