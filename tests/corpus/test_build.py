@@ -21,6 +21,7 @@ from squentropy.corpus.build import build
 from squentropy.corpus.repeats import digests_in
 from squentropy.errors import SquentropyError
 from squentropy.study import params
+from squentropy.study.corpus import Grammar
 from squentropy.study.params import SPLITS
 
 ROOT = Path(__file__).parents[2]
@@ -239,7 +240,7 @@ def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
 
 
 def test_row_groups_stay_small(tmp_path, monkeypatch):
-    module = sys.modules["squentropy.corpus.build"]
+    module = sys.modules["squentropy.corpus.grammar"]
     monkeypatch.setattr(module, "ROW_GROUP_STORIES", 10)
     build(corpus(**three(tmp_path, [f"story {i}" for i in range(95)])), tmp_path / "out")
     parquet = pq.ParquetFile(tmp_path / "out/train.parquet")
@@ -248,7 +249,7 @@ def test_row_groups_stay_small(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("given", [True, False])
 def test_memory_does_not_grow_with_train(tmp_path, monkeypatch, peak_memory, given):
-    module = sys.modules["squentropy.corpus.build"]
+    module = sys.modules["squentropy.corpus.grammar"]
     monkeypatch.setattr(module, "ROW_GROUP_STORIES", 100)
     monkeypatch.setattr(module, "DRAWN_AT_ONCE", 100)
 
@@ -293,7 +294,7 @@ class FakeGrammar:
 def test_the_grammars_splits_are_disjoint_ranges_with_log_probabilities(tmp_path, monkeypatch):
     fake = types.SimpleNamespace(load_grammar=FakeGrammar)
     monkeypatch.setitem(sys.modules, "squentropy.corpus.grammar.grammar", fake)
-    grammar = params.Grammar(seed=7, train=10, validation=4, test=6)
+    grammar = Grammar(seed=7, train=10, validation=4, test=6)
     manifest = build(CORPUS.model_copy(update={"source": "grammar", "grammar": grammar}), tmp_path)
     train = pq.read_table(tmp_path / "train.parquet").to_pylist()
     # Stories 18 and 19, of test, repeat stories 0 and 1, which are therefore not in train.
@@ -319,11 +320,11 @@ def test_every_one_of_a_thousand_real_stories_is_accounted_for(tmp_path):
 
 
 def test_a_corpus_written_by_several_processes_is_the_one_written_by_one(tmp_path, monkeypatch):
-    grammar = params.Grammar(seed=7, train=230, validation=20, test=20)
+    grammar = Grammar(seed=7, train=230, validation=20, test=20)
     source = CORPUS.model_copy(update={"source": "grammar", "grammar": grammar})
-    module = sys.modules["squentropy.corpus.build"]
+    module = sys.modules["squentropy.corpus.grammar"]
     build(source, tmp_path / "serial")
-    monkeypatch.setattr(module, "GRAMMAR_BLOCK", 50)
+    monkeypatch.setattr(module, "BLOCK", 50)
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     build(source, tmp_path / "parallel")
     for split in ("train", "validation", "test"):

@@ -22,16 +22,14 @@ texts of stories that are cut from train.
 """
 
 import contextlib
-import os
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +37,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from squentropy import storage
-from squentropy.corpus import files, hub
 from squentropy.corpus.repeats import Digests, digests_in
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
@@ -48,13 +45,6 @@ from squentropy.kinds import CorpusFile, Counts
 from squentropy.study import params
 from squentropy.study.params import SPLITS
 
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    A = TypeVar("A")
-    R = TypeVar("R")
-
-GRAMMAR_BLOCK = 5_000  # stories that a process writes at once
 DRAWN_AT_ONCE = 100_000  # stories of which a cut keeps the smallest hashes
 ROW_GROUP_STORIES = 10_000
 ROW_GROUP_BYTES = 32 << 20
@@ -100,61 +90,9 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
 
 
 def _source(corpus: params.Corpus) -> Source:
-    if corpus.source == "grammar":
-        return _grammar(corpus.grammar)
-    if corpus.source == "hub":
-        return hub.source(corpus.hub)
-    return files.source(corpus.files)
-
-
-def _grammar(grammar_params: params.Grammar) -> Source:
-    """Stories of the grammar: consecutive ranges of one numbered sequence, train first."""
-    from squentropy.corpus.grammar.grammar import load_grammar
-
-    grammar = load_grammar()
-
-    def stories(start: int, stop: int) -> Iterator[Story]:
-        blocks = [(s, min(s + GRAMMAR_BLOCK, stop)) for s in range(start, stop, GRAMMAR_BLOCK)]
-        made = in_order(partial(_write_stories, grammar_params.seed), blocks)
-        for number, (text, log_prob) in enumerate(chain.from_iterable(made), start):
-            yield Story(text, f"story {number} of the grammar", log_prob)
-
-    splits: dict[str, Callable[[], Iterator[Story]]]
-    splits, start = {}, 0
-    for split in SPLITS:
-        stop = start + getattr(grammar_params, split)
-        splits[split] = partial(stories, start, stop)
-        start = stop
-    return Source(
-        splits=splits,
-        licence="MIT",
-        provenance={"grammar_sha256": grammar.digest, "seed": grammar_params.seed},
-        exact=True,
-    )
-
-
-def _write_stories(seed: int, bounds: tuple[int, int]) -> list[tuple[str, float]]:
-    """Stories of the grammar by number, each a function of the seed and its number alone."""
-    from squentropy.corpus.grammar.grammar import load_grammar
-
-    return [(story.text, story.log_prob) for story in load_grammar().stories(seed, *bounds)]
-
-
-def in_order(function: "Callable[[A], R]", arguments: "list[A]") -> "Iterator[R]":
-    """`map(function, arguments)` over this machine's cores, holding a few results at a time."""
-    workers: Any  # None, which no machine of ours gives, would raise TypeError
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if len(arguments) < 2 or workers == 1:
-        yield from map(function, arguments)
-        return
-    with ProcessPoolExecutor(min(workers, len(arguments))) as pool:
-        waiting: deque[Future[R]] = deque()
-        for argument in arguments:
-            waiting.append(pool.submit(function, argument))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    module = import_module(f"squentropy.corpus.{corpus.source}")
+    source: Source = module.source(getattr(corpus, corpus.source))
+    return source
 
 
 @dataclass

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from squentropy import storage
 from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
-from squentropy.study import params
+from squentropy.study.corpus import Files
 from squentropy.study.params import SPLITS
 
 BLANK_LINE = "blank line"
@@ -46,7 +46,7 @@ BOM = b"\xef\xbb\xbf"
 csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is too small for a long story
 
 
-def source(files: params.Files) -> Source:
+def source(files: Files) -> Source:
     """The stories of the files that the parameters name. Raises SquentropyError."""
     paths = {split: find(getattr(files, split), f"corpus.files.{split}") for split in SPLITS}
     named = {split: found for split, found in paths.items() if found}
@@ -130,7 +130,7 @@ def stories_of_text(file: BinaryIO, separator: str) -> Iterator[Story]:
     return _read_separated(file, Path("standard input"), separator.encode())
 
 
-def _read_all(paths: list[Path], files: params.Files) -> Iterator[Story]:
+def _read_all(paths: list[Path], files: Files) -> Iterator[Story]:
     for path in paths:
         yield from read(path, files.text, files.separator)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from squentropy import storage
 from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
-from squentropy.study import params
+from squentropy.study.corpus import Hub
 from squentropy.study.params import SPLITS
 
 ROWS = 1000  # read at once
@@ -32,7 +32,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"hf://datasets/(?P<dataset>.+?)@(?P<commit>[^/]+)/(?P<path>.+)")
 
 
-def source(hub: params.Hub) -> Source:
+def source(hub: Hub) -> Source:
     """The stories of the data set that the parameters name. Raises SquentropyError."""
     with _one_line(hub):
         builder = _prepared(hub)
@@ -52,7 +52,7 @@ def source(hub: params.Hub) -> Source:
     )
 
 
-def _prepared(hub: params.Hub):
+def _prepared(hub: Hub):
     """A builder of `datasets` whose data lies in the cache, verified and converted."""
     import datasets
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # lazy
@@ -76,7 +76,7 @@ def _prepared(hub: params.Hub):
     return builder
 
 
-def _commit(hub: params.Hub) -> str:
+def _commit(hub: Hub) -> str:
     """The commit that the parameters mean. Whether the hub can be reached is settled here too."""
     import datasets
     from huggingface_hub import HfApi, errors
@@ -123,7 +123,7 @@ def _verify(file: re.Match | None) -> None:
         )
 
 
-def _split(builder, hub: params.Hub, split: str, name: str):
+def _split(builder, hub: Hub, split: str, name: str):
     """One split as `datasets` gives it, with the column of stories alone."""
     try:
         dataset = builder.as_dataset(split=name)
@@ -144,7 +144,7 @@ def _split(builder, hub: params.Hub, split: str, name: str):
     return dataset.select_columns([hub.text])
 
 
-def _stories(dataset, hub: params.Hub) -> Iterator[Story]:
+def _stories(dataset, hub: Hub) -> Iterator[Story]:
     number = 0
     for batch in dataset.iter(ROWS):
         for text in batch[hub.text]:
@@ -158,7 +158,7 @@ def _stories(dataset, hub: params.Hub) -> Iterator[Story]:
 
 
 @contextmanager
-def _one_line(hub: params.Hub) -> Iterator[None]:
+def _one_line(hub: Hub) -> Iterator[None]:
     """Turn what the hub's libraries raise into one line that says what to do."""
     try:
         yield
@@ -168,7 +168,7 @@ def _one_line(hub: params.Hub) -> Iterator[None]:
         raise SquentropyError(f"{hub.dataset}: {_explain(error, hub)}") from error
 
 
-def _explain(error: Exception, hub: params.Hub) -> str:
+def _explain(error: Exception, hub: Hub) -> str:
     """What happened and what to do, from the first case that an error or its causes fit."""
     from datasets import exceptions
     from huggingface_hub import constants, errors

@@ -40,13 +40,6 @@ PLUMBING = (
 )
 """Modules and folders that a step may import and whose changes do not change its result."""
 
-SOURCES = {
-    "grammar": "corpus/grammar/grammar.py",
-    "hub": "corpus/hub.py",
-    "files": "corpus/files.py",
-}
-"""The module of each source of a corpus; the others do not count for it."""
-
 
 def digest(*steps: str, loss: str | None = None) -> str:
     """Hex digest of all the code of steps, without the losses other than `loss`.
@@ -64,13 +57,11 @@ def by_module(step: str, loss: str | None = None) -> dict[str, str]:
 
 def corpus(source: str) -> str:
     """Hex digest of the code that makes a corpus of a source, and of the grammar's texts."""
-    others = [path for name, path in SOURCES.items() if name != source]
-    modules = closure(STEPS["corpus"], [*PLUMBING, *others])
+    path = _path(f"{SOURCE.name}.corpus.{source}")
+    modules = closure([*STEPS["corpus"], *path], PLUMBING)
     code = [ast.unparse(modules[path]) for path in sorted(modules)]
-    texts = sorted((SOURCE / "corpus/grammar/stories").rglob("*.yaml"))
-    if source == "grammar":
-        code += [text.read_text(encoding="utf-8") for text in texts]
-    return _hex("\n".join(code))
+    texts = sorted((SOURCE / "corpus" / source / "stories").rglob("*.yaml"))
+    return _hex("\n".join(code + [text.read_text(encoding="utf-8") for text in texts]))
 
 
 def labels(losses: Iterable[str]) -> str:

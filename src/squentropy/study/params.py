@@ -16,6 +16,7 @@ from squentropy.catalogue import SPLITS as SPLITS
 from squentropy.catalogue import known_losses as known_losses
 from squentropy.catalogue import loss_info
 from squentropy.errors import ParameterError
+from squentropy.study.corpus import Corpus as Corpus
 from squentropy.study.grid import GRID_KEYS, Cell, Grid, Point
 from squentropy.study.kinds import (
     Loss,
@@ -39,63 +40,6 @@ TABLES = (  # of results/STUDY
     "lengths.csv", "reported.csv", "history.csv", "stories.csv", "calibration.csv", "profile.csv",
     "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv",
 )  # fmt: skip
-
-
-class Grammar(Section):
-    seed: Seed
-    train: PositiveInt
-    validation: PositiveInt
-    test: PositiveInt
-
-
-class Hub(Section):
-    dataset: Text
-    revision: Text
-    config: Text | None
-    text: Text
-    licence: Text
-    train: Text
-    validation: Text | None
-    test: Text
-    validation_stories: PositiveInt
-    seed: Seed
-
-
-class Files(Section):
-    train: list[Text]
-    validation: list[Text]
-    test: list[Text]
-    text: Text
-    separator: Text
-    licence: Text
-    validation_stories: PositiveInt
-    test_stories: PositiveInt
-    seed: Seed
-
-
-class Corpus(Section):
-    source: Literal["grammar", "hub", "files"]
-    near_duplicates: Literal["count", "drop"]
-    empty: Literal["drop", "error"]
-    max_bytes: PositiveInt
-    overlong: Literal["drop", "error"]
-    mojibake: Literal["keep", "drop"]
-    grammar: Grammar
-    hub: Hub
-    files: Files
-
-    def relevant(self) -> dict:
-        """The keys that the chosen source depends on."""
-        others = {"grammar", "hub", "files"} - {self.source}
-        return self.model_dump(exclude=others)
-
-    @model_validator(mode="after")
-    def _files_named(self) -> "Corpus":
-        if self.source == "files" and not self.files.train:
-            raise ValueError(
-                "source is 'files' but corpus.files.train is empty; name the files of your stories"
-            )
-        return self
 
 
 class Tokens(Section):
