@@ -19,6 +19,7 @@ from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy
 from squentropy.study import params
+from squentropy.study.overlays import differences
 from squentropy.study.params import BASELINE
 
 BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
@@ -275,7 +276,7 @@ def read(folder: str | Path) -> Results:
         raise SquentropyError(f"{folder}: holds no manifest.json of results; run the study first")
     study = params.load([folder / "params.yaml"])
     manifest = storage.read_sealed(folder / "manifest.json")
-    changed = params.differences(manifest["params"], study.table_keys())
+    changed = differences(manifest["params"], study.table_keys())
     if changed:
         raise SquentropyError(
             f"{folder}: the tables were made with other {', '.join(changed)} than params.yaml "

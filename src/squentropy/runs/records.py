@@ -14,7 +14,8 @@ from squentropy.errors import SquentropyError
 from squentropy.kinds import RunRecord
 from squentropy.study import digests
 from squentropy.study.grid import GRID_KEYS, Cell
-from squentropy.study.params import Study, differences
+from squentropy.study.overlays import differences
+from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 
 Origin = dict[str, Any]

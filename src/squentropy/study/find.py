@@ -19,7 +19,8 @@ import yaml
 from squentropy.errors import ParameterError, SquentropyError
 from squentropy.kinds import RunRecord
 from squentropy.study import known
-from squentropy.study.params import Study, differences, load
+from squentropy.study.overlays import differences
+from squentropy.study.params import Study, load
 
 DEFAULT = Path("params.yaml")
 

@@ -30,6 +30,7 @@ from squentropy.study.kinds import (
     Values,
     distinct,
 )
+from squentropy.study.overlays import overlay
 from squentropy.study.parameter_errors import explain, one_line
 
 BASELINE = "cross_entropy"  # the loss that the others are compared with
@@ -348,7 +349,7 @@ def load(paths: Iterable[str | Path]) -> Study:
             raise ParameterError(f"{path}: is not YAML: {one_line(str(error))}") from None
         if not isinstance(values, dict):
             raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
-        merged = _overlay(merged, values)
+        merged = overlay(merged, values)
     return parse(merged, where=str(paths[-1]))
 
 
@@ -364,19 +365,7 @@ def make_cell(phase: str, where: str, **values) -> Cell:
 
 def with_sample(study: Study, values: dict) -> Study:
     """A study with sampling settings given by hand. Raises ParameterError with one line."""
-    return parse(_overlay(study.model_dump(), {"sample": values}), where="sample")
-
-
-def differences(old: dict, new: dict, where: str = "") -> list[str]:
-    """The keys, with dots, whose values differ."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{where}{key}.")
-        elif a != b:
-            found.append(f"{where}{key}")
-    return found
+    return parse(overlay(study.model_dump(), {"sample": values}), where="sample")
 
 
 class _CellValues(Reported):
@@ -394,12 +383,3 @@ def _checked(section: type[S], values: dict, where: str) -> S:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ParameterError(f"{where}: {explain(problems[0], Study)}{more}") from None
-
-
-def _overlay(base: dict, over: dict) -> dict:
-    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if both else value
-    return merged

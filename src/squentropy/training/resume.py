@@ -26,7 +26,7 @@ from torch import Tensor
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.study.params import differences
+from squentropy.study.overlays import differences
 
 
 @dataclass

@@ -18,13 +18,13 @@ from math import exp, fsum, log
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from squentropy.corpus.grammar.english import article
 from squentropy.corpus.grammar.grammar import (
     WORD,
     Choice,
     Draw,
     Grammar,
     Refer,
-    article,
     load_grammar,
 )
 

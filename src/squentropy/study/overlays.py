@@ -1,0 +1,22 @@
+"""Parameters as nested mappings: one laid upon another, and how two differ."""
+
+
+def overlay(base: dict, over: dict) -> dict:
+    """`base` with the keys of `over`; mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged
+
+
+def differences(old: dict, new: dict, where: str = "") -> list[str]:
+    """The keys, with dots, whose values differ."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{where}{key}.")
+        elif a != b:
+            found.append(f"{where}{key}")
+    return found
