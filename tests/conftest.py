@@ -28,6 +28,7 @@ from squentropy.report import pdf
 from squentropy.results import tables
 from squentropy.sampling.run import sample_run
 from squentropy.study import params
+from squentropy.study.overlays import overlay
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import read_encoding, story_bytes, tokenize
 from squentropy.training.run import train_run
@@ -88,7 +89,7 @@ def pytest_configure() -> None:
 def _make_study(**changes) -> params.Study:
     """The miniature study with changes such as model={"bias": True}."""
     values = params.load([ROOT / "params.yaml"]).model_dump()
-    return params.parse(params._overlay(params._overlay(values, TINY), changes))
+    return params.parse(overlay(overlay(values, TINY), changes))
 
 
 def _make_cell(**changes) -> params.Cell:

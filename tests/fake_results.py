@@ -23,6 +23,7 @@ from squentropy.results.tables import write_manifest
 from squentropy.results.theory import contexts, optimum
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.study import params
+from squentropy.study.overlays import overlay
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats per token
 NGRAMS = {"unigram": 5.31, "bigram": 3.60, "trigram": 2.90, "4-gram": 2.75, "5-gram": 2.74}
@@ -51,7 +52,7 @@ STORY = (
 
 def study(**changes) -> params.Study:
     """The default study with changes such as sweep={"losses": [...]}, final={"seeds": [1]}."""
-    return params.parse(params._overlay(_default(), changes))
+    return params.parse(overlay(_default(), changes))
 
 
 @functools.cache

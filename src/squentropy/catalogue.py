@@ -65,9 +65,7 @@ def known_losses() -> tuple[str, ...]:
 def loss_info(name: str) -> LossInfo:
     """Of a loss by its name, however it is spelled. Raises ValueError with the fix."""
     function, values = parse(name)
-    if function not in _functions():
-        raise ValueError(unknown(function, known_losses()))
-    node = _functions()[function]
+    node = _function(function)
     arguments = bind(function, _defaults(node), values)
     shown = [_text(value) for value in _given(arguments, _defaults(node))]
     said = _declared(node)
@@ -101,19 +99,28 @@ def label(name: str) -> str:
 
 def slug(name: str) -> str:
     """A loss's name as that of a folder: squentropy(0.1) is squentropy-0.1."""
-    return loss_info(name).name.replace("(", "-").replace(", ", ",").removesuffix(")")
+    name = loss_info(name).name.replace("/", "+")
+    return name.replace("(", "-").replace(", ", ",").removesuffix(")")
 
 
 def name_of_slug(slug: str) -> str:
     """The name whose slug this is; a name is its own."""
     function, dash, arguments = slug.partition("-")
-    is_slug = dash and "(" not in function
-    return loss_info(f"{function}({arguments})" if is_slug else slug).name
+    if "(" in function:
+        return loss_info(slug).name
+    function = function.replace("+", "/")
+    return loss_info(f"{function}({arguments})" if dash else function).name
 
 
 def function_of(name: str) -> str:
     """The function of a loss's name or slug, whether there is one or not."""
-    return re.split(r"[(-]", name, maxsplit=1)[0]
+    return re.split(r"[(-]", name, maxsplit=1)[0].replace("+", "/")
+
+
+def file_of(function: str) -> tuple[str, str] | None:
+    """(file, function) of a loss in a file of one's own, as my_losses.py:smooth; None of others."""
+    file, colon, name = function.rpartition(":")
+    return (file, name) if colon else None
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -203,6 +210,27 @@ def _functions() -> dict[str, ast.FunctionDef]:
     tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return {node.name: node for node in functions if decorator(node) is not None}
+
+
+def _function(function: str) -> ast.FunctionDef:
+    """The definition of a loss. Raises ValueError with the fix if there is none."""
+    own = file_of(function)
+    if own is None:
+        if function not in _functions():
+            raise ValueError(unknown(function, known_losses()))
+        return _functions()[function]
+    file, name = own
+    if re.search(r"[-+\s]", file) or not file.endswith(".py"):
+        raise ValueError(f"{file} is no name of a file of losses; write it as my_losses.py:{name}")
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    found = [node for node in tree.body if decorator(node) is not None]
+    for node in found:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise ValueError(f"{file} has no function {name} that is marked @loss; add it")
 
 
 def _keywords(node: ast.FunctionDef) -> dict[str, ast.expr]:

@@ -11,11 +11,13 @@ to hold N x C numbers:
     targets  (N,)   int64    true classes y
 
 To add a loss, write a function below, mark it `@loss`, and name it in params.yaml. It may be a
-`mean` of terms (terms.py), as `squares` and something `over_logits`, or just use
-`hidden @ weight.T`.
+`mean` of terms (lm/terms.py), as `squares` and something `over_logits`, or just use
+`hidden @ weight.T`. It may also live in a file of its own, `from squentropy.losses import loss`,
+and is then named with it: `my_losses.py:smooth`, relative to the working folder.
 """
 
 import functools
+import importlib.util
 import inspect
 from collections.abc import Callable
 
@@ -79,8 +81,10 @@ def loss(
     """
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        LOSSES[function.__name__] = function
-        _LINKS[function.__name__] = link
+        own = function.__module__.endswith(".py")  # as `_load` calls the module of a file
+        name = f"{function.__module__}:{function.__name__}" if own else function.__name__
+        LOSSES[name] = function
+        _LINKS[name] = link
         return function
 
     return register if function is None else register(function)
@@ -99,12 +103,23 @@ def own_link(name: str, floor: float) -> Callable[[Tensor], Tensor] | None:
 def _bound(name: str) -> tuple[str, dict[str, float]]:
     """(function, arguments) of a loss's name."""
     function, values = catalogue.parse(name)
+    lives = catalogue.file_of(function)
+    if lives and function not in LOSSES:
+        _load(lives[0])
     if function not in LOSSES:
         raise ValueError(catalogue.unknown(function, LOSSES))
     parameters = inspect.signature(LOSSES[function]).parameters.values()
     own = [p for p in parameters if p.kind is not p.KEYWORD_ONLY][3:]
     defaults = {p.name: None if p.default is p.empty else p.default for p in own}
     return function, catalogue.bind(function, defaults, values)
+
+
+def _load(file: str) -> None:
+    """Run a file of losses, which registers them."""
+    specification = importlib.util.spec_from_file_location(file, file)
+    if specification is None or specification.loader is None:
+        raise ValueError(f"{file}: is no Python file")
+    specification.loader.exec_module(importlib.util.module_from_spec(specification))
 
 
 # --- probabilities of outputs that are no logits of a softmax -----------------------------------

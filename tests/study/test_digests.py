@@ -187,7 +187,7 @@ def test_what_a_loss_does_not_call_does_not_count_for_it(source, old, new):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("LOSSES[function.__name__] = function", "LOSSES[function.__name__] = abs"),
+        ("LOSSES[name] = function", "LOSSES[name] = abs"),
         ("functools.partial(self[function], **arguments)", "self[function]"),
         ("floor=floor", "floor=floor / 2"),
         ("[3:]", "[4:]"),

@@ -14,6 +14,7 @@ import yaml
 from squentropy.errors import ParameterError
 from squentropy.study import params
 from squentropy.study.grid import Cell
+from squentropy.study.overlays import overlay
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "params.yaml"
@@ -75,8 +76,8 @@ def test_a_cells_name_gives_its_numbers_back_exactly():
 
 def test_a_loss_with_arguments_has_one_name_and_a_folder_of_it():
     given = ["squentropy(0.10)", "squentropy(1)", "squentropy_weighted( 2.65 )", "z_loss(1e-5)"]
-    overlay = {"sweep": {"losses": given}, "final": {"reported": {"loss": "mse_weighted(100)"}}}
-    values = params._overlay(params.load([DEFAULT]).model_dump(), overlay)
+    changes = {"sweep": {"losses": given}, "final": {"reported": {"loss": "mse_weighted(100)"}}}
+    values = overlay(params.load([DEFAULT]).model_dump(), changes)
     study = params.parse(values)
     names = ["squentropy(0.1)", "squentropy", "squentropy_weighted(2.65)", "z_loss(0.00001)"]
     assert study.sweep.losses == names

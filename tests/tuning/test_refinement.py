@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from squentropy.study.grid import Cell
-from squentropy.tuning.refinement import best_of, neighbours, refine, tied
+from squentropy.tuning.refinement import neighbours, refine, simplest, tied
 
 GRID = [(d, n) for d in (0.0, 0.1) for n in (1, 2)]
 
@@ -91,6 +91,18 @@ def test_a_dropout_that_the_sweep_cannot_tell_apart_is_tried_again(study):
     assert found.inside
 
 
+def test_it_starts_from_the_simplest_cell_that_the_sweep_cannot_tell_from_the_best(study):
+    best = cell(0.01, 0.1, 2)
+    nll = {cell(lr, d, n): 3.0 for lr in (0.001, 0.01) for d, n in GRID} | {best: 1.0}
+    assert simplest(study(tie=0.02), nll) == best
+    nll[cell(0.01, 0.0, 2)] = nll[cell(0.001, 0.0, 1)] = 1.01  # the latter at another rate
+    assert simplest(study(tie=0.02), nll) == cell(0.01, 0.0, 2)
+    nll[cell(0.01, 0.1, 1)] = 1.01  # less dropout counts more than fewer layers
+    assert simplest(study(tie=0.02), nll) == cell(0.01, 0.0, 2)
+    nll[cell(0.01, 0.0, 1)] = 1.03
+    assert simplest(study(tie=0.02), nll) == cell(0.01, 0.0, 2)
+
+
 def test_a_depth_that_the_sweep_does_tell_apart_is_not_tried_again(study):
     s, nll = study(tie=0.02, max_runs=30), bowl(0.01, per_dropout=1, per_layer=1)
     found = refine(s, swept(nll), nll)
@@ -103,9 +115,9 @@ def test_a_tie_is_judged_by_the_best_cell_with_that_value(study):
     nll[cell(0.01, 0.0, 1)] = 1.0
     nll[cell(0.001, 0.1, 2)] = 1.01
     own = [("dropout", 0.0), ("n_layer", 1)]
-    assert sorted(tied(s, nll, best_of(nll))) == sorted([*own, ("dropout", 0.1), ("n_layer", 2)])
+    assert sorted(tied(s, nll)) == sorted([*own, ("dropout", 0.1), ("n_layer", 2)])
     nll[cell(0.001, 0.1, 2)] = 1.03
-    assert tied(s, nll, best_of(nll)) == own
+    assert sorted(tied(s, nll)) == own
 
 
 def test_where_every_run_diverges_the_learning_rate_goes_down(study):

@@ -73,8 +73,13 @@ def closure(
     entries: Iterable[str], plumbing: Iterable[str], loss: str | None = None
 ) -> dict[str, ast.Module]:
     """What counts of each module that `entries` import, directly or not, by its path."""
-    function = loss and catalogue.function_of(loss)
+    function = catalogue.function_of(loss) if loss else None
     left, found = list(entries), {}
+    own = catalogue.file_of(function) if function else None
+    if own:  # the loss's file, and what it imports of this package
+        text = Path(own[0]).read_text(encoding="utf-8")
+        found[own[0]], imported = _essence(text, own[1])
+        left += imported
     while left:
         path = left.pop()
         if path not in found and not any(Path(path).is_relative_to(each) for each in plumbing):

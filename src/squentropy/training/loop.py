@@ -69,10 +69,6 @@ def train(
     losses, history = progress.losses, progress.history
     pending: list[Tensor] = []
 
-    def diverged(at: int) -> tuple[GPT, Result]:
-        last_loss = losses[at - 1] if at else None
-        return run.model, Result("diverged", at, at, last_loss, None, None, history)
-
     iterations = range(len(losses), schedule.max_iters)
     bar = tqdm(iterations, desc=cell.name, unit="it", disable=None if group.first else True)
     for iteration in bar:
@@ -91,12 +87,12 @@ def train(
             pending.clear()
             bad = first_divergence(losses, params.divergence, known)
             if bad is not None:
-                return diverged(bad)
+                return run.model, _diverged(bad, progress)
             bar.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
         if evaluate_now:
             entry = _look(run, iteration + 1, losses, history, schedule.eval_stories)
             if not all(map(math.isfinite, entry.values())):
-                return diverged(iteration + 1)
+                return run.model, _diverged(iteration + 1, progress)
             history.append(entry)
 
         # --- save -----------------------------------------------------------------------------
@@ -108,15 +104,7 @@ def train(
             name = f"{signal.Signals(number).name} after iteration {iteration + 1}"
             raise Interrupted(number, f"{cell.name}: {name}" if group.first else "")
 
-    scores = run.scores(run.validation)
-    if not math.isfinite(scores.mean_nll()):
-        return diverged(schedule.max_iters)
-    tempered = None if cell.phase == "sweep" else run.tempered_nll()
-    end = history[-1]
-    return run.model, Result(
-        "ok", schedule.max_iters, None, end["train_loss"], end["train_nll"], scores, history,
-        tempered,
-    )  # fmt: skip
+    return run.model, _result(run, schedule.max_iters, progress)
 
 
 def learning_rate(iteration: int, schedule: Schedule, lr: float, min_ratio: float) -> float:
@@ -126,6 +114,24 @@ def learning_rate(iteration: int, schedule: Schedule, lr: float, min_ratio: floa
     span = max(1, schedule.max_iters - 1 - schedule.warmup_iters)
     progress = (iteration - schedule.warmup_iters) / span
     return lr * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _result(run: Setup, iterations: int, progress: Progress) -> Result:
+    """What a run came to that has trained to its end."""
+    scores = run.scores(run.validation)
+    if not math.isfinite(scores.mean_nll()):
+        return _diverged(iterations, progress)
+    tempered = None if run.cell.phase == "sweep" else run.tempered_nll()
+    end = progress.history[-1]
+    return Result(
+        "ok", iterations, None, end["train_loss"], end["train_nll"], scores, progress.history,
+        tempered,
+    )  # fmt: skip
+
+
+def _diverged(at: int, progress: Progress) -> Result:
+    last_loss = progress.losses[at - 1] if at else None
+    return Result("diverged", at, at, last_loss, None, None, progress.history)
 
 
 def _look(

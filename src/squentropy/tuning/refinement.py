@@ -4,13 +4,13 @@
 
 One rule for every loss, whose only inputs are its own validation nll:
 
-1. Start from the sweep's best cell.
-2. At its dropout and depth, train the best learning rate's two neighbours, a factor
-   `refine.factor` away, until the best one lies between two that were tried.
-3. At that learning rate, try every other value of the other grid keys, such as dropout and depth,
-   whose sweep cells come within `refine.tie` nats per token of the best one: the short cells cannot
-   tell these apart.
-   If one is better, go on from it with step 2.
+1. Find the sweep's best cell. Among those of its learning rate that come within `refine.tie` nats
+   per token of it, which such short cells cannot tell apart, start from the simplest: of least
+   dropout, then of fewest layers.
+2. At its learning rate, try every other depth, dropout and so on with a sweep cell that comes
+   within `refine.tie` of the best one. If one is better, go on from it.
+3. Train the best learning rate's two neighbours, a factor `refine.factor` away, until the best one
+   lies between two that were tried. At a better one, step 2 is repeated.
 
 It ends when nothing is left to try, or after `refine.max_runs` runs.
 """
@@ -57,12 +57,12 @@ def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], floa
     nll_of  trains a cell of the phase "refine", or reads its run; gives the same
     """
     trials: dict[Cell, float] = {}
-    start = best_of(sweep)
-    others = tied(study, sweep, start)
+    start = simplest(study, sweep)
+    others = tied(study, sweep)
     best = replace(start, phase="refine")
     while True:
         near = neighbours(study, best, start.lr)
-        wanted = next((c for c in [best, *near, *_others(best, others)] if c not in trials), None)
+        wanted = next((c for c in [best, *_others(best, others), *near] if c not in trials), None)
         if wanted is None or len(trials) >= study.refine.max_runs:
             break
         trials[wanted] = nll_of(wanted)
@@ -76,6 +76,14 @@ def best_of(trials: dict[Cell, float]) -> Cell:
     return min(trials, key=lambda cell: (trials[cell], *cell.point.values()))
 
 
+def simplest(study: Study, sweep: dict[Cell, float]) -> Cell:
+    """The cell to start from: see step 1."""
+    best = best_of(sweep)
+    limit = sweep[best] + study.refine.tie
+    near = [cell for cell, nll in sweep.items() if cell.lr == best.lr and nll <= limit]
+    return min(near, key=lambda cell: tuple(cell.point.values()))
+
+
 def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
     """The learning rates next to a cell's, below and above, with all else alike.
 
@@ -87,18 +95,20 @@ def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
     return [replace(cell, lr=rate) for rate in rates if rate <= MOST]
 
 
-def tied(study: Study, sweep: dict[Cell, float], best: Cell) -> list[tuple[str, float]]:
-    """(key, value): dropouts, depths and the like that the sweep cannot tell from the best cell's.
+def tied(study: Study, sweep: dict[Cell, float]) -> list[tuple[str, float]]:
+    """(key, value): depths, dropouts and the like that the sweep cannot tell from the best cell's.
 
-    Its own among them, from which another may lead away, and back.
+    Its own among them, from which another may lead away, and back. Depth comes first: dropouts
+    are then tried at the best depth alone.
     """
-    if math.isinf(sweep[best]):
+    best = min(sweep.values())
+    if math.isinf(best):
         return []
     found = []
-    for key in GRID_KEYS[1:]:
+    for key in reversed(GRID_KEYS[1:]):
         for value in getattr(study.sweep, key):
             nearest = min(nll for cell, nll in sweep.items() if getattr(cell, key) == value)
-            if nearest <= sweep[best] + study.refine.tie:
+            if nearest <= best + study.refine.tie:
                 found.append((key, value))
     return found
 
