@@ -138,13 +138,18 @@ def test_a_build_of_torch_that_the_lock_does_not_know_is_not_installed_unasked(
 
 def test_the_first_call_of_dvc_brings_it(install, tmp_path, monkeypatch):
     monkeypatch.setattr(install, "ROOT", tmp_path)
-    first = tmp_path / "dvc"
-    (tmp_path / "Makefile").write_text(
-        "dvc:\n\t@echo brought\n\t@printf '%s\\n' '#!/bin/sh' 'echo dvc \"$$@\"' > dvc\n"
-    )
-    install.write_first_dvc(first)
-    done = subprocess.run([first, "status", "a b"], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("dvc status a b\n", "brought\n")
+    monkeypatch.setattr(install.sys, "executable", "/bin/echo")
+    (tmp_path / "Makefile").write_text(".PHONY: dvc\ndvc:\n\t@echo brought\n\t@test ! -e fails\n")
+    install.write_first_dvc(tmp_path / "dvc")
+
+    def call() -> tuple[int, str, str]:
+        command = [tmp_path / "dvc", "status", "a b"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return done.returncode, done.stdout, done.stderr
+
+    assert call() == (0, "-m dvc status a b\n", "brought\n")
+    (tmp_path / "fails").touch()
+    assert call()[:2] == (2, "")
 
 
 def test_a_long_installation_gives_signs_of_life(install, monkeypatch, capfd):

@@ -80,7 +80,8 @@ def main(words: list[str]) -> None:
 
 def write_first_dvc(path: Path) -> None:
     """A `dvc` that installs DVC, which a study alone does not need, and is replaced by it."""
-    path.write_text(f'#!/bin/sh\nmake --silent -C \'{ROOT}\' dvc >&2 && exec "$0" "$@"\n')
+    brings, runs = f"make --silent -C '{ROOT}' dvc >&2", f"'{sys.executable}' -m dvc \"$@\""
+    path.write_text(f"#!/bin/sh\n{brings} && exec {runs}\n")
     path.chmod(0o755)
 
 

@@ -8,7 +8,7 @@ from shutil import which
 
 from squentropy import installed
 from squentropy.study.grid import point_name
-from squentropy.study import digests, disk, lock, params, resources
+from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
 from squentropy.report.figures import names as figure_names
 from squentropy.catalogue import slug
@@ -23,6 +23,8 @@ def give_up(error):
 
 try:
     installed.check_own(Path(workflow.basedir))
+    for path in workflow.configfiles:
+        yaml_file.read(path)  # Snakemake reads it too, but not as strictly
     STUDY = params.parse(config)
     if STUDY.corpus.source == "hub" and not Path(f"data/{STUDY.study}/corpus").exists():
         installed.check("datasets")

@@ -4,6 +4,7 @@ Each command does one thing by hand that Snakemake, too, asks for in a study; th
 """
 
 import copy
+import io
 import os
 import sys
 import traceback
@@ -117,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = given[: given.index("--")] if "--" in given else given
     debug = "--debug" in options
     words = [word for word in options if word != "--debug"] + given[len(options) :]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale may lack what is to be printed
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(words, prog_name="squentropy")
     except ReaderGone:

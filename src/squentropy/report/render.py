@@ -133,7 +133,11 @@ def _kernel() -> Iterator[Path]:
             ],
             "display_name": KERNEL,
             "language": "python",
-            "env": {"PYTHONHASHSEED": "0", "PYTHONPATH": str(HERE.parents[1])},
+            "env": {
+                "PYTHONHASHSEED": "0",
+                "PYTHONPATH": str(HERE.parents[1]),
+                "PYTHONSTARTUP": "",  # a person's own, which could change the page
+            },
         }
         storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
         changes = {

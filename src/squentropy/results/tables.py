@@ -15,6 +15,7 @@ nll is in nats; bins are [low, high).
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
     lines = ["# Sampled stories", "", f"The first of each run and prompt at temperature "
              f"{temperature:g}; `samples.json` holds them all.", ""]  # fmt: skip
     for prompt in dict.fromkeys(sample["prompt"] for sample in first):
-        lines += [f"## {prompt} …", ""]
+        lines += [f"## {_heading(prompt)} …", ""]
         for sample in first:
             if sample["prompt"] != prompt:
                 continue
@@ -291,6 +292,11 @@ def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
                 "", f"{fence}text", text, fence, "",
             ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _heading(text: str) -> str:
+    """A prompt on one line, without a meaning to Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
 
 
 def _longest_run(text: str, character: str) -> int:

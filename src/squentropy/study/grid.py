@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from squentropy.catalogue import slug
-from squentropy.study.kinds import Dropout, PositiveInt, Rate, Section, Values
+from squentropy.study.kinds import Dropout, Layers, Rate, Section, Values
 
 
 class Point(Section):
@@ -17,7 +17,7 @@ class Point(Section):
 
     lr: Rate
     dropout: Dropout
-    n_layer: PositiveInt
+    n_layer: Layers
 
 
 class Grid(Section):
@@ -25,7 +25,7 @@ class Grid(Section):
 
     lr: Values[Rate]
     dropout: Values[Dropout]
-    n_layer: Values[PositiveInt]
+    n_layer: Values[Layers]
 
     def points(self) -> list[dict[str, Any]]:
         """Every combination, in the order of the parameters."""

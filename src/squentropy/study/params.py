@@ -27,11 +27,14 @@ from squentropy.study.kinds import (
     Seed,
     Temperature,
     Text,
+    Threads,
     Values,
+    Width,
     distinct,
 )
 from squentropy.study.overlays import overlay
-from squentropy.study.parameter_errors import explain, one_line
+from squentropy.study.parameter_errors import explain
+from squentropy.study.yaml_file import read
 
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 SELECTION_TABLES = ("sweep.csv", "refine.csv", "selected.json")
@@ -49,9 +52,9 @@ class Tokens(Section):
 
 
 class Model(Section):
-    n_embd: PositiveInt
-    n_head: PositiveInt
-    block_size: Annotated[int, Field(ge=2)]
+    n_embd: Width
+    n_head: Width
+    block_size: Annotated[int, Field(ge=2, le=1_000_000)]
     bias: bool
 
     @model_validator(mode="after")
@@ -72,7 +75,7 @@ class Train(Section):
     compile: Literal["auto", "always", "never"]
     processes: PositiveInt
     runs_per_gpu: PositiveInt
-    threads: PositiveInt
+    threads: Threads
     batch_size: PositiveInt
     accumulation: PositiveInt
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -217,7 +220,7 @@ NOT_TUNED = dict.fromkeys(GRID_KEYS)
 class Study(Section):
     """All parameters of a study."""
 
-    study: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    study: Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     corpus: Corpus
     tokens: Tokens
     model: Model
@@ -332,24 +335,7 @@ def load(paths: Iterable[str | Path]) -> Study:
     merged: dict[str, Any] = {}
     paths = list(paths)
     for path in paths:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ParameterError(f"{path}: is not UTF-8 at byte {error.start}") from None
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
-            line = f", line {where.line + 1}" if where else ""
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise ParameterError(f"{path}{line}: is not YAML: {problem}") from None
-        except Exception as error:  # PyYAML's own, for values such as 2020-13-45 or !!int x
-            raise ParameterError(f"{path}: is not YAML: {one_line(str(error))}") from None
-        if not isinstance(values, dict):
-            raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
-        merged = overlay(merged, values)
+        merged = overlay(merged, read(path))
     return parse(merged, where=str(paths[-1]))
 
 

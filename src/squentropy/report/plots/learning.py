@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from squentropy.report.format import plain, short
 from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
 from squentropy.report.read import NGRAMS, Results, label
+from squentropy.study.grid import GRID_KEYS
 
 SHOWN = (2, 3, 4)  # orders of the n-gram models that are drawn
 
@@ -157,7 +158,8 @@ def learning_rates(r: Results) -> Figure:
 def _rate_curve(ax: Axes, r: Results, loss: str) -> None:
     """The refining runs at the dropout and depth that were selected for a loss."""
     chosen, rows = r.selected[loss], r.refine[r.refine["loss"] == loss]
-    rows = rows[(rows["dropout"] == chosen["dropout"]) & (rows["n_layer"] == chosen["n_layer"])]
+    for key in GRID_KEYS[1:]:
+        rows = rows[rows[key] == chosen[key]]
     rows = rows.sort_values("lr")
     colour, marker, style = look(loss, r.losses)
     ok = rows[np.isfinite(rows["selection_nll"])]

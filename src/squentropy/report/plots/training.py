@@ -93,9 +93,9 @@ def grid(r: Results) -> Figure:
     values = shown.replace(math.inf, math.nan).dropna()
     uniform = math.log(r.corpus["vocab_size"])  # what is worse than knowing nothing looks alike
     span = (values.min(), min(values.max(), uniform)) if len(values) else (0.0, 1.0)
-    cells = {
-        (row.loss, row.lr, row.dropout, row.n_layer): row
-        for row in r.sweep.assign(nll=shown).itertuples(index=False)
+    rows = r.sweep.assign(nll=shown).sort_values("nll", ascending=False, na_position="first")
+    cells = {  # where more is tuned than this figure has room for, the best of what shares a place
+        (row.loss, row.lr, row.dropout, row.n_layer): row for row in rows.itertuples(index=False)
     }
     for ax, loss in zip(axes, r.losses, strict=True):
         ax.set_title(label(loss), color=look(loss, r.losses)[0], fontweight="bold", pad=4)

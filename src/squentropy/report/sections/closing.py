@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.report.format import count, integer, plain, upper
+from squentropy.report.format import count, integer, upper
 from squentropy.report.markup import Html, escape, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import about_seeds, names
@@ -20,12 +20,6 @@ def limits(r: Results) -> Html:
         f"seed, in runs of {integer(s.refine.max_iters)} iterations; another seed or longer runs "
         "may select others.",
     ]
-    if s.train.grad_clip and len(r.losses) > 1:
-        points.append(
-            f"Gradients are clipped at the norm {plain(s.train.grad_clip)} for every loss, though "
-            "their gradients differ in scale by orders of magnitude: clipping stabilises only "
-            "the losses whose gradients reach that norm. The project’s log reports trials."
-        )
     if s.final.lengths and s.final.length_seeds < len(s.final.seeds):
         points.append(
             f"The shorter lengths were trained with {count(s.final.length_seeds, 'seed')}. The "

@@ -7,6 +7,7 @@ from squentropy.report.format import count, either, integer, listed, nats, numbe
 from squentropy.report.markup import Html, escape, paragraphs, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, names
+from squentropy.study.grid import GRID_KEYS, NAMES
 
 
 def losses(r: Results) -> Html:
@@ -81,7 +82,16 @@ def model(r: Results) -> Html:
         f"{integer(s.sweep.max_iters * each)} tokens, a refining run on "
         f"{integer(s.refine.max_iters * each)}, the final runs on {lengths}.{shorter} The learning "
         "rate rises linearly to its nominal value within every run and falls along a cosine to "
-        f"{100 * s.train.min_lr_ratio:g} % of it."
+        f"{100 * s.train.min_lr_ratio:g} % of it.{_clipping(s.train.grad_clip)}"
+    )
+
+
+def _clipping(clip: float) -> str:
+    if not clip:
+        return ""
+    return (
+        f" Gradients are clipped at {clip:g} times the running mean of their norm, so that a loss "
+        "with long gradients is treated like one with short gradients."
     )
 
 
@@ -89,10 +99,10 @@ def judging(r: Results) -> Html:
     """The plan, the tuning, and what the intervals are made of."""
     s = r.study
     test = integer(r.corpus["splits"]["test"]["stories"])
-    cells = len(s.sweep.lr) * len(s.sweep.dropout) * len(s.sweep.n_layer)
-    grid = (
-        f"learning rate {either(plain(x) for x in s.sweep.lr)} × dropout "
-        f"{either(plain(x) for x in s.sweep.dropout)} × layers {either(s.sweep.n_layer)}"
+    cells = len(s.sweep.points())
+    grid = " × ".join(
+        f"{NAMES.get(key, key)} {either(plain(x) for x in getattr(s.sweep, key))}"
+        for key in GRID_KEYS
     )
     return paragraphs(
         f"<strong>The plan</strong> is part of the parameters. {_plan(r)} The p-values of the "

@@ -5,6 +5,7 @@ from squentropy.report.format import DASH, count, integer, listed, nats, plain
 from squentropy.report.markup import Html, paragraphs
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, names
+from squentropy.study.grid import GRID_KEYS, NAMES
 
 
 def sentence(r: Results) -> Html:
@@ -12,13 +13,12 @@ def sentence(r: Results) -> Html:
     s = r.study.refine
     factor = r.study.refine.factor
     rule = (
-        "The grid is coarse and its cells are short, so around each loss’s best cell, learning "
-        f"rates a factor {factor:g} apart were trained for {integer(s.max_iters)} iterations, "
-        "until the best one lay between two others; dropouts and depths whose cells came within "
-        f"{s.tie:g} nats per token of the best one were tried again as well. The "
-        f"rule and its limit of "
-        f"{count(s.max_runs, 'run')} per loss are the same for all losses, and each loss is tuned "
-        "by its primary reading."
+        "The grid is coarse and its cells are short. So tuning went on with runs of "
+        f"{integer(s.max_iters)} iterations, from each loss’s simplest cell within {s.tie:g} nats "
+        "per token of its best one. First the other depths and dropouts with a cell that near were "
+        f"tried, then learning rates a factor {factor:g} apart, until the best one lay between two "
+        f"others. The rule and its limit of {count(s.max_runs, 'run')} per loss are the same for "
+        "all losses, and each loss is tuned by its primary reading."
     )
     alive = [loss for loss in r.losses if r.selected[loss]["selection_nll"] is not None]
     inside = [loss for loss in alive if r.selected[loss]["inside"]]
@@ -45,11 +45,7 @@ def table(r: Results) -> Html:
     rows = []
     for loss in r.losses:
         chosen = r.selected[loss]
-        at = {
-            "lr": plain(chosen["lr"]),
-            "dropout": plain(chosen["dropout"]),
-            "n_layer": plain(chosen["n_layer"]),
-        }
+        at = {key: plain(chosen[key]) for key in GRID_KEYS}
         at = {key: f"{text} ←" if key in chosen["edge"] else text for key, text in at.items()}
         runs = f"{chosen['runs']}" + (" (limit)" if chosen["max_runs_reached"] else "")
         if chosen["selection_nll"] is None:
@@ -58,11 +54,11 @@ def table(r: Results) -> Html:
             loss_name(loss), *at.values(), "inside" if chosen["inside"] else "edge",
             nats(chosen["selection_nll"]), runs,
         ])  # fmt: skip
-    head = ["loss", "learning rate", "dropout", "layers", "rate lies", "validation nll", "runs"]
+    words = {key: NAMES.get(key, key) for key in GRID_KEYS}
+    head = ["loss", *words.values(), "rate lies", "validation nll", "runs"]
     edges = {key for loss in r.losses for key in r.selected[loss]["edge"]}
-    words = {"lr": "learning rate", "dropout": "dropout", "n_layer": "number of layers"}
     caption = "What was selected for each loss, by validation nll after the refining runs."
     if edges:
         told = listed(words[key] for key in words if key in edges)
-        caption += f" An arrow (←) marks a {told} at an end of the values tried."
+        caption += f" An arrow (←) marks a value at an end of those tried ({told})."
     return markup.table(head, rows, caption=caption)

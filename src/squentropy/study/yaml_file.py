@@ -1,0 +1,74 @@
+"""A file of parameters, read so that it says what it seems to say.
+
+YAML 1.1 takes the last of two keys of one name, 0150 for 104, and 1:30 for 90. Such a line is an
+error here.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from squentropy.errors import ParameterError
+from squentropy.study.parameter_errors import one_line
+
+MOST_BYTES = 1_000_000
+_PLAIN = re.compile(
+    r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.I
+)
+"""Numbers as a reader takes them; YAML has others, by rules that few know."""
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = getattr(key, "value", None), key.start_mark.line + 1
+            if isinstance(name, str) and name in seen and name != "<<":
+                said = f"the key {name!r} stands here and in line {seen[name]}; write it once"
+                raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+            if isinstance(name, str):
+                seen[name] = line
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        read = super().construct_object(node, deep)
+        number = isinstance(read, int | float) and not isinstance(read, bool)
+        if number and not _PLAIN.fullmatch(node.value):
+            said = f"{node.value} is {read} to YAML; write that, or text in quotes"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark)
+        return read
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The keys of a file of parameters. Raises ParameterError with the file, line and fix."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"{path}: is not UTF-8 at byte {error.start}") from None
+    if len(data) > MOST_BYTES:
+        raise ParameterError(
+            f"{path}: is longer than {MOST_BYTES:,} bytes, too long for parameters"
+        )
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        kind = (
+            ""
+            if isinstance(error, yaml.MarkedYAMLError) and error.context is None
+            else "is not YAML: "
+        )
+        raise ParameterError(f"{path}{line}: {kind}{one_line(problem)}") from None
+    except Exception as error:  # PyYAML's own, for values such as 2020-13-45 or !!int x
+        raise ParameterError(f"{path}: is not YAML: {one_line(str(error))}") from None
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path}: holds no keys; a study starts with 'study: NAME'")
+    return values

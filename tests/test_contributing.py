@@ -1,0 +1,147 @@
+"""What CONTRIBUTING.md says has to be touched to add something is all that has to be.
+
+pytest -m slow tests/test_contributing.py
+
+One copy of the repository gets a loss with a link in a file of its own, a source of stories and a
+hyperparameter of the grid, and a whole study runs in it. Figures and sections of the report are
+added in report/test_adding.py.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import smallest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+LOSS = """
+import torch.nn.functional as F
+
+from squentropy.losses import loss
+
+
+def _powers(outputs, floor, power):
+    powers = outputs.abs().pow(power).clamp_min(floor)
+    return powers / powers.sum(-1, keepdim=True)
+
+
+@loss(label="Powers", formula="|<i>f</i>|^{power}", squared=True, link=_powers)
+def powers(hidden, weight, targets, power=1.0):
+    outputs = (hidden @ weight.T).abs() + 1e-3
+    return F.nll_loss((outputs**power / (outputs**power).sum(-1, keepdim=True)).log(), targets)
+"""
+
+SOURCE = '''
+"""Stories that count: `corpus.source: numbers`."""
+
+from functools import partial
+
+from squentropy.corpus.source import Source, Story
+from squentropy.study.corpus import Numbers
+
+
+def source(section: Numbers) -> Source:
+    parts = {"train": (0, section.train), "validation": (1000, 1005), "test": (2000, 2006)}
+    splits = {split: partial(_count, *part) for split, part in parts.items()}
+    return Source(splits, licence="MIT", provenance={"train": section.train})
+
+
+def _count(start, stop):
+    for number in range(start, stop):
+        words = " ".join(str(n) for n in range(number, number + 20))
+        yield Story(f"Once upon a time there were {words}.", f"number {number}")
+'''
+
+EDITS = {
+    "src/squentropy/study/corpus.py": [  # the source's section
+        (
+            "class Corpus(Section):",
+            "class Numbers(Section):\n    train: PositiveInt\n\n\nclass Corpus(Section):",
+        ),
+        ("    files: Files\n", "    files: Files\n    numbers: Numbers\n"),
+    ],
+    "src/squentropy/study/grid.py": [  # the hyperparameter
+        ("    n_layer: Layers\n", "    n_layer: Layers\n    weight_decay: Dropout\n"),
+        (
+            "    n_layer: Values[Layers]\n",
+            "    n_layer: Values[Layers]\n    weight_decay: Values[Dropout]\n",
+        ),
+        ("    n_layer: int\n", "    n_layer: int\n    weight_decay: float\n"),
+    ],
+    "src/squentropy/training/setup.py": [  # and where it acts
+        ("weight_decay=params.weight_decay", "weight_decay=cell.weight_decay"),
+    ],
+}
+
+OVERLAY = smallest.STUDY | {
+    "study": "mine",
+    "corpus": {"source": "numbers", "numbers": {"train": 100}},
+    "sweep": smallest.STUDY["sweep"]
+    | {"losses": ["cross_entropy", "my_losses.py:powers(2)"], "weight_decay": [0.0, 0.1]},
+    "refine": smallest.STUDY["refine"] | {"tie": 10.0, "max_runs": 6},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, copy_project) -> Path:
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    (folder / "my_losses.py").write_text(LOSS)
+    (folder / "src/squentropy/corpus/numbers.py").write_text(SOURCE)
+    for path, changes in EDITS.items():
+        text = (folder / path).read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, (path, old)
+            text = text.replace(old, new)
+        (folder / path).write_text(text)
+    (folder / "mine.yaml").write_text(yaml.safe_dump(OVERLAY))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(project, snakemake) -> Path:
+    done = snakemake(project, "--cores", "2", "--configfile", "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def test_a_loss_in_a_file_of_its_own_runs_through_the_study(study):
+    metrics = pd.read_csv(study / "results/mine/metrics.csv").set_index("loss")
+    assert {"cross_entropy", "my_losses.py:powers(2)"} <= set(metrics.index)
+    run = json.loads(
+        (study / "checkpoints/mine/final/my_losses.py:powers-2/seed1/run.json").read_text()
+    )
+    assert "my_losses.py" in run["code"]
+    other = json.loads((study / "checkpoints/mine/final/cross_entropy/seed1/run.json").read_text())
+    assert run["code"] == other["code"] | {"my_losses.py": run["code"]["my_losses.py"]} | {
+        "losses.py": run["code"]["losses.py"]
+    }
+    page = (study / "report/mine/index.html").read_text()
+    assert "Powers" in page
+    assert "|<i>f</i>|^2" in page
+
+
+def test_a_source_of_stories_is_a_section_and_a_module(study):
+    manifest = json.loads((study / "data/mine/corpus/manifest.json").read_text())
+    assert (manifest["source"], manifest["provenance"]) == ("numbers", {"train": 100})
+
+
+def test_a_grid_key_is_tuned_tabled_and_used(study):
+    sweep = pd.read_csv(study / "results/mine/sweep.csv")
+    assert sorted(sweep["weight_decay"].unique()) == [0.0, 0.1]
+    refined = pd.read_csv(study / "results/mine/refine.csv")
+    assert len(refined.groupby(["loss", "weight_decay"])) == 4  # tried again at the longer length
+    assert "weight_decay" in pd.read_csv(study / "results/mine/metrics.csv")
+    folders = {path.parent.name for path in study.glob("checkpoints/mine/sweep/*/*/*/run.json")}
+    assert folders == {f"dropout0.1_layers1_weight_decay{value}" for value in (0.0, 0.1)}
+    assert "weight_decay" in (study / "report/mine/index.html").read_text()
+
+
+def test_a_change_of_a_loss_s_own_file_trains_that_loss_again_and_no_other(study, snakemake):
+    path = study / "my_losses.py"
+    path.write_text(path.read_text().replace("1e-3", "2e-3"))
+    said = snakemake(study, "--cores", "1", "--configfile", "mine.yaml", "--dry-run").stdout
+    assert "final/my_losses.py:powers-2/seed1/run.json" in said
+    assert "final/cross_entropy/seed1/run.json" not in said.partition("Job stats")[0]
