@@ -297,8 +297,8 @@ def test_the_tokens_needed_stand_in_one_sentence(tmp_path):
     r.metrics.loc["squentropy", columns] = [1.42, 1.29, 1.51]
     r.metrics.loc["mse", columns] = [np.inf, 3.1, np.inf]
     assert (
-        "For the same nll, squentropy needs 1.4 times the tokens of cross entropy (1.3 to 1.5) and "
-        "MSE more than 4 (3.1 to more than 4)."
+        "For the same nll, squentropy needs 1.42 times the tokens of cross entropy (1.29 to 1.51) "
+        "and MSE more than 4 (3.10 to more than 4)."
     ) in whole(r)
 
 

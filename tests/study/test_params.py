@@ -147,8 +147,8 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "sweep: {lr: [0.1, 0.2, 0.1]}": "sweep.lr = [0.1, 0.2, 0.1]: holds a value twice; ",
     "sweep: {dropout: [0, 0.0]}": "sweep.dropout = [0, 0.0]: holds a value twice; ",
     "model: {n_head: 5}": "model: n_embd 64 is not divisible by n_head 5; n_head 4 would do",
-    "model: {n_head: 2000000000}": "model: n_embd 64 is not divisible by n_head 2000000000; n_head "
-    "64 would do",
+    "model: {n_head: 2000000000}": "model.n_head = 2000000000: should be less than or equal to "
+    "65536",
     "train: {processes: 2, accumulation: 3}": "train: accumulation 3 cannot be shared by 2 ",
     "train: {processes: 2, accumulation: 2, runs_per_gpu: 2}": "train: processes and runs_per_gpu ",
     "sweep: {warmup_iters: 50}": "sweep: warmup_iters 50 is not below max_iters 50; ",

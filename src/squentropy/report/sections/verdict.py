@@ -207,7 +207,7 @@ def _tokens(e: Evidence, losses: list[str]) -> str:
 
 
 def tokens_needed(e: Evidence, loss: str) -> str:
-    """A factor with its interval, as "1.4 (1.3 to 1.5)"; a dash if it is not known."""
+    """A factor with its interval, as "1.42 (1.29 to 1.51)"; a dash if it is not known."""
     value = e.metrics.at[loss, "tokens_needed"]
     return DASH if pd.isna(value) else f"{_factor(e, loss, value)}{_between(e, loss)}"
 
@@ -224,7 +224,7 @@ def _factor(e: Evidence, loss: str, value: float) -> str:
         return f"more than {e.most:.2g}"
     if value == 0:
         return f"less than {e.least.get(loss, 1.0):.2g}"
-    return f"{value:.1f}" if 0.1 <= value < 9.95 else f"{value:.2g}"
+    return f"{value:.2f}" if 0.1 <= value < 9.995 else f"{value:.2g}"
 
 
 def comparison(e: Evidence) -> list[str]:

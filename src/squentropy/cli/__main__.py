@@ -1,0 +1,5 @@
+"""`python -m squentropy.cli`, as the command `squentropy`."""
+
+from squentropy.cli import main
+
+main()
