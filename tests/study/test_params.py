@@ -138,7 +138,8 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "study: a/b": "study = \"a/b\": holds more than letters, digits, '_' and '-'",
     "train: {device: gpu}": "train.device = \"gpu\": should be 'auto', 'cpu', 'cuda' or 'mps'",
     "train: {threads: 0}": "train.threads = 0: should be greater than or equal to 1",
-    "train: {threads: 99999999999}": "train.threads = 99999999999: should be less than or equal to 1024",
+    "train: {threads: 99999999999}": "train.threads = 99999999999: should be less than or "
+    "equal to 1024",
     "sweep: {dropout: [1.0]}": "sweep.dropout[0] = 1.0: should be less than 1",
     "sweep: {lr: [0]}": "sweep.lr[0] = 0: should be greater than 0",
     "tokens: {vocab_size: 256}": "tokens.vocab_size = 256: should be greater than or equal to 257",
