@@ -240,7 +240,7 @@ def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
 
 
 def test_row_groups_stay_small(tmp_path, monkeypatch):
-    module = sys.modules["squentropy.corpus.grammar"]
+    module = sys.modules["squentropy.corpus.build"]
     monkeypatch.setattr(module, "ROW_GROUP_STORIES", 10)
     build(corpus(**three(tmp_path, [f"story {i}" for i in range(95)])), tmp_path / "out")
     parquet = pq.ParquetFile(tmp_path / "out/train.parquet")
@@ -249,7 +249,7 @@ def test_row_groups_stay_small(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("given", [True, False])
 def test_memory_does_not_grow_with_train(tmp_path, monkeypatch, peak_memory, given):
-    module = sys.modules["squentropy.corpus.grammar"]
+    module = sys.modules["squentropy.corpus.build"]
     monkeypatch.setattr(module, "ROW_GROUP_STORIES", 100)
     monkeypatch.setattr(module, "DRAWN_AT_ONCE", 100)
 
