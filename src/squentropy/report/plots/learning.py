@@ -159,7 +159,7 @@ def _rate_curve(ax: Axes, r: Results, loss: str) -> None:
     """The refining runs at the dropout and depth that were selected for a loss."""
     chosen, rows = r.selected[loss], r.refine[r.refine["loss"] == loss]
     for key in GRID_KEYS[1:]:
-        rows = rows[rows[key] == chosen[key]]
+        rows = rows[rows[key] == chosen[key]]  # type: ignore[literal-required]
     rows = rows.sort_values("lr")
     colour, marker, style = look(loss, r.losses)
     ok = rows[np.isfinite(rows["selection_nll"])]

@@ -45,7 +45,7 @@ def table(r: Results) -> Html:
     rows = []
     for loss in r.losses:
         chosen = r.selected[loss]
-        at = {key: plain(chosen[key]) for key in GRID_KEYS}
+        at = {key: plain(chosen[key]) for key in GRID_KEYS}  # type: ignore[literal-required]
         at = {key: f"{text} ←" if key in chosen["edge"] else text for key, text in at.items()}
         runs = f"{chosen['runs']}" + (" (limit)" if chosen["max_runs_reached"] else "")
         if chosen["selection_nll"] is None:
