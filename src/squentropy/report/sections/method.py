@@ -30,7 +30,7 @@ def corpus(r: Results) -> Html:
         "hub": f"the data set {escape(s.corpus.hub.dataset)}, revision "
         f"<code>{escape(s.corpus.hub.revision[:12])}</code>",
         "files": "the user’s own files",
-    }[c["source"]]
+    }.get(c["source"], f"the source <code>{escape(c['source'])}</code>")
     encoding = "GPT-2’s" if s.tokens.encoding == "gpt2" else "a byte-level BPE of the train split"
     sentences = [
         f"The stories come from {where} (licence: {escape(c['licence'])}). The tokenizer is "
