@@ -183,8 +183,11 @@ class Chosen(Hyperparameters):
     reading: str
     validation_nll: float | None
     selection_nll: float | None
+    """None if every run diverged."""
     inside: bool
+    """Whether the best learning rate lies between two that were tried."""
     edge: list[str]
+    """The hyperparameters at an end of the values that were tried."""
     runs: int
     max_runs_reached: bool
     diverged: int

@@ -15,6 +15,7 @@ from squentropy import storage
 from squentropy.catalogue import label as label
 from squentropy.catalogue import loss_info
 from squentropy.errors import SquentropyError
+from squentropy.kinds import Chosen
 from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy
@@ -49,24 +50,6 @@ class Corpus(TypedDict):
     source_nll_se: float | None
 
 
-class Selected(TypedDict):
-    """What selected.json says of a loss."""
-
-    lr: float
-    dropout: float
-    n_layer: int
-    reading: str
-    selection_nll: float | None
-    """None if every run diverged."""
-    inside: bool
-    """Whether the best learning rate lies between two that were tried."""
-    edge: list[str]
-    """The hyperparameters at an end of the values that were tried."""
-    runs: int
-    max_runs_reached: bool
-    diverged: int
-
-
 class Sample(TypedDict):
     """A story of samples.json."""
 
@@ -89,7 +72,7 @@ class Results:
 
     study: params.Study
     corpus: Corpus
-    selected: dict[str, Selected]
+    selected: dict[str, Chosen]
     samples: list[Sample]
     sweep: pd.DataFrame
     refine: pd.DataFrame

@@ -22,14 +22,13 @@ _PLAIN = re.compile(
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key, _ in node.value:
-            name, line = getattr(key, "value", None), key.start_mark.line + 1
-            if isinstance(name, str) and name in seen and name != "<<":
-                said = f"the key {name!r} stands here and in line {seen[name]}; write it once"
+        seen: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen and key.value != "<<":
+                first = seen[key.value]
+                said = f"the key {key.value!r} stands here and in line {first}; write it once"
                 raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-            if isinstance(name, str):
-                seen[name] = line
+            seen[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
