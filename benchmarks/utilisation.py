@@ -19,7 +19,7 @@ import shared
 import torch
 
 from squentropy import storage
-from squentropy.catalogue import loss_info
+from squentropy.study.catalogue import loss_info
 from squentropy.study.grid import Cell
 from squentropy.study.params import Study, load
 from squentropy.tokens.token_files import TokenFolder

@@ -27,12 +27,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
-from squentropy.catalogue import label
 from squentropy.cli import app
 from squentropy.errors import SquentropyError
 from squentropy.report import summary
 from squentropy.report.read import read
 from squentropy.study import params
+from squentropy.study.catalogue import label
 
 log = get_plugin_logger("squentropy")
 

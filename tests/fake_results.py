@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from squentropy.catalogue import loss_info
 from squentropy.results import adequacy, intervals, quality
 from squentropy.results.tables import write_manifest
 from squentropy.results.theory import contexts, optimum
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.study import params
+from squentropy.study.catalogue import loss_info
 from squentropy.study.overlays import overlay
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats per token

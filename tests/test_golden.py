@@ -43,7 +43,7 @@ class Tokens:
 def curve(loss: str) -> list[float]:
     """Train loss of each iteration, then the validation nll at the end."""
     values = load([ROOT / "params.yaml"]).model_dump()
-    values["model"] |= {"n_embd": 32, "n_head": 2, "block_size": 32}
+    values["model"] |= {"n_embd": 32, "n_head": 2, "block_size": 32, "positions": "learned"}
     values["train"] |= {"device": "cpu", "threads": 1, "batch_size": 4, "accumulation": 2}
     values["train"] |= {"beta2": 0.95}
     values["sweep"] |= {"max_iters": 20, "warmup_iters": 4, "eval_interval": 1}

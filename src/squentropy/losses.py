@@ -24,7 +24,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from squentropy import catalogue
 from squentropy.lm.terms import (
     brier_chunk,
     cross_entropy_chunk,
@@ -35,6 +34,7 @@ from squentropy.lm.terms import (
     z_loss_chunk,
 )
 from squentropy.lm.terms import fuse_chunks as fuse_chunks
+from squentropy.study import catalogue
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

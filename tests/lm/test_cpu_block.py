@@ -54,9 +54,9 @@ def test_dropped_keeps_the_mean_and_zeroes_the_share():
 WIDTH, LENGTH, HEADS, BATCH, LAYERS = 12, 5, 3, 2, 2
 
 
-def model(dropout: float, bias: bool = True, dtype=torch.float64) -> GPT:
+def model(dropout: float, bias=True, dtype=torch.float64, positions="learned") -> GPT:
     torch.manual_seed(0)
-    made = GPT(Config(20, LENGTH, LAYERS, HEADS, WIDTH, dropout, bias)).to(dtype)
+    made = GPT(Config(20, LENGTH, LAYERS, HEADS, WIDTH, dropout, bias, positions)).to(dtype)
     for parameter in made.parameters():  # biases and norms too, which start at 0 and 1
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return made.train()
@@ -70,29 +70,38 @@ def state_and_gradients(gpt: GPT, noise: Noise | None = None) -> list[torch.Tens
 
 
 with_and_without_bias = pytest.mark.parametrize("bias", [True, False])
+with_either_positions = pytest.mark.parametrize("positions", ["learned", "alibi"])
 
 
 @with_and_without_bias
+@with_either_positions
+@pytest.mark.parametrize("span", [2, 64])  # the context in parts, and at once
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_a_step_without_dropout_is_that_of_the_layers(bias, dtype, tolerance):
-    gpt = model(0.0, bias, dtype)
+def test_a_step_without_dropout_is_that_of_the_layers(
+    bias, positions, span, dtype, tolerance, monkeypatch
+):
+    monkeypatch.setattr(cpu_block, "SPAN", span)
+    gpt = model(0.0, bias, dtype, positions)
     ours, theirs = state_and_gradients(gpt, Noise(0, 0)), state_and_gradients(gpt)
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 @with_and_without_bias
-def test_a_step_with_dropout_is_that_of_the_layers_under_the_same_masks(bias, monkeypatch):
+@with_either_positions
+def test_a_step_with_dropout_is_that_of_the_layers_under_the_same_masks(
+    bias, positions, monkeypatch
+):
     """torch's own functions, made to take their masks from the same noise in the same order."""
-    gpt, dropout = model(0.4, bias), 0.4
+    gpt, dropout = model(0.4, bias, positions=positions), 0.4
     noise = Noise(1, 2)
 
     def drop(x, p, training):
         assert (p, training) == (dropout, True)
         return x * noise.mask(x.shape, p)
 
-    def attend(query, key, value, dropout_p, is_causal):
-        assert (dropout_p, is_causal) == (dropout, True)
-        scores = query @ key.mT / query.shape[-1] ** 0.5
+    def attend(query, key, value, bias=None, *, dropout_p, is_causal=False):
+        assert (dropout_p, is_causal) == (dropout, bias is None)
+        scores = query @ key.mT / query.shape[-1] ** 0.5 + (0 if bias is None else bias)
         later = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1)
         weights = scores.masked_fill(later, -torch.inf).softmax(-1)
         mask = noise.mask((BATCH * HEADS, LENGTH, LENGTH), dropout_p)
@@ -112,7 +121,7 @@ def test_the_gradient_of_a_block_is_that_of_its_value(dropout):
     layer = model(dropout).h[0]
     layer.requires_grad_(False)
     x = torch.randn(BATCH, LENGTH, WIDTH, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: layer(x, None, Noise(1, 2), 0), x)
+    assert torch.autograd.gradcheck(lambda x: layer(x, None, None, Noise(1, 2), 0), x)
 
 
 @pytest.mark.parametrize("has_bfloat16", [False, True])

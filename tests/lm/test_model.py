@@ -1,4 +1,4 @@
-"""The model is GPT-2: its shape, its start, its causality, and its numbers.
+"""The model is GPT-2, or the like with ALiBi: its shape, its start, its causality, its numbers.
 
 pytest tests/lm/test_model.py
 """
@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from squentropy.lm.model import GPT, Cache, Config, Linear
+from squentropy.lm.model import GPT, Cache, Config, Linear, alibi, alibi_slopes
 from squentropy.losses import cross_entropy
 
 CONFIG = Config(50, block_size=12, n_layer=2, n_head=2, n_embd=16, dropout=0.1, bias=True)
 with_and_without_bias = pytest.mark.parametrize("bias", [True, False])
+with_either_positions = pytest.mark.parametrize("positions", ["learned", "alibi"])
 
 
 def make(seed=0, **changes) -> GPT:
@@ -86,8 +87,9 @@ def test_a_linear_layer_is_the_same_with_a_gradient_and_without(bias, shape):
     torch.testing.assert_close(found, layer(x).detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_later_token_changes_no_earlier_state():
-    model, before = make(), ids()
+@with_either_positions
+def test_a_later_token_changes_no_earlier_state(positions):
+    model, before = make(positions=positions), ids()
     for position in range(1, 12):
         after = before.clone()
         after[:, position] = (after[:, position] + 1) % 50
@@ -96,22 +98,25 @@ def test_a_later_token_changes_no_earlier_state():
         assert changed[:, position].all()
 
 
-def test_a_state_does_not_depend_on_what_follows_or_on_its_neighbours():
-    model, inputs = make(), ids()
+@with_either_positions
+def test_a_state_does_not_depend_on_what_follows_or_on_its_neighbours(positions):
+    model, inputs = make(positions=positions), ids()
     torch.testing.assert_close(model(inputs[:1, :5]), model(inputs)[:1, :5])
 
 
+@with_either_positions
 @pytest.mark.parametrize("prompt", [1, 5, 12])
-def test_token_by_token_with_a_cache_is_the_whole_at_once(prompt):
-    model, inputs, cache = make(), ids(), Cache(2)
+def test_token_by_token_with_a_cache_is_the_whole_at_once(prompt, positions):
+    model, inputs, cache = make(positions=positions), ids(), Cache(2)
     pieces = [model(inputs[:, :prompt], cache)]
     pieces += [model(inputs[:, t : t + 1], cache) for t in range(prompt, 12)]
     assert cache.length == 12
     torch.testing.assert_close(torch.cat(pieces, 1), model(inputs))
 
 
-def test_a_cache_can_forget_rows():
-    model, inputs, cache = make(), ids(), Cache(2)
+@with_either_positions
+def test_a_cache_can_forget_rows(positions):
+    model, inputs, cache = make(positions=positions), ids(), Cache(2)
     model(inputs[:, :7], cache)
     cache.keep([2, 0])
     torch.testing.assert_close(model(inputs[[2, 0], 7:8], cache)[:, 0], model(inputs)[[2, 0], 7])
@@ -148,3 +153,23 @@ def test_the_numbers_are_those_of_hugging_faces_gpt2(bias):
     )
     logits = model(ids()) @ model.output_weight.T
     torch.testing.assert_close(logits, theirs(ids()).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_alibis_scores_fall_by_the_slope_a_token_and_never_see_ahead():
+    """Against the definition of Press et al. 2022, where eight heads have slopes 1/2 to 1/256."""
+    slopes = alibi_slopes(8)
+    assert slopes.tolist() == [2.0**-i for i in range(1, 9)]
+    bias = alibi(slopes, torch.arange(2, 5), torch.arange(5))
+    for head, slope in enumerate(slopes.tolist()):
+        for row, query in enumerate(range(2, 5)):
+            expected = [-slope * (query - k) if k <= query else -math.inf for k in range(5)]
+            assert bias[head, row].tolist() == expected
+
+
+def test_with_alibi_there_are_no_positions_to_learn_and_none_beyond_the_context():
+    model, learned = make(positions="alibi"), make()
+    assert model.wpe is None
+    assert not any("wpe" in name for name in model.state_dict())
+    assert model.parameter_count() == learned.parameter_count()
+    longer = ids(length=30)
+    torch.testing.assert_close(model(longer)[:, :12], model(longer[:, :12]))

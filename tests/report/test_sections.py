@@ -11,9 +11,9 @@ from dataclasses import replace
 import fake_results
 import pandas as pd
 
-from squentropy.catalogue import loss_info
 from squentropy.report import read, sections
 from squentropy.report.sections import method
+from squentropy.study.catalogue import loss_info
 
 SMALL = {"lr": [0.0006, 0.06], "dropout": [0.0], "n_layer": [8, 12]}
 

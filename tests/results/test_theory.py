@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from squentropy.catalogue import loss_info
 from squentropy.corpus.grammar.grammar import load_grammar
 from squentropy.errors import SquentropyError
 from squentropy.losses import LOSSES
 from squentropy.results.tables import describe_corpus, story_entropy
 from squentropy.results.theory import contexts, optimum
 from squentropy.results.theory.next_token import predict
+from squentropy.study.catalogue import loss_info
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import gpt2_encoding, train_encoding
 

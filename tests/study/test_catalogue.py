@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy import catalogue
-from squentropy.catalogue import label, loss_info, name_of_slug, slug
 from squentropy.losses import LOSSES, own_link
+from squentropy.study import catalogue
+from squentropy.study.catalogue import label, loss_info, name_of_slug, slug
 
 FUNCTIONS = ("squentropy", "squentropy_weighted", "mse_weighted", "z_loss", "spherical")
 
@@ -106,7 +106,7 @@ def written(monkeypatch, tmp_path):
 
     def write(text: str) -> None:
         (tmp_path / "losses.py").write_text(text)
-        monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "catalogue.py"))
+        monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "study" / "catalogue.py"))
         for cached in (catalogue._functions, catalogue.known_losses, catalogue.loss_info):
             cached.cache_clear()
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_from_the_source_is_said(written, text, said):
 
 def test_the_catalogue_loads_neither_torch_nor_pydantic():
     script = (
-        "import sys; from squentropy import catalogue; from squentropy.cli import completion;"
+        "import sys; from squentropy.study import catalogue; from squentropy.cli import completion;"
         "catalogue.label('squentropy(0.1)');"
         "print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
     )

@@ -12,8 +12,7 @@ import grimp
 import pytest
 import yaml
 
-from squentropy import catalogue
-from squentropy.study import digests
+from squentropy.study import catalogue, digests
 from squentropy.study.params import load
 
 ROOT = Path(__file__).resolve().parents[2]

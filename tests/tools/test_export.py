@@ -51,14 +51,18 @@ def stories(data) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_the_logits_are_the_models_own(tiny_study, tiny_cell, tokens, tmp_path, bias):
-    study = tiny_study(model={"bias": bias})
+@pytest.mark.parametrize(
+    ("positions", "bias"), [("learned", False), ("learned", True), ("alibi", False)]
+)
+def test_the_logits_are_the_models_own(tiny_study, tiny_cell, tokens, tmp_path, positions, bias):
+    study = tiny_study(model={"positions": positions, "bias": bias})
     run, out = tmp_path / "run", tmp_path / "out"
     train_run(study, tiny_cell(phase="final", n_layer=2, lr=0.02), tokens, run)
     export(study, run, tokens, out)
     ours, model = load_model(run, CPU), AutoModelForCausalLM.from_pretrained(out).eval()
-    assert bool(model.transformer.h[1].mlp.c_fc.bias.abs().max() > 0) == bias
+    assert model.config.model_type == {"learned": "gpt2", "alibi": "mpt"}[positions]
+    if positions == "learned":
+        assert bool(model.transformer.h[1].mlp.c_fc.bias.abs().max() > 0) == bias
     assert model.lm_head.weight is model.transformer.wte.weight
     test = tokens.split("test")
     for story in map(test.story, range(len(test))):
@@ -67,6 +71,21 @@ def test_the_logits_are_the_models_own(tiny_study, tiny_cell, tokens, tmp_path, 
             expected = ours(ids) @ ours.output_weight.T
             torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"bias": True}, "model.bias: true"), ({"n_embd": 18, "n_head": 3}, "model.n_head: 3")],
+)
+def test_shapes_that_transformers_does_not_have_are_refused(
+    tiny_study, tiny_cell, tokens, tmp_path, changes, named
+):
+    study = tiny_study(model={"positions": "alibi"} | changes)
+    run, out = tmp_path / "run", tmp_path / "out"
+    train_run(study, tiny_cell(phase="final"), tokens, run)
+    with pytest.raises(SquentropyError, match=named):
+        export(study, run, tokens, out)
+    assert not out.exists()
 
 
 def test_every_story_has_the_same_ids_and_comes_back(theirs, data, tokens):

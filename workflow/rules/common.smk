@@ -11,7 +11,7 @@ from squentropy.study.grid import point_name
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
 from squentropy.report.figures import names as figure_names
-from squentropy.catalogue import slug
+from squentropy.study.catalogue import slug
 from squentropy.storage import write_text
 
 

@@ -10,8 +10,7 @@ offers files.
 from collections.abc import Iterable
 from pathlib import Path
 
-from squentropy import catalogue
-from squentropy.study import known
+from squentropy.study import catalogue, known
 
 
 def losses(typed: str) -> list[str]:

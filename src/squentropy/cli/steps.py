@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squentropy.catalogue import SPLITS
 from squentropy.cli import completion
 from squentropy.cli.options import (
     DEFAULT_STATES,
@@ -35,6 +34,7 @@ from squentropy.cli.training import (
     train_one,
 )
 from squentropy.errors import SquentropyError
+from squentropy.study.catalogue import SPLITS
 
 if TYPE_CHECKING:
     from squentropy.kinds import RunRecord

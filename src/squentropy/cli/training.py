@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squentropy.catalogue import PHASES, name_of_slug
 from squentropy.cli import completion
 from squentropy.errors import SquentropyError
+from squentropy.study.catalogue import PHASES, name_of_slug
 
 if TYPE_CHECKING:
     from squentropy.study.grid import Cell

@@ -34,9 +34,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from squentropy import storage
+from squentropy import progress, storage
 from squentropy.corpus.repeats import Digests, digests_in
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
@@ -72,7 +71,7 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
         source = _source(corpus)
         splits = cut(source, corpus)
         for split in reversed(SPLITS):
-            bar = tqdm(splits[split](), split, unit=" stories", disable=None)  # on a terminal only
+            bar = progress.bar(splits[split](), split, "stories")
             entry = write_distinct(judge, split, bar, written[split], source.exact)
             entries[split] = entry | {"counts": judge.counts(split)}
     manifest = {
@@ -202,7 +201,7 @@ def draw(
     """
     key = source.seed.to_bytes(8, "little")
     hashes, indices = array("Q"), array("Q")  # 64 bits: millions of stories rarely share a hash
-    for index, story in enumerate(tqdm(stories, "draw", unit=" stories", disable=None)):
+    for index, story in enumerate(progress.bar(stories, "draw", "stories")):
         if unusable(story, corpus) is None:
             text = normalised(story.text)
             if not taken or digest(text) not in taken:

@@ -64,18 +64,25 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 1 << 25)  # the most that it takes
 
 
-def block(x: Tensor, noise: Noise, heads: int, dropout: float, *parameters: Tensor | None):
+def block(
+    x: Tensor, bias: Tensor | None, noise: Noise, heads: int, dropout: float,
+    *parameters: Tensor | None,
+) -> Tensor:  # fmt: skip
     """A pre-norm transformer block in training: (B, T, D) -> (B, T, D).
 
+    bias         (heads, T, T), added to the scores of attention, minus infinity where a key comes
+                 after the query; None: causal and nothing else
     parameters   weight and bias of ln_1, c_attn, attn.c_proj, ln_2, c_fc, mlp.c_proj; a bias may
                  be None
     """
-    return _Block.apply(x, noise, heads, dropout, *parameters)
+    return _Block.apply(x, bias, noise, heads, dropout, *parameters)
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, noise: Noise, heads: int, dropout: float, *parameters):
+    def forward(
+        ctx, x: Tensor, bias: Tensor | None, noise: Noise, heads: int, dropout: float, *parameters
+    ) -> Tensor:
         half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         with torch.autocast("cpu", enabled=False):
             w1, b1, _, b_qkv, _, b_mix, w2, b2, _, b_in, _, b_out = parameters
@@ -84,7 +91,7 @@ class _Block(torch.autograd.Function):
             h1, mean1, rstd1 = torch.native_layer_norm(rows, w1.shape, w1, b1, NORM_EPS)
             h1 = h1.to(half)
             qkv = _linear(h1, w_qkv, b_qkv).view(*x.shape[:2], 3, heads, -1)
-            mixed, attended = _attend(qkv, noise, dropout)
+            mixed, attended = _attend(qkv, bias, noise, dropout)
             middle = _linear(mixed, w_mix, b_mix).to(x.dtype)
             mask1 = _drop_(middle, noise, dropout)
             middle.add_(rows)
@@ -125,7 +132,7 @@ class _Block(torch.autograd.Function):
         d_rows, *d_norm1 = _norm_backward(d_h1, rows, mean1, rstd1, w1, b1)
         d_rows.add_(d_middle)
         return (
-            d_rows.view(shape), None, None, None,
+            d_rows.view(shape), None, None, None, None,
             *d_norm1, *d_attn, *d_mix, *d_norm2, *d_input, *d_output,
         )  # fmt: skip
 
@@ -162,7 +169,9 @@ def _times(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask
 
 
-def _attend(qkv: Tensor, noise: Noise, dropout: float) -> tuple[Tensor, list[Any]]:
+def _attend(
+    qkv: Tensor, bias: Tensor | None, noise: Noise, dropout: float
+) -> tuple[Tensor, list[Any]]:
     """Causal attention, qkv (B, T, 3, heads, width): (B T, heads width), and what to keep of it."""
     batch, length, _, heads, width = qkv.shape
     query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, width)
@@ -172,7 +181,10 @@ def _attend(qkv: Tensor, noise: Noise, dropout: float) -> tuple[Tensor, list[Any
     mixed, kept = torch.empty_like(value), []
     for rows, seen in _spans(length):
         weights = torch.bmm(query[:, rows], key[:, seen].mT).to(full)
-        weights[..., rows].add_(_later(rows.stop - rows.start, full))
+        if bias is None:
+            weights[..., rows].add_(_later(rows.stop - rows.start, full))
+        else:
+            weights.unflatten(0, (batch, heads)).add_(bias[:, rows, seen])
         torch.softmax(weights, -1, out=weights)
         shares = _times(weights, mask if mask is None else mask[:, rows, seen]).to(qkv.dtype)
         torch.bmm(shares, value[:, seen], out=mixed[:, rows])

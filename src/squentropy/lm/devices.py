@@ -2,6 +2,9 @@
 
 import contextlib
 import fcntl
+import os
+import platform
+import stat
 import tempfile
 from pathlib import Path
 from typing import TextIO
@@ -61,16 +64,48 @@ def claim(ids: list[str], folder: Path, runs_per_gpu: int = 1) -> int:
 
 def _lock(path: Path) -> TextIO | None:
     """The file of a path, locked until it is closed; None where another process has locked it."""
-    with contextlib.suppress(FileExistsError):
-        path.touch(exist_ok=False)
-        path.chmod(0o644)  # for other users, who may lock what they can read
-    file = path.open()
+    # The folder is any user's to write to: neither a link is followed nor a pipe waited for.
+    how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with contextlib.suppress(FileExistsError):
+            made = os.open(path, how | os.O_CREAT | os.O_EXCL)
+            os.fchmod(made, 0o644)  # for other users, who may lock what they can read
+            os.close(made)
+        number = os.open(path, how)
+    except OSError as error:
+        raise SquentropyError(f"{path}: cannot serve as a GPU's lock: {error}; delete it") from None
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise SquentropyError(f"{path}: cannot serve as a GPU's lock: not a plain file; delete it")
+    file = os.fdopen(number)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
     return file
+
+
+def arithmetic(device: torch.device) -> dict[str, str]:
+    """What the bits of a result depend on beside the code: the processor, and on a CPU the
+    instructions that torch and its libraries use of it."""
+    if device.type == "cuda":
+        return {"processor": torch.cuda.get_device_name(device)}
+    limits = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+    return {
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    } | {name: os.environ[name] for name in limits if name in os.environ}
+
+
+def processor() -> str:
+    """The CPU's name; the machine's architecture where it cannot be had."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

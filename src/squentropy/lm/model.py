@@ -1,4 +1,6 @@
-"""GPT-2's architecture as nanoGPT has it: pre-norm, learned positions, tied embeddings, GELU.
+"""GPT-2's architecture as nanoGPT has it: pre-norm, tied embeddings, GELU; with its learned
+positions, or with ALiBi's (Press et al. 2022, arXiv 2108.12409), by which a small model learns in
+half the tokens.
 
 The parameters bear the names of Hugging Face's GPT-2, so that weights move without a map; only
 the linear layers are (out, in) here and (in, out) there.
@@ -16,7 +18,7 @@ from squentropy.lm.matmul import times_transposed
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a GPT. `dropout` is used in training only."""
+    """The shape of a GPT. `dropout` is used in training only; `positions`: learned or alibi."""
 
     vocab_size: int
     block_size: int
@@ -25,6 +27,7 @@ class Config:
     n_embd: int
     dropout: float
     bias: bool
+    positions: str = "learned"
 
     asdict = asdict
 
@@ -69,17 +72,21 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, cache: Cache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
         batch, length, width = x.shape
         qkv = self.c_attn(x).view(batch, length, 3, self.n_head, width // self.n_head)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if cache is not None:
             key, value = cache.extend(layer, key, value)
         dropout = self.dropout if self.training else 0.0
-        # A single query beside a cache sees everything before it.
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=length > 1
-        )
+        if bias is None:  # a single query beside a cache sees everything before it
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, dropout_p=dropout, is_causal=length > 1
+            )
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, bias.to(query.dtype), dropout_p=dropout
+            )
         mixed = self.c_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return F.dropout(mixed, self.dropout, self.training)
 
@@ -104,14 +111,19 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cache: Cache | None, noise: cpu_block.Noise | None, layer: int
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        cache: Cache | None,
+        noise: cpu_block.Noise | None,
+        layer: int,
     ) -> Tensor:
         if noise is not None:
             attn, mlp = self.attn, self.mlp
             layers = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
             parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-            return cpu_block.block(x, noise, attn.n_head, attn.dropout, *parameters)
-        x = x + self.attn(self.ln_1(x), cache, layer)
+            return cpu_block.block(x, bias, noise, attn.n_head, attn.dropout, *parameters)
+        x = x + self.attn(self.ln_1(x), bias, cache, layer)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -126,7 +138,11 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        learned = config.positions == "learned"
+        self.wpe = nn.Embedding(config.block_size, config.n_embd) if learned else None
+        self.slopes: Tensor | None
+        slopes = None if learned else alibi_slopes(config.n_head)
+        self.register_buffer("slopes", slopes, persistent=False)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, bias=config.bias)
         for name, parameter in self.named_parameters():
@@ -144,25 +160,43 @@ class GPT(nn.Module):
 
     def parameter_count(self) -> int:
         """Without the positions, as nanoGPT counts; the tied matrix counts once."""
-        return sum(p.numel() for p in self.parameters()) - self.wpe.weight.numel()
+        positions = self.wpe.weight.numel() if self.wpe is not None else 0
+        return sum(p.numel() for p in self.parameters()) - positions
 
     def forward(
         self, ids: Tensor, cache: Cache | None = None, noise: cpu_block.Noise | None = None
     ) -> Tensor:
         """With a `cache`, `ids` go on where it ends: a prompt at once, then token by token.
 
-        With `noise`, this is a training step on a CPU, with its dropout masks; see cpu.py.
+        With `noise`, this is a training step on a CPU, with its dropout masks; see cpu_block.py.
         """
         start = cache.length if cache is not None else 0
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        x = self.wte(ids) + self.wpe(positions)
+        positions = torch.arange(start + ids.shape[1], device=ids.device)
+        x, bias = self.wte(ids), None
+        if self.wpe is not None:
+            x = x + self.wpe(positions[start:])
+        if self.slopes is not None:
+            bias = alibi(self.slopes, positions[start:], positions)
         dropout = self.config.dropout
         if noise is not None:
             x = cpu_block.dropped(x, noise, dropout)
         else:
             x = F.dropout(x, dropout, self.training)
         for layer, block in enumerate(self.h):
-            x = block(x, cache, noise, layer)
+            x = block(x, bias, cache, noise, layer)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.ln_f(x)
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """(heads,): by how much a head's score falls with each token of distance."""
+    return 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
+
+
+def alibi(slopes: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """(heads, Q, K) to add to the scores of queries and keys at these positions: minus the slope
+    times the distance, minus infinity where the key comes after the query."""
+    distance = queries.unsqueeze(-1) - keys
+    bias = -slopes.view(-1, 1, 1) * distance
+    return bias.masked_fill(distance < 0, -torch.inf)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from squentropy.catalogue import label, loss_info
 from squentropy.report.format import count, integer, listed, percent
+from squentropy.study.catalogue import label, loss_info
 from squentropy.study.params import BASELINE, Study
 
 FEWEST = 50

@@ -12,14 +12,14 @@ from typing import TypedDict, cast
 import pandas as pd
 
 from squentropy import storage
-from squentropy.catalogue import label as label
-from squentropy.catalogue import loss_info
 from squentropy.errors import SquentropyError
 from squentropy.kinds import Chosen
 from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy
 from squentropy.study import params
+from squentropy.study.catalogue import label as label
+from squentropy.study.catalogue import loss_info
 from squentropy.study.overlays import differences
 from squentropy.study.params import BASELINE
 

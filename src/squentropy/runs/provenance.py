@@ -10,11 +10,11 @@ import platform
 import subprocess
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from squentropy.lm.devices import arithmetic, processor
 from squentropy.study.digests import SOURCE
 
 PACKAGES = ("squentropy", "torch", "numpy", "safetensors", "tiktoken", "rustbpe", "snakemake")
@@ -27,9 +27,10 @@ def describe(device: torch.device, processes: int, started: float, resumed: bool
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES if _is_installed(name)},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device.type,
+        "arithmetic": arithmetic(device),
         "processes": processes,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
@@ -52,16 +53,6 @@ def _commit() -> dict[str, Any]:
 
     changed = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
-
-
-def _processor() -> str:
-    """The processor's name; the machine's architecture where it cannot be had."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _is_installed(name: str) -> bool:

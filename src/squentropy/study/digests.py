@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from squentropy import catalogue
+from squentropy.study import catalogue
 
 SOURCE = Path(__file__).parents[1]
 
@@ -31,9 +31,9 @@ STEPS = {
 
 PLUMBING = (
     "errors.py",  # what is said when something fails
+    "progress.py",  # what is shown meanwhile
     "kinds.py",  # types, for annotations alone
     "storage.py",  # whole files, sealed and verified
-    "catalogue.py",  # the losses' names; what they say of a study's losses is recorded by `labels`
     "study",  # the parameters, recorded with each result
     "runs/records.py",  # whether a result is up to date
     "training/resume.py",  # tested to go on to the same bits

@@ -14,7 +14,8 @@ def weights_bytes(study: Study, n_layer: int) -> int:
     vocabulary = study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
     block = 12 * width**2 + 2 * width  # attention 4, its MLP 8; two norms
     biases = 11 * width  # of the same
-    embeddings, last_norm = (vocabulary + model.block_size) * width, width
+    positions = model.block_size if model.positions == "learned" else 0
+    embeddings, last_norm = (vocabulary + positions) * width, width
     total = embeddings + n_layer * block + last_norm
     if model.bias:
         total += n_layer * biases + width

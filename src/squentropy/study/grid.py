@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from squentropy.catalogue import slug
+from squentropy.study.catalogue import slug
 from squentropy.study.kinds import Dropout, Layers, Rate, Section, Values
 
 

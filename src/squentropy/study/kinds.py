@@ -4,7 +4,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from squentropy.catalogue import loss_info
+from squentropy.study.catalogue import loss_info
 
 
 def known_loss(name: str) -> str:

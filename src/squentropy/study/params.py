@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from squentropy.catalogue import PHASES as PHASES
-from squentropy.catalogue import SPLITS as SPLITS
-from squentropy.catalogue import known_losses as known_losses
-from squentropy.catalogue import loss_info
 from squentropy.errors import ParameterError
+from squentropy.study.catalogue import PHASES as PHASES
+from squentropy.study.catalogue import SPLITS as SPLITS
+from squentropy.study.catalogue import known_losses as known_losses
+from squentropy.study.catalogue import loss_info
 from squentropy.study.corpus import Corpus as Corpus
 from squentropy.study.grid import GRID_KEYS, Cell, Grid, Point
 from squentropy.study.kinds import (
@@ -56,6 +56,7 @@ class Model(Section):
     n_head: Width
     block_size: Annotated[int, Field(ge=2, le=1_000_000)]
     bias: bool
+    positions: Literal["learned", "alibi"]
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "Model":

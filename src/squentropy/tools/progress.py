@@ -15,10 +15,10 @@ from typing import Any
 
 import safetensors
 
-from squentropy.catalogue import slug
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
+from squentropy.study.catalogue import slug
 from squentropy.study.find import Places
 from squentropy.study.grid import Cell
 from squentropy.study.params import PHASES, Study

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from squentropy import progress as shown
 from squentropy.errors import Interrupted
 from squentropy.lm.model import GPT
 from squentropy.lm.scoring import Scores
@@ -70,7 +70,7 @@ def train(
     pending: list[Tensor] = []
 
     iterations = range(len(losses), schedule.max_iters)
-    bar = tqdm(iterations, desc=cell.name, unit="it", disable=None if group.first else True)
+    bar = shown.bar(iterations, cell.name, "iterations", group.first)
     for iteration in bar:
         # --- step -----------------------------------------------------------------------------
         pending.append(run.gradients(iteration))

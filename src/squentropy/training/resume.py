@@ -28,6 +28,13 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.study.overlays import differences
 
+FORMAT = "1"
+"""Of a state file; a change of what it holds raises it."""
+
+
+class _OtherFormat(Exception):
+    """A file that holds a state of another format, or none."""
+
 
 @dataclass
 class Progress:
@@ -57,7 +64,7 @@ class StateFile:
     def save(self, progress: Progress, tensors: dict[str, Tensor]) -> None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         state = json.dumps(vars(progress) | {"origin": self.origin})
-        metadata = {"state": state, "sha256": _digest(state, tensors)}
+        metadata = {"format": FORMAT, "state": state, "sha256": _digest(state, tensors)}
         with storage.atomic(self.path) as path:
             path.write_bytes(safetensors.torch.save(tensors, metadata))
 
@@ -70,6 +77,9 @@ class StateFile:
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 state, kept = _read(path, whole=path == self.path)
+            except _OtherFormat as error:
+                _say(f"{path}: is of format {error}, not {FORMAT}, so it is not used; delete it")
+                continue
             except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
                 _say(f"{path}: is damaged, so it is not used; delete it")
                 continue
@@ -97,7 +107,9 @@ class StateFile:
 def _read(path: Path, whole: bool) -> tuple[dict, dict[str, Tensor]]:
     """What is kept in a file; without its tensors, and unverified, where not `whole`."""
     with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise _OtherFormat(metadata.get("format", "unknown"))
         kept = {name: file.get_tensor(name) for name in file.keys()} if whole else {}  # noqa: SIM118
     if whole and metadata["sha256"] != _digest(metadata["state"], kept):
         raise ValueError

@@ -19,7 +19,7 @@ import torch
 
 from squentropy import storage
 from squentropy.kinds import RunRecord
-from squentropy.lm.devices import pick_device, pick_dtype
+from squentropy.lm.devices import arithmetic, pick_device, pick_dtype
 from squentropy.lm.model import GPT
 from squentropy.runs import provenance, records
 from squentropy.study.grid import Cell
@@ -76,6 +76,7 @@ def _state(study: Study, cell: Cell, origin: dict, states: Path) -> StateFile:
         "dtype": str(pick_dtype(study.train.dtype, device)),
         "torch": torch.__version__,
         "batch_tokens": study.evaluate.batch_tokens,
+        "arithmetic": arithmetic(device),
     }
     return StateFile(states, f"{study.study}/{cell.name}", origin | more)
 

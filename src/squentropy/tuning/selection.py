@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from squentropy import storage
-from squentropy.catalogue import slug
 from squentropy.errors import SquentropyError
 from squentropy.kinds import Row, RunRecord
 from squentropy.runs import records
 from squentropy.runs.records import chosen_for
 from squentropy.study import digests
+from squentropy.study.catalogue import slug
 from squentropy.study.grid import GRID_KEYS, Cell
 from squentropy.study.params import SELECTION_TABLES, Study
 from squentropy.tuning.outcomes import ppl, read_outcomes, runs_sha256, write_csv

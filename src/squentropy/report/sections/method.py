@@ -2,12 +2,13 @@
 
 import math
 
-from squentropy.catalogue import loss_info
 from squentropy.report.format import count, either, integer, listed, nats, number, plain, upper
 from squentropy.report.markup import Html, escape, paragraphs, table
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, names
+from squentropy.study.catalogue import loss_info
 from squentropy.study.grid import GRID_KEYS, NAMES
+from squentropy.study.params import Study
 
 
 def losses(r: Results) -> Html:
@@ -76,13 +77,21 @@ def model(r: Results) -> Html:
     )
     return paragraphs(
         f"The model has GPT-2’s architecture: {s.model.n_embd} wide, {s.model.n_head} heads, a "
-        f"context of {s.model.block_size} tokens, {either(s.sweep.n_layer)} layers.{size} An "
-        "iteration sees "
-        f"{integer(each)} tokens. A cell of the grid is trained on "
-        f"{integer(s.sweep.max_iters * each)} tokens, a refining run on "
+        f"context of {s.model.block_size} tokens, {either(s.sweep.n_layer)} layers"
+        f"{_positions(s)}.{size} An iteration sees {integer(each)} tokens. A cell of the grid is "
+        f"trained on {integer(s.sweep.max_iters * each)} tokens, a refining run on "
         f"{integer(s.refine.max_iters * each)}, the final runs on {lengths}.{shorter} The learning "
         "rate rises linearly to its nominal value within every run and falls along a cosine to "
         f"{100 * s.train.min_lr_ratio:g} % of it.{_clipping(s.train.grad_clip)}"
+    )
+
+
+def _positions(s: Study) -> str:
+    if s.model.positions == "learned":
+        return ""
+    return (
+        "; in place of learned positions, attention falls off with distance (ALiBi, Press et al. "
+        "2022)"
     )
 
 

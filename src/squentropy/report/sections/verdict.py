@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from squentropy.catalogue import loss_info
 from squentropy.report.format import DASH, listed, p_text, signed, upper
 from squentropy.report.read import Results, label
 from squentropy.results import adequacy
+from squentropy.study.catalogue import loss_info
 from squentropy.study.params import BASELINE
 
 NOT_ENOUGH = upper(adequacy.NOT_ENOUGH)

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from squentropy import storage
-from squentropy.catalogue import LossInfo, Squares, loss_info
 from squentropy.corpus.grammar.grammar import load_grammar
 from squentropy.kinds import Row
 from squentropy.results import intervals
 from squentropy.results.theory import optimum
 from squentropy.results.theory.next_token import predict
+from squentropy.study.catalogue import LossInfo, Squares, loss_info
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import Split, TokenFolder
 from squentropy.tokens.tokenizer import read_encoding

@@ -16,7 +16,8 @@ def generate(model, input_ids, attention_mask=None, **options):
     the rows, (B, T + new), those that ended early filled up with the end-of-text token.
     """
     settings = options.get("generation_config") or model.generation_config
-    block, end = model.config.n_positions, settings.eos_token_id
+    shape, end = model.config, settings.eos_token_id
+    block = shape.max_seq_len if shape.model_type == "mpt" else shape.n_positions
     length = options.pop("max_length", settings.max_length) or block
     limit = options.pop("max_new_tokens", settings.max_new_tokens) or length - input_ids.shape[1]
     copies = options.pop("num_return_sequences", settings.num_return_sequences) or 1

@@ -1,8 +1,10 @@
-"""A run as a folder that Hugging Face's `transformers` loads: a GPT-2 with its tokenizer.
+"""A run as a folder that Hugging Face's `transformers` loads: the model with its tokenizer.
+
+The model is a GPT-2 there, or an MPT, which is the same with ALiBi's positions and without biases.
 
     squentropy export checkpoints/grammar/final/cross_entropy/seed1 exported
 
-    config.json, model.safetensors         the model; biases that it lacks are zeros
+    config.json, model.safetensors         the model; a GPT-2's biases that it lacks are zeros
     tokenizer.json, tokenizer_config.json  the same ids for the same text, after an end of text
     generation_config.json                 how `squentropy tell` draws
     custom_generate/generate.py            stories beyond the context, for those who trust it
@@ -24,12 +26,12 @@ import yaml
 from torch import Tensor
 
 from squentropy import storage
-from squentropy.catalogue import label, loss_info
 from squentropy.errors import SquentropyError
 from squentropy.kinds import RunRecord, ScoresRecord
 from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
+from squentropy.study.catalogue import label, loss_info
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import END_OF_TEXT, PATTERN, read_encoding
@@ -43,14 +45,17 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
     """Write a run to `out`; returns warnings about what transformers cannot know of it.
 
     `study` says how to draw: its sample.top_k and the middle one of its temperatures. Raises
-    SquentropyError where the run diverged, kept no weights, or is of other tokens.
+    SquentropyError where the run diverged, kept no weights, is of other tokens, or of a shape that
+    transformers does not have.
     """
     run = records.read_run(folder)
     records.check_tokens(run, folder, tokens)
     if run["status"] != "ok":
         raise SquentropyError(f"{folder}: has {run['status']}, so there is no model to export")
     model, encoding = load_model(folder, torch.device("cpu")), read_encoding(tokens)
-    weights = safetensors.torch.save(dict(gpt2_weights(model)), {"format": "pt"})
+    _check_shape(model, folder)
+    named = gpt2_weights(model) if model.wpe is not None else mpt_weights(model)
+    weights = safetensors.torch.save(dict(named), {"format": "pt"})
     with storage.atomic(out / "model.safetensors") as path:
         path.write_bytes(weights)
     storage.write_text(out / "tokenizer.json", json.dumps(tokenizer(encoding), ensure_ascii=False))
@@ -67,6 +72,17 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
 # --- the model ----------------------------------------------------------------------------------
 
 
+def _check_shape(model: GPT, folder: Path) -> None:
+    """Raises SquentropyError where no model of transformers is like this one."""
+    shape = model.config
+    if model.wpe is None and (shape.bias or shape.n_head & (shape.n_head - 1)):
+        raise SquentropyError(
+            f"{folder}: transformers has ALiBi (model.positions: alibi) only for models without "
+            f"biases whose heads are a power of two; this one has model.bias: "
+            f"{str(shape.bias).lower()} and model.n_head: {shape.n_head}"
+        )
+
+
 def gpt2_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
     """The weights by Hugging Face's names, linear layers as (in, out), every bias there.
 
@@ -81,30 +97,56 @@ def gpt2_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
             yield f"transformer.{bias}", torch.zeros(len(value))
 
 
+def mpt_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
+    """The weights by the names that MPT has for them; a norm's bias is never there."""
+    names = {
+        "wte": "wte", "h": "blocks", "ln_1": "norm_1", "ln_2": "norm_2", "ln_f": "norm_f",
+        "attn": "attn", "c_attn": "Wqkv", "mlp": "ffn", "c_fc": "up_proj",
+    }  # fmt: skip
+    for name, value in model.state_dict().items():
+        *path, last = name.replace("attn.c_proj", "attn.out_proj").split(".")
+        path = ["down_proj" if part == "c_proj" else names.get(part, part) for part in path]
+        yield ".".join(["transformer", *path, last]), value.contiguous()
+
+
 def config(model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
     shape = model.config
-    return {
+    common = {
+        "vocab_size": shape.vocab_size,
+        "tie_word_embeddings": True,
+        "bos_token_id": encoding.eot_token,
+        "eos_token_id": encoding.eot_token,
+        "dtype": "float32",
+        "layer_norm_epsilon": model.ln_f.eps,
+        "resid_pdrop": shape.dropout,
+    }
+    if model.wpe is None:
+        return common | {
+            "architectures": ["MptForCausalLM"],
+            "model_type": "mpt",
+            "max_seq_len": shape.block_size,
+            "d_model": shape.n_embd,
+            "n_layers": shape.n_layer,
+            "n_heads": shape.n_head,
+            "emb_pdrop": shape.dropout,
+            # Its dropout has to be whole, and acts in training only.
+            "attn_config": {"attn_pdrop": 0, "alibi": True, "alibi_bias_max": 8},
+        }
+    return common | {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "vocab_size": shape.vocab_size,
         "n_positions": shape.block_size,
         "n_embd": shape.n_embd,
         "n_layer": shape.n_layer,
         "n_head": shape.n_head,
         "activation_function": "gelu",  # not GPT-2's own approximation, gelu_new
-        "layer_norm_epsilon": model.ln_f.eps,
         "embd_pdrop": shape.dropout,
         "attn_pdrop": shape.dropout,
-        "resid_pdrop": shape.dropout,
-        "tie_word_embeddings": True,
-        "bos_token_id": encoding.eot_token,
-        "eos_token_id": encoding.eot_token,
-        "dtype": "float32",
     }
 
 
 def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
-    """As `squentropy tell` draws; no longer than the context, beyond which GPT-2 fails."""
+    """As `squentropy tell` draws; no longer than the context that it was trained with."""
     temperature, end = study.sample.middle, encoding.eot_token
     drawn = {"do_sample": True, "temperature": temperature, "top_k": study.sample.top_k}
     return (drawn if temperature > 0 else {"do_sample": False}) | {
@@ -243,17 +285,18 @@ def card(
     """The model card, in Markdown, with the hub's metadata before it."""
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
     known = licence.lower() in LICENCES
+    kind = "GPT-2" if model.wpe is not None else "MPT"
     metadata = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": licence.lower() if known else "other",
         **({} if known else {"license_name": licence}),
-        "tags": ["gpt2", "squentropy", cell["loss"]],
+        "tags": [kind.lower().replace("-", ""), "squentropy", cell["loss"]],
     }
     head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     lines = [
         f"---\n{head}---",
-        f"# A small GPT-2 trained by {label(cell['loss'])}",
+        f"# A small {kind} trained by {label(cell['loss'])}",
         "\n".join(f"> **Note:** {text}." for text in warnings),
         f"One run of squentropy, a study of squared losses in language models: {shape.n_layer} "
         f"layers, {shape.n_embd} wide, {shape.n_head} heads, {shape.block_size} tokens of context, "

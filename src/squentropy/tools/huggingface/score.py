@@ -2,9 +2,9 @@
 
     squentropy score MODEL --data data/grammar       into results/grammar/baselines.csv
 
-MODEL is a folder that Hugging Face's `transformers` loads as a causal language model like GPT-2.
-It is scored as evaluation.py scores a run, in its own tokens: each story from its own start, its
-end included. Nats a token compare only models of one tokenizer; bits a byte and nats a story
+MODEL is a folder that Hugging Face's `transformers` loads as a causal language model like GPT-2 or
+MPT. It is scored as evaluation.py scores a run, in its own tokens: each story from its own start,
+its end included. Nats a token compare only models of one tokenizer; bits a byte and nats a story
 compare all.
 
 A row's `parameters` are without the positions, as a run's are; `same_tokens` says whether the
@@ -42,12 +42,13 @@ class Scored(nn.Module):
 
     def __init__(self, model: "PreTrainedModel", folder: Path):
         super().__init__()
-        context = getattr(model.config, "max_position_embeddings", None)
+        names = ("max_position_embeddings", "max_seq_len")
+        context = next((getattr(model.config, n) for n in names if hasattr(model.config, n)), None)
         output = model.get_output_embeddings()
         if context is None or output is None:
             raise SquentropyError(
                 f"{folder}: {type(model).__name__} has no positions or no output matrix; only "
-                "models like GPT-2 can be scored"
+                "models like GPT-2 or MPT can be scored"
             )
         self.model, self.folder = model, folder
         self.config = SimpleNamespace(block_size=context)
@@ -68,7 +69,7 @@ class Scored(nn.Module):
         if not torch.allclose(self(ids) @ self.output_weight.T, logits, rtol=1e-3, atol=1e-3):
             raise SquentropyError(
                 f"{self.folder}: {type(self.model).__name__} does more to its logits than its "
-                "output matrix; only models like GPT-2 can be scored"
+                "output matrix; only models like GPT-2 or MPT can be scored"
             )
 
 

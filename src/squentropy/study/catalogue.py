@@ -207,7 +207,7 @@ def decorator(node: ast.AST) -> ast.expr | None:
 
 @functools.cache
 def _functions() -> dict[str, ast.FunctionDef]:
-    tree = ast.parse(Path(__file__).with_name("losses.py").read_text(encoding="utf-8"))
+    tree = ast.parse(Path(__file__).parents[1].joinpath("losses.py").read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return {node.name: node for node in functions if decorator(node) is not None}
 

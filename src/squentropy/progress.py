@@ -1,0 +1,31 @@
+"""How far long work has come, on stderr: a bar on a terminal, in a log a line now and then."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS = 10.0
+"""Between lines of a log."""
+
+
+class _Lines(tqdm):
+    """tqdm that writes lines, each to its end, and none where the work is short."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if self.n not in (self.initial, self.total):
+            print(str(self), file=sys.stderr, flush=True)
+
+
+def bar(work: Iterable, name: str, unit: str, shown: bool = True) -> Any:
+    """`work`, as it is gone through; `unit` in the plural. Takes `set_postfix_str`, as tqdm."""
+    if sys.stderr.isatty():
+        return tqdm(work, name, unit=f" {unit}", disable=not shown)
+    known = hasattr(work, "__len__")
+    line = "{desc}: {n_fmt} of {total_fmt} " if known else "{desc}: {n_fmt} "
+    line += unit + ("{postfix}, {remaining} left" if known else "{postfix}")
+    return _Lines(
+        work, name, unit=f" {unit}", disable=not shown, mininterval=SECONDS, maxinterval=SECONDS,
+        miniters=1, bar_format=line,
+    )  # fmt: skip
