@@ -1,5 +1,6 @@
 """How far long work has come, on stderr: a bar on a terminal, in a log a line now and then."""
 
+import io
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -19,13 +20,18 @@ class _Lines(tqdm):
 
 
 def bar(work: Iterable, name: str, unit: str, shown: bool = True) -> Any:
-    """`work`, as it is gone through; `unit` in the plural. Takes `set_postfix_str`, as tqdm."""
+    """`work`, as it is gone through; `unit` in the plural. Takes `set_postfix_str`, as tqdm.
+
+    Of a range, what comes before its start counts as done.
+    """
+    about: dict[str, Any] = {"desc": name, "unit": f" {unit}", "disable": not shown}
+    if isinstance(work, range):
+        about |= {"initial": work.start, "total": work.stop}
     if sys.stderr.isatty():
-        return tqdm(work, name, unit=f" {unit}", disable=not shown)
+        return tqdm(work, **about)
     known = hasattr(work, "__len__")
     line = "{desc}: {n_fmt} of {total_fmt} " if known else "{desc}: {n_fmt} "
     line += unit + ("{postfix}, {remaining} left" if known else "{postfix}")
     return _Lines(
-        work, name, unit=f" {unit}", disable=not shown, mininterval=SECONDS, maxinterval=SECONDS,
-        miniters=1, bar_format=line,
-    )  # fmt: skip
+        work, **about, file=io.StringIO(), mininterval=SECONDS, miniters=1, bar_format=line
+    )
