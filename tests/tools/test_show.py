@@ -19,7 +19,8 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
-from squentropy.study.find import Places, find
+from squentropy.study.find import find
+from squentropy.study.layout import Places
 from squentropy.tools import show
 from squentropy.tools.progress import STATES, progress
 from squentropy.training.resume import Progress, StateFile
