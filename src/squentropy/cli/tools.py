@@ -192,7 +192,7 @@ def readme(file: Path, results: Results, report: Path) -> None:
 
 
 def claims(file: Path, results: list[Path]) -> None:
-    """Put what studies find of others' claims into a page of the documentation.
+    """Put what studies find of others' claims into a page.
 
     Reads each folder of RESULTS. Writes FILE, between its marks.
 
