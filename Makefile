@@ -17,7 +17,7 @@
 # make test-slurm                       those of them that need a Slurm, which they start themselves
 # make test-cloud                       those of them that run a study in pods, its files in S3
 # make pdf                              print the default study's report as a PDF, by Chromium
-# make readme                           put the default study's figure and table into README.md
+# make readme                           put the committed studies' answers into README.md and the docs
 # make lock                             pin what is not pinned yet in requirements*.lock; UPGRADE=1: all anew
 # make lint                             formatting, types, what imports what, and other checks
 # make clean                            remove the environment
@@ -44,6 +44,8 @@ TORCH :=
 endif
 
 EXTRAS := dvc hub kubernetes slurm
+# Studies whose results are committed.
+CLAIMED := grammar shakespeare fairytales tinystories-sample
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -102,6 +104,7 @@ test-cloud: $(VENV)/.installed-test
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar
+	squentropy claims docs/explanation/claims.md $(CLAIMED:%=results/%)
 
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
