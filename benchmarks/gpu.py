@@ -8,7 +8,7 @@ Runs from this source tree, uninstalled, on a machine that has torch, numpy, saf
 psutil and tqdm, and no network; what needs pydantic besides says so where it is missing. The parts:
 
 - checks   what the tests say on a CPU is so on a GPU: see gpu_checks.py
-- steps    GPT-2 124M, block 1,024, its 50,257 tokens, random ids: tokens a second, MFU, memory of a
+- steps    GPT-2 124M, block 1,024, its 50,257 tokens, random ids: tokens per second, MFU, memory of a
            step with each loss, at batch 4 and as large as fits
 - finals   the grammar study's losses for the same number of seconds each, in a larger model
 - nanogpt  nanoGPT's step in the same shapes, compiled

@@ -23,7 +23,7 @@ GPT2 = Config(50257, 1024, 12, 12, 768, 0.0, False)
 TINY = Config(300, 32, 2, 2, 32, 0.0, False)
 BATCH = 4
 BASELINE = "cross_entropy"
-PEAKS = {  # dense bfloat16, operations a second, by the vendor's data sheets; the first that fits
+PEAKS = {  # dense bfloat16, operations per second, by the vendor's data sheets; the first that fits
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
     "H200 NVL": 835e12,
@@ -57,7 +57,7 @@ def seconds_of(part: Part, step: Callable[[], Any], times: int) -> float:
 
 
 def product_rate(part: Part) -> float:
-    """Operations a second of bfloat16 products of two square matrices, the best of five rounds."""
+    """Operations per second of bfloat16 products of two square matrices, the best of five rounds."""
     size = 256 if part.miniature else 8192
     a, b = torch.randn(2, size, size, device=part.device).bfloat16()
     best = min(seconds_of(part, lambda: a @ b, 10) for _ in range(5))

@@ -83,7 +83,7 @@ def study_and_tokens(folder: Path, part: Part, **train: Any) -> tuple[Any, Token
 
 
 def run_sweep(part: Part) -> None:
-    """Iterations of small cells a second: one by itself as `train` does it, and more at once."""
+    """Iterations of small cells per second: one by itself as `train` does it, and more at once."""
     with tempfile.TemporaryDirectory() as folder:
         part.attempt("cells one by one and at once", lambda: _sweep(part, Path(folder)))
 
