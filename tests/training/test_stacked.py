@@ -134,9 +134,20 @@ def test_so_many_are_dropped_and_the_rest_is_scaled(tiny_study, tiny_cell, token
     torch.manual_seed(0)
     dropped = stack._dropped(torch.ones(3, 500, 100))
     for values, dropout in zip(dropped, dropouts):
-        assert set(values.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - dropout)).item()}
+        assert values[values > 0].min() == values.max() == pytest.approx(1 / (1 - dropout))
         assert (values == 0).float().mean().item() == pytest.approx(dropout, abs=0.01)
     assert (dropped[1] == 0)[dropped[2] > 0].sum() == 0  # one draw for all
+
+
+def test_a_cell_that_is_ahead_hears_of_its_own_losses_alone(tiny_study, tiny_cell, tokens):
+    """As on a GPU, where losses are looked at in groups."""
+    run = stacked.set_up(tiny_study(), tiny_cell(), tokens, loop.Group())
+    member = stacked._Member(run, None, stacked.Progress([2.0] * 5), 5)
+    member.hear([9.0, 9.0, 9.0, 3.0, 4.0], 7)  # of the iterations 2 to 6
+    assert member.progress.losses == [2.0] * 5 + [3.0, 4.0]
+    member.hear([5.0, 50.0, 5.0], 10)
+    assert (member.result.status, member.result.diverged_at) == ("diverged", 8)
+    assert member.result.train_loss == 5.0
 
 
 def test_a_compiled_stack_comes_near_a_plain_one(tiny_study, cells, tokens, monkeypatch):
