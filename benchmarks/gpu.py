@@ -8,8 +8,8 @@ Runs from this source tree, uninstalled, on a machine that has torch, numpy, saf
 psutil and tqdm, and no network; what needs pydantic besides says so where it is missing. The parts:
 
 - checks   what the tests say on a CPU is so on a GPU: see gpu_checks.py
-- steps    GPT-2 124M, block 1,024, its 50,257 tokens, random ids: tokens per second, MFU, memory of a
-           step with each loss, at batch 4 and as large as fits
+- steps    GPT-2 124M, block 1,024, its 50,257 tokens, random ids: tokens per second, MFU and
+           memory of a step with each loss, at batch 4 and as large as fits
 - finals   the grammar study's losses for the same number of seconds each, in a larger model
 - nanogpt  nanoGPT's step in the same shapes, compiled
 - sweep    small cells trained one by one and at once
@@ -20,6 +20,7 @@ versions, and each part's figures; after every part, so that a kill loses one.
 """
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -35,6 +36,13 @@ from pathlib import Path
 from typing import Any
 
 SHARES = {"checks": 0.2, "steps": 0.4, "finals": 0.2, "nanogpt": 0.12, "sweep": 0.08}
+PARTS = {
+    "checks": ("gpu_checks", "run"),
+    "steps": ("gpu_speed", "run_ours"),
+    "finals": ("gpu_study", "run_finals"),
+    "nanogpt": ("gpu_speed", "run_nanogpt"),
+    "sweep": ("gpu_study", "run_sweep"),
+}
 PACKAGES = ("torch", "triton", "numpy", "pydantic", "safetensors", "tiktoken", "pyarrow")
 COMPILED = "the compiled model is the plain one"
 """The check without which the later parts do not compile."""
@@ -147,22 +155,19 @@ def run_one(options: argparse.Namespace) -> None:
     """In the process of a part."""
     until = time.monotonic() + options.seconds
     import gpu_part
+    import torch
 
+    if options.miniature:
+        torch.set_num_threads(1)  # it has next to nothing to share out
     part = gpu_part.Part(
         options.figures, until, options.miniature, options.backend, options.nanogpt
     )
-    import gpu_checks
-    import gpu_speed
-    import gpu_study
 
-    runs = {
-        "checks": gpu_checks.run,
-        "steps": gpu_speed.run_ours,
-        "nanogpt": gpu_speed.run_nanogpt,
-        "finals": gpu_study.run_finals,
-        "sweep": gpu_study.run_sweep,
-    }
-    if not part.attempt(options.part, lambda: runs[options.part](part)):
+    def work() -> None:
+        module, function = PARTS[options.part]
+        getattr(importlib.import_module(module), function)(part)
+
+    if not part.attempt(options.part, work):
         sys.exit(1)
 
 

@@ -1,6 +1,6 @@
 """The checks of gpu.py: that what the tests say of a CPU is so on a GPU, and what only a GPU has.
 
-    python benchmarks/gpu.py gpu.json --parts checks
+python benchmarks/gpu.py gpu.json --parts checks
 """
 
 import os

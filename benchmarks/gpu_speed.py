@@ -58,7 +58,7 @@ def seconds_of(part: Part, step: Callable[[], Any], times: int) -> float:
 
 
 def product_rate(part: Part) -> float:
-    """Operations per second of bfloat16 products of two square matrices, the best of five rounds."""
+    """Operations per second of bfloat16 products of two square matrices, best of five rounds."""
     size = 256 if part.miniature else 8192
     a, b = torch.randn(2, size, size, device=part.device).bfloat16()
     best = min(seconds_of(part, lambda: a @ b, 10) for _ in range(5))
@@ -114,7 +114,7 @@ class Contest:
             for name, step in self.steps.items()
         }
         if self.part.miniature:
-            times = dict.fromkeys(times, 1)
+            times, rounds = dict.fromkeys(times, 1), 1
         for number in range(rounds):
             if number and time.monotonic() > until:
                 return
@@ -164,7 +164,7 @@ def run_ours(part: Part) -> None:
     most = max(contest.most.values(), default=0)
     batch = largest(part, static, most)
     while batch > BATCH and part.left > 0:
-        if part.attempt(f"ours fits, batch {batch}", lambda: _fits(part, trained, batch)):
+        if part.attempt(f"ours fits, batch {batch}", lambda b=batch: _fits(part, trained, b)):
             contest = _ours_at(part, trained, batch)
             contest.compete(part.until, shared.ROUNDS)
             tell(part, contest, "ours", rate)

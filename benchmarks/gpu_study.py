@@ -7,10 +7,12 @@ is a word here, with the space before it, or a sign; as the study's own vocabula
 import itertools
 import math
 import re
+import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,18 @@ import torch
 from gpu_part import ROOT, Part, Trained
 
 from squentropy import storage
-from squentropy.corpus.grammar.grammar import Story, load_grammar
 from squentropy.lm.model import Config
 from squentropy.lm.scoring import score_split
 from squentropy.losses import own_link
 from squentropy.tokens.token_files import Split, TokenFolder
+
+try:
+    from squentropy.corpus.grammar.grammar import Story, load_grammar
+except ModuleNotFoundError:  # of pydantic: the package asks for it, and these modules do not
+    package = ModuleType("squentropy.corpus.grammar")
+    package.__path__ = [str(ROOT / "src/squentropy/corpus/grammar")]
+    sys.modules[package.__name__] = package
+    from squentropy.corpus.grammar.grammar import Story, load_grammar
 
 PIECE = re.compile(r" ?[^\W\d_]+| ?[^\s\w]| ?[\d_]|\s")
 END_OF_TEXT = 0
@@ -32,7 +41,7 @@ WARMUP, LEAST = 0.05, 0.1  # shares of the time, and of the learning rate
 
 
 def encode(stories: list[Story], ids: dict[str, int], grow: bool) -> Split:
-    """What token files hold; `ids` grow, or else a story with a piece that they lack is left out."""
+    """What token files hold; `ids` grow, or a story with a piece that they lack is left out."""
     found, offsets = [], [0]
     for story in stories:
         pieces = PIECE.findall(story.text)
@@ -180,10 +189,11 @@ def _final(
     ids = torch.from_numpy(split.ids.astype(np.int64)).to(part.device)
     along = torch.arange(block + 1, device=part.device)
     start, gone, steps, value = time.monotonic(), 0.0, 0, torch.zeros(())
+    at_once = 1 if part.miniature else 10  # steps between looks at the clock
     while gone < seconds:
         share = gone / seconds
         falls = LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * share))
-        for _ in range(10):
+        for _ in range(at_once):
             first = torch.from_numpy(draw.integers(len(ids) - block - 1, size=batch))
             blocks = ids[first.to(part.device).unsqueeze(-1) + along]
             rate = lr * falls * min(1.0, (share + 1e-3) / WARMUP)

@@ -1,6 +1,6 @@
 """Where a finished study's core-seconds went: how much of them into training, how much around it.
 
-    python benchmarks/phases.py            # in the folder that `make study` ran in; --folder, --cores
+    python benchmarks/phases.py        # in the folder that `make study` ran in; --folder, --cores
 
 From Snakemake's records of when each job began and ended (.snakemake/metadata), and from what each
 run says that it took (provenance.json). A job of the study takes one thread, so its core-seconds

@@ -53,8 +53,8 @@ def assert_same(one, other) -> None:
     for row, expected in zip(result.history, alone.history, strict=True):
         assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-9)
         assert row == pytest.approx(expected, rel=1e-6)
-    assert result.tempered_nll == pytest.approx(alone.tempered_nll, rel=1e-6)
-    assert result.validation.mean_nll() == pytest.approx(alone.validation.mean_nll(), rel=1e-6)
+    ends = ((each.validation.mean_nll(), each.tempered_nll or 0.0) for each in (result, alone))
+    assert next(ends) == pytest.approx(next(ends), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,8 @@ def study(tiny_study):
 
 
 def outcome(folder) -> dict:
-    """What a run came to, without the hashes of its files."""
-    run = read_run(folder)
-    return {k: v for k, v in run.items() if "sha256" not in k and not isinstance(v, dict)}
+    """The numbers that a run came to; a run that diverged lacks some."""
+    return {k: v for k, v in read_run(folder).items() if isinstance(v, int | float)}
 
 
 def test_the_folders_are_those_of_single_runs(study, cells, tokens, tmp_path):

@@ -235,9 +235,7 @@ def _step(members: list[_Member], stack: StackedGPT, iteration: int, schedule: S
         if member.learns_at(iteration):
             for name, parameter in member.run.model.named_parameters():
                 parameter.grad = stack.weights[name].grad[index]
-            member.run.optimizer.step(
-                learning_rate(iteration, schedule, member.run.cell.lr, least)
-            )
+            member.run.optimizer.step(learning_rate(iteration, schedule, member.run.cell.lr, least))
     for weight in stack.weights.values():
         weight.grad = None
 
