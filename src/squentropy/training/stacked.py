@@ -55,7 +55,7 @@ class StackedGPT:
     """
 
     def __init__(self, models: list[GPT]):
-        self.weights, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]  # a list
+        self.weights, _ = torch.func.stack_module_state(models)
         for index, model in enumerate(models):
             for name, parameter in model.named_parameters():
                 parameter.data = self.weights[name].data[index]
@@ -107,10 +107,12 @@ class StackedGPT:
         parts = qkv.view(rows, length, 3, self.config.n_head, -1).permute(2, 0, 3, 1, 4)
         bias = None if bias is None else bias.to(qkv.dtype)
         sizes = [models * batch for _, models in self.alike]
-        mixed = [
-            F.scaled_dot_product_attention(*part, bias, dropout, is_causal=bias is None)
-            for (dropout, _), part in zip(self.alike, parts.split(sizes, 1), strict=True)
-        ]
+        mixed = []
+        for (dropout, _), part in zip(self.alike, parts.split(sizes, 1), strict=True):
+            query, key, value = part
+            mixed.append(
+                F.scaled_dot_product_attention(query, key, value, bias, dropout, bias is None)
+            )
         return torch.cat(mixed).transpose(1, 2).reshape(rows, length, -1)
 
 
@@ -152,21 +154,22 @@ def train_stack(
     study: Study,
     cells: list[Cell],
     tokens: TokenFolder,
-    states: list[StateFile] | None = None,
+    states: dict[Cell, StateFile] | None = None,
     stop: Stop | None = None,
 ) -> Iterator[tuple[Cell, GPT, Result]]:
     """Train cells that differ in loss, learning rate and dropout alone; yields each that has ended.
 
-    As loop.train does, each from its state, if `states` hold one; one that is ahead waits for the
-    others. A cell that diverges ends alone. Raises Interrupted, the states saved, once `stop`
-    holds a signal.
+    As loop.train does, each from its state, if one is kept; one that is ahead waits for the others.
+    A cell that diverges ends alone. Raises Interrupted, the states saved, once `stop` holds a
+    signal.
     """
     runs = [set_up(study, cell, tokens, Group()) for cell in cells]
     stack = StackedGPT([run.model for run in runs])
     compiled = runs[0].forward is not runs[0].model
     forward = torch.compile(stack.forward) if compiled else stack.forward
     members = []
-    for run, state in zip(runs, states or [None] * len(runs), strict=True):
+    for run in runs:
+        state = (states or {}).get(run.cell)
         progress = state.load(run.tensors()) if state is not None else Progress()
         members.append(_Member(run, state, progress, len(progress.losses)))
 
@@ -306,7 +309,7 @@ def _train_and_write(
             storage.make_folder(state.folder)  # better to hear now than at the first save
     started, resumed = time.time(), any(state.path.exists() for state in kept.values())
     with stop_on_signal() as stop:
-        ended = train_stack(study, cells, tokens, [*kept.values()] or None, stop)
+        ended = train_stack(study, cells, tokens, kept, stop)
         for cell, model, result in ended:
             folder, device = checkpoints / cell.name, model.output_weight.device
             where = provenance.describe(device, 1, started, resumed) | {"stacked": len(cells)}
