@@ -131,7 +131,7 @@ def sweep(
     resume: Resume = True,
     stacked: Stacked = None,
 ) -> None:
-    """Train the cells of the grid, or those at one loss or learning rate.
+    """Train the grid, or its cells at one loss or learning rate.
 
     Reads the folder TOKENS. Writes a run of every dropout and depth into
     CHECKPOINTS/sweep/LOSS/lrLR.
