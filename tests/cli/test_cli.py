@@ -258,7 +258,7 @@ MISTAKES = [  # words, what the one line says
     ),
     (
         ("sweep", "{tmp}", "--tokens", "{data}/tokens", "--loss", "mse_weighted", "--lr", "7"),
-        "--loss mse_weighted --lr 7.0: no such row",
+        "--lr 7.0: no such row",
     ),
     (("tokenize", "{tmp}", "{tmp}/out"), "manifest.json: does not exist"),
     (("evaluate", "{tmp}", "--data", "{data}"), "run.json: does not exist"),
