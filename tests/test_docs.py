@@ -336,6 +336,35 @@ def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
 
 
 @slow
+def test_home_shows_the_whole_table_that_the_headline_rests_on(visit):
+    page = visit("index.html")
+    table = page.locator("table").first
+    assert "tokens needed" in table.locator("th").last.inner_text()
+    edge = "box => box.getBoundingClientRect().right"
+    assert table.locator("th").last.evaluate(edge) <= table.evaluate(edge) + 1
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+    assert table.evaluate("box => box.parentElement.scrollWidth - box.parentElement.clientWidth") <= 1
+
+
+BROKEN = """() => [...document.querySelectorAll("td code")].filter(code => {
+  const range = document.createRange(), text = code.firstChild
+  return [...text.data.matchAll(/[^\\s,]+/g)].some(word => {
+    range.setStart(text, word.index)
+    range.setEnd(text, word.index + word[0].length)
+    return range.getClientRects().length > 1
+  })
+}).map(code => code.textContent)"""
+
+
+@slow
+def test_on_a_phone_no_value_breaks_in_a_word_and_figures_stay_large(visit):
+    assert visit("reference/parameters.html", width=360).evaluate(BROKEN) == []
+    for name in ("index.html", "tinystories/index.html"):
+        figure = visit(name, width=360).locator("p > img[src$='.svg']").first
+        assert figure.evaluate("image => image.clientWidth") >= 600
+
+
+@slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, scheme):
     for name in LOOKED_AT:

@@ -70,11 +70,12 @@ def train_one(
     study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
 ) -> None:
     """Train a cell, and say how it went."""
+    from squentropy import progress
     from squentropy.training.run import train_run
 
     run, now, first = train_run(study, cell, tokens, out, states)
     if first and not now:
-        print(f"{cell.name}: already there")
+        print(f"{cell.name}: {progress.THERE}")
     elif first:
         nll = run["validation_nll"]
         how = f"diverged at {run['diverged_at']}" if nll is None else f"validation nll {nll:.4f}"
