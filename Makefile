@@ -87,7 +87,7 @@ test-restore: $(VENV)/.installed-test
 	pytest -m slow tests/test_restore.py tests/test_experiments.py
 
 test-docs: $(VENV)/.installed-test
-	pytest -m slow tests/test_docs.py
+	pytest -m slow tests/test_docs.py tests/test_site.py
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

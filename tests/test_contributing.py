@@ -7,11 +7,8 @@ hyperparameter of the grid, and a whole study runs in it. Figures and sections o
 added in report/test_adding.py.
 """
 
-import contextlib
 import json
 import os
-import pty
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +17,6 @@ import pandas as pd
 import pytest
 import smallest
 import yaml
-
-from squentropy.study.catalogue import PHASES
 
 pytestmark = pytest.mark.slow
 
@@ -108,20 +103,10 @@ def project(tmp_path_factory, copy_project) -> Path:
     return folder
 
 
-STUDY = ("--logger", "squentropy", "--cores", "2", "--configfile", "mine.yaml")
-ENDING = "The report: report/mine/index.html\nThe stories: results/mine/samples.md\n"
-
-
 @pytest.fixture(scope="module")
-def said(project, snakemake) -> str:
-    """What is said of the study while it runs, where nobody looks at a terminal."""
-    done = snakemake(project, *STUDY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def study(project, said) -> Path:
+def study(project, snakemake) -> Path:
+    done = snakemake(project, "--cores", "2", "--configfile", "mine.yaml")
+    assert done.returncode == 0, done.stderr
     return project
 
 
@@ -139,33 +124,6 @@ def test_a_loss_in_a_file_of_its_own_runs_through_the_study(study):
     page = (study / "report/mine/index.html").read_text()
     assert "Powers" in page
     assert "|<i>f</i>|^2" in page
-
-
-def test_each_run_is_a_line_when_it_has_ended_and_the_table_the_end(study, said):
-    runs = len(list(study.glob("checkpoints/mine/**/run.json")))
-    lines = [line for line in said.splitlines() if line.startswith(tuple(f"{p} " for p in PHASES))]
-    assert len(lines) == runs
-    came = re.compile(r"weight_decay 0.*  (nll \d+\.\d\d|diverged) +\d+ of .*\d+   \d+ \w+ left")
-    assert all(map(came.search, lines))
-    assert f" {runs} of {runs}   " in said
-    assert "Select jobs" not in said
-    assert said.endswith(ENDING)
-
-
-def test_a_second_time_a_terminal_shows_the_table_too(study):
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "snakemake", *STUDY]
-    environment = os.environ | {"PYTHONPATH": str(study / "src")}
-    with subprocess.Popen(command, cwd=study, env=environment, stdout=theirs, stderr=theirs):
-        os.close(theirs)
-        shown = ""
-        with contextlib.suppress(OSError):  # the other end is closed
-            while part := os.read(ours, 10000):
-                shown += part.decode()
-    os.close(ours)
-    assert "finding out what is to be done" in shown
-    assert "Nothing to be done" in shown
-    assert shown.replace("\r\n", "\n").rstrip("\r ").endswith(ENDING)
 
 
 def test_a_source_of_stories_is_a_section_and_a_module(study):
