@@ -6,6 +6,7 @@ is to say at its end.
 """
 
 import logging
+import shutil
 import sys
 import threading
 import time
@@ -43,6 +44,7 @@ class LogHandler(LogHandlerBase):
         self.study: Study | None = None
         self.ending: Callable[[], str] | None = None
         self.slots, self.gpu, self.stopping, self.width = 1, False, False, 0
+        self.has_gpus = shutil.which("nvidia-smi") is not None
         self.spoke = time.monotonic()
         self.turn, self.over = threading.RLock(), threading.Event()
         if not self.common_settings.dryrun:
@@ -99,13 +101,16 @@ class LogHandler(LogHandlerBase):
 
     def _have(self, about: dict[str, Any]) -> None:
         """How much can run at once; Snakemake tells it before the jobs."""
-        threads = self.study.train.threads * self.study.train.processes if self.study else 1
+        if self.study is None:
+            return
+        train = self.study.train
         if "cores" in about:
-            self.slots = about["cores"] // threads
-        self.slots = about.get("nodes", self.slots)
-        gpus = about.get("provided_resources", {}).get("gpu")
-        if gpus is not None and gpus.value and self.study and self.study.train.device != "cpu":
-            self.slots, self.gpu = gpus.value // self.study.train.processes, True
+            self.slots = about["cores"] // (train.threads * train.processes)
+        elif "nodes" in about:
+            self.slots, self.has_gpus = about["nodes"], True  # as it is told
+        elif gpus := about.get("provided_resources", {}).get("gpu"):
+            if gpus.value and self.has_gpus and train.device != "cpu":
+                self.slots, self.gpu = gpus.value // train.processes, True
 
     def _begin(self, counts: dict[str, int], now: float) -> None:
         if self.study is not None:

@@ -21,6 +21,10 @@ class TestPlugin(TestLogHandlerBase):
 
     __test__ = True
 
+    @pytest.fixture(autouse=True)
+    def _does_not_look_by_itself(self, monkeypatch):
+        monkeypatch.setattr(plugin.LogHandler, "_watch", lambda handler: None)
+
     def get_log_handler_cls(self):
         return plugin.LogHandler
 
