@@ -1,4 +1,4 @@
-"""Experiments in DVC's queue, each in a folder of its own: what one changes is made anew, and right.
+"""Experiments in DVC's queue: each makes anew, in a folder of its own, what it changes, and right.
 
 pytest -m slow tests/test_experiments.py      # two minutes
 """

@@ -72,8 +72,10 @@ def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= held
     assert {name.split("/")[0] for name in held} == {
-        "squentropy", "snakemake_logger_plugin_squentropy", f"squentropy-{squentropy.__version__}.dist-info",
-    }  # fmt: skip
+        "squentropy",
+        "snakemake_logger_plugin_squentropy",
+        f"squentropy-{squentropy.__version__}.dist-info",
+    }
 
 
 @pytest.mark.slow

@@ -108,8 +108,9 @@ class LogHandler(LogHandlerBase):
             self.slots = about["cores"] // (train.threads * train.processes)
         elif "nodes" in about:
             self.slots, self.has_gpus = about["nodes"], True  # as it is told
-        elif gpus := about.get("provided_resources", {}).get("gpu"):
-            if gpus.value and self.has_gpus and train.device != "cpu":
+        elif self.has_gpus and train.device != "cpu" and "provided_resources" in about:
+            gpus = about["provided_resources"].get("gpu")
+            if gpus is not None and gpus.value:
                 self.slots, self.gpu = gpus.value // train.processes, True
 
     def _begin(self, counts: dict[str, int], now: float) -> None:

@@ -63,7 +63,8 @@ def tell():
     """tell(handler, event, message, **about): as a record of Snakemake's."""
 
     def tell(handler, event=None, message="", level="INFO", **about) -> None:
-        record = logging.LogRecord("snakemake", logging.getLevelName(level), "", 1, message, (), None)
+        level = logging.getLevelName(level)
+        record = logging.LogRecord("snakemake", level, "", 1, message, (), None)
         record.__dict__ |= about | ({"event": event} if event else {})
         handler.emit(record)
 

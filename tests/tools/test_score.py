@@ -166,7 +166,7 @@ def test_a_tokenizer_that_loses_text_is_refused(foreign):
             return "a" * len(ids)
 
     encoded(["aaa", "a"], Lossy(), foreign)
-    with pytest.raises(SquentropyError, match=r"does not give back 1 of 2 stories.*tokenizer\.json"):
+    with pytest.raises(SquentropyError, match="does not give back 1 of 2 stories"):
         encoded(["aaa", "aba"], Lossy(), foreign)
 
 

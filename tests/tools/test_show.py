@@ -165,7 +165,8 @@ def test_while_the_study_runs_a_runs_iteration_is_what_its_jobs_log_says(shown, 
     log = Path("logs/tiny/final/mse/seed1.log")
     log.parent.mkdir(parents=True)
     log.write_text("final/mse/seed1: 5 of 8 iterations, loss 7.000, 00:10 left\n")
-    saved, logged = (["final/mse/seed1", how, "8", ""] for how in ("2 of 8 (25 %)", "5 of 8 (62 %)"))
+    saved = ["final/mse/seed1", "2 of 8 (25 %)", "8", ""]
+    logged = ["final/mse/seed1", "5 of 8 (62 %)", "8", ""]
     assert saved in cells(shown(), "Unfinished")
     PLACES.lock.parent.mkdir(parents=True)
     PLACES.lock.touch()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from squentropy.runs import records
-from squentropy.study.params import Study, load, parse
 from squentropy.study.overlays import overlay
+from squentropy.study.params import Study, load, parse
 from squentropy.tools.waiting import Waiting, described, ends
 
 ROOT = Path(__file__).resolve().parents[2]

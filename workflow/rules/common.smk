@@ -27,7 +27,6 @@ from squentropy.study.catalogue import slug
 from squentropy.storage import write_text
 from squentropy.tools import waiting
 
-
 SHOWN_BY = workflow.logger_manager.get_log_handlers()  # of --logger
 
 

@@ -24,7 +24,8 @@ OUTCOME = ("status", "train_loss", "train_nll", "validation_nll", "validation_ac
 def log(folders: list[Path], project: str) -> Iterator[tuple[Path, str]]:
     """Log each run: its cell and parameters, its history by iteration, its outcome.
 
-    Yields each with where it is: its folder, or its address if it was sent. Raises SquentropyError where wandb is not installed, or a folder holds no run.
+    Yields each with where it is: its folder, or its address if it was sent. Raises SquentropyError
+    where wandb is not installed, or a folder holds no run.
     """
     try:
         import wandb

@@ -24,9 +24,9 @@ from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import Study
 
 PARTS = {
-    "corpus": "stories to train on",
+    "corpus": "corpus",
     "tokens": "tokens",
-    "select": "hyperparameters selected",
+    "select": "selected",
     "evaluate_final": "scores",
     "evaluate_reported": "scores",
     "sample_final": "stories",
@@ -90,12 +90,13 @@ class Waiting:
         """Of each loss that was refined, the number of its runs."""
         self.runs_over = 0
 
-    def start(self, job: int, rule: str, wildcards: Mapping[str, str], log: str, now: float) -> None:
+    def start(self, job: int, rule: str, of: Mapping[str, str], log: str, now: float) -> None:
+        """A job was started; `of` are its wildcards."""
         if rule not in self.jobs:
             return
         path = Path(log) if log and rule in PHASES else None
         stale = _signature(path) if path is not None else None
-        self.running[job] = _Running(rule, wildcards.get("loss", ""), path, now, stale)
+        self.running[job] = _Running(rule, of.get("loss", ""), path, now, stale)
         self.started[rule] += 1
 
     def look(self) -> list[str]:
@@ -118,11 +119,12 @@ class Waiting:
             self.runs_over += round(self.jobs[ended.rule].runs)
         if ended.rule == "refine" and ended.runs:
             self.found.append(len(ended.runs))
-        self.taken[ended.rule] = self._added(self.taken, ended, self._worth(ended, 1.0), now)
+        if (worth := self._worth(ended, 1.0)) >= TELLING:
+            self.taken[ended.rule] = self._added(self.taken, ended, worth, now)
         self.ended[ended.rule] += 1
         if not ended.runs:
             made = ended.rule if trains else PARTS[ended.rule]
-            lines.append("  ".join(filter(None, [made, ended.loss])))
+            lines.append(f"{made:<8}  {ended.loss}".rstrip())
         return lines
 
     def fail(self, job: int) -> None:
@@ -197,10 +199,10 @@ class Waiting:
                 taken[job.rule] = self._added(taken, job, worth, now)
         pace = _ratio([both for rule, both in taken.items() if rule not in work.FIXED], 1.0, 4.0)
         prices = {}
-        for rule, job in self.jobs.items():
+        for rule, each in self.jobs.items():
             before = 1.0 if rule in work.FIXED else pace
             own = [taken[rule]] if rule in taken else []
-            prices[rule] = job.seconds * _ratio(own, before, job.seconds / 2)
+            prices[rule] = each.seconds * _ratio(own, before, each.seconds / 2)
         prices["refine"] *= self._refining / self.jobs["refine"].runs
         return prices
 
