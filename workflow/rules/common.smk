@@ -94,34 +94,34 @@ TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
 
 
-STAGES = {  # of dvc.yaml, and their rules
-    "data": {"corpus", "tokens"},
-    "sweep": {"sweep", "refine", "select"},
-    "final": {"final", "lengths", "reported", "evaluate_final", "evaluate_reported"}
-    | {"sample_final", "sample_reported", "metrics"},
-    "report": {"draw", "page", "all"},
+STAGES = {  # of dvc.yaml: what each makes last, and its rules
+    "data": (TOKENS[0], "corpus tokens"),
+    "sweep": (f"{RESULTS}/selected.json", "sweep refine select"),
+    "final": (
+        f"{RESULTS}/metrics.csv",
+        "final lengths reported evaluate_final sample_final evaluate_reported sample_reported metrics",
+    ),
+    "report": (f"{REPORT}/index.html", "draw page all"),
 }
 
 
-def noted(path):
-    """Whether Snakemake has noted here what it made a file from, by which it judges it."""
-    return Path(".snakemake/metadata", urlsafe_b64encode(path.encode()).decode()).exists()
+def believe_dvc(stage):
+    """Run all jobs of a stage of DVC's, where Snakemake cannot tell which of them are out of date.
 
-
-def believe_dvc():
-    """All of a stage's jobs, where DVC runs the stage and Snakemake cannot tell which.
-
-    DVC has found by content that it is out of date, and that what it depends on is there. Files that
-    DVC or git has brought have no notes of Snakemake's, and their times are those of the copying. A
-    job is short whose runs are there already.
+    DVC has found by content that the stage is, and that what it depends on is there. Files that DVC
+    or git has brought lack the notes by which Snakemake judges what it has made itself, and their
+    times are those of the copying. A job is short whose runs are there already.
     """
-    if not all(map(noted, workflow.dag_settings.targets or [f"{REPORT}/index.html"])):
-        workflow.dag_settings.forceall = True
-        workflow.dag_settings.allowed_rules = STAGES.get(IN_DVC, set())
+    last, rules = STAGES.get(stage, STAGES["report"])
+    notes = Path(".snakemake/metadata", urlsafe_b64encode(last.encode()).decode())
+    if not notes.exists() and "--forceall" not in sys.argv:
+        only = ["--allowed-rules", *rules.split()] if stage in STAGES else []
+        snakemake = [sys.executable, "-m", "snakemake", *sys.argv[1:]]
+        os.execv(sys.executable, [*snakemake, "--forceall", *only])
 
 
 if IN_DVC and not workflow.remote_exec:
-    believe_dvc()
+    believe_dvc(IN_DVC)
 
 
 def write_parameters():

@@ -64,8 +64,7 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
     code = (HERE / "custom_generate.py").read_text(encoding="utf-8")
     storage.write_text(out / "custom_generate" / "generate.py", code)
     warnings = cautions(run)
-    text = card(out.resolve().name, run, scores(folder), model, tokens, warnings)
-    storage.write_text(out / "README.md", text)
+    storage.write_text(out / "README.md", card(run, scores(folder), model, tokens, warnings))
     storage.write_json(out / "config.json", config(model, encoding))
     return warnings
 
@@ -277,14 +276,13 @@ def scores(folder: Path) -> ScoresRecord | None:
 
 
 def card(
-    name: str,
     run: RunRecord,
     scores: ScoresRecord | None,
     model: GPT,
     tokens: TokenFolder,
     warnings: list[str],
 ) -> str:
-    """The model card, in Markdown, with the hub's metadata before it; `name` is its folder's."""
+    """The model card, in Markdown, with the hub's metadata before it."""
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
     known = licence.lower() in LICENCES
     kind = "GPT-2" if model.wpe is not None else "MPT"
@@ -309,9 +307,9 @@ def card(
         "## How good it is",
         _table(run, scores),
         "## Use",
-        "Beside this folder; or with its name on the hub in place of the folder's:",
+        "In this folder; elsewhere with its path, or its name on the hub, in place of the dot:",
         "```python\nfrom transformers import pipeline\n\n"
-        f'tell = pipeline("text-generation", "{name}")\n'
+        'tell = pipeline("text-generation", ".")\n'
         'print(tell("Once upon a time")[0]["generated_text"])\n```',
         f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
         "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
@@ -319,7 +317,7 @@ def card(
         f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
         "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
         "the context, as in the study:",
-        f'```python\ntell = pipeline("text-generation", "{name}", trust_remote_code=True)\n'
+        '```python\ntell = pipeline("text-generation", ".", trust_remote_code=True)\n'
         'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
         "## Licence",
         f"The stories it was trained on are under: {licence}. The code that trained it is under "
