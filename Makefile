@@ -11,7 +11,7 @@
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes, damage files, fill disks
 # make test-processes                   those of them that train one run in several processes
-# make test-restore                     those of them that restore a study from remote storage
+# make test-restore                     those of them that restore a study, or run experiments of DVC's
 # make docs                             build the documentation into site/
 # make test-docs                        run what the documentation says can be run; look at its pages
 # make test-slurm                       those of them that need a Slurm, which they start themselves
@@ -61,7 +61,7 @@ $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAK
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > $(VENV)/params.yaml
 	@! grep -qs '^  source: hub' $(VENV)/params.yaml || $(MAKE) --no-print-directory hub
-	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
+	snakemake --logger squentropy --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
 
 record restore: $(VENV)/.installed-dvc
 	@squentropy $@ $(STUDY)
@@ -86,10 +86,10 @@ pdf: $(VENV)/.installed
 	squentropy pdf report/grammar/index.html report/grammar/report.pdf
 
 test-restore: $(VENV)/.installed-test
-	pytest -m slow tests/test_restore.py
+	pytest -m slow tests/test_restore.py tests/test_experiments.py
 
 test-docs: $(VENV)/.installed-test
-	pytest -m slow tests/test_docs.py
+	pytest -m slow tests/test_docs.py tests/test_site.py
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

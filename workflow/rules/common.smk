@@ -2,9 +2,21 @@
 
 import os
 import sys
+from base64 import urlsafe_b64encode
 from glob import glob
 from pathlib import Path
 from shutil import which
+
+from snakemake.logging import logger
+
+# A stage of DVC's runs the code of its folder, which for a queued experiment is one of DVC's own, and
+# not the one that is installed.
+IN_DVC = os.environ.get("DVC_STAGE")
+if IN_DVC:
+    sys.path.insert(0, f"{workflow.basedir}/src")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
+    )
 
 from squentropy import installed
 from squentropy.study.grid import point_name
@@ -14,10 +26,15 @@ from squentropy.errors import SquentropyError
 from squentropy.report.figures import names as figure_names
 from squentropy.study.catalogue import slug
 from squentropy.storage import write_text
+from squentropy.tools import waiting
+
+SHOWN_BY = workflow.logger_manager.get_log_handlers()  # of --logger
 
 
 def give_up(error):
     """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
+    for handler in SHOWN_BY:
+        handler.close()
     print(f"squentropy: {error}", file=sys.stderr, flush=True)
     os._exit(error.exit_code)
 
@@ -57,12 +74,14 @@ PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
 # The commands of this environment, whether it was activated or not; and, for a command that fails,
-# the end of its log, whose name is kept for the end of the study. A bug's traceback is in the log.
+# the end of its log, unless --logger squentropy shows it; the log's name is kept for the end of the
+# study. A bug's traceback is in the log.
 # The trap has the shell wait for a command that is asked to end and saves its state: a scheduler
 # kills what a dead shell leaves.
+SHOW_END = ":" if "squentropy" in workflow.output_settings.log_handler_settings else "tail -n 5"
 shell.prefix(
     f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; trap : TERM; '
-    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
+    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; {SHOW_END} "$1" >&2; exit $code; }}}}; '
 )
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
@@ -74,6 +93,36 @@ TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + 
 
 TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
+
+
+STAGES = {  # of dvc.yaml: what each makes last, and its rules
+    "data": (TOKENS[0], "corpus tokens"),
+    "sweep": (f"{RESULTS}/selected.json", "sweep refine select"),
+    "final": (
+        f"{RESULTS}/metrics.csv",
+        "final lengths reported evaluate_final sample_final evaluate_reported sample_reported metrics",
+    ),
+    "report": (f"{REPORT}/index.html", "draw page all"),
+}
+
+
+def believe_dvc(stage):
+    """Run all jobs of a stage of DVC's, where Snakemake cannot tell which of them are out of date.
+
+    DVC has found by content that the stage is, and that what it depends on is there. Files that DVC
+    or git has brought lack the notes by which Snakemake judges what it has made itself, and their
+    times are those of the copying. A job is short whose runs are there already.
+    """
+    last, rules = STAGES.get(stage, STAGES["report"])
+    notes = Path(".snakemake/metadata", urlsafe_b64encode(last.encode()).decode())
+    if not notes.exists() and "--forceall" not in sys.argv:
+        only = ["--allowed-rules", *rules.split()] if stage in STAGES else []
+        snakemake = [sys.executable, "-m", "snakemake", *sys.argv[1:]]
+        os.execv(sys.executable, [*snakemake, "--forceall", *only])
+
+
+if IN_DVC and not workflow.remote_exec:
+    believe_dvc(IN_DVC)
 
 
 def write_parameters():
@@ -101,13 +150,37 @@ def start():
         give_up(error)
 
 
+def say(text):
+    """On stdout, in its turn among what a logger of --logger shows."""
+    if SHOWN_BY:
+        logger.info(text, extra={"said": True})
+    elif text:
+        print(text)
+
+
 def what_failed():
     """The log of each job that failed, with its last lines."""
     logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.exists() else []
-    return "\n".join(
-        f"\n{log} ends:\n" + "\n".join(Path(log).read_text(errors="replace").splitlines()[-5:])
-        for log in logs
-    )
+    return "".join(f"\n{waiting.ends(log)}\n" for log in logs)
+
+
+def what_came():
+    """The study's table, and where its pages lie; nothing after a target alone, when the tables
+    are missing or older than the parameters."""
+    if STORAGE:
+        return f"\nThe study {STUDY.study} lies in {STORAGE}"
+
+    from squentropy.report.summary import metrics_table
+
+    try:
+        table = metrics_table(Path(RESULTS))
+    except SquentropyError:
+        return ""
+    return f"{table}\n\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md"
+
+
+# --logger squentropy counts what is to be done of it, and shows its end even where nothing is.
+logger.info("", extra={"study": STUDY, "ending": what_came})
 
 
 def run_folder(cell):

@@ -1,5 +1,6 @@
 """Seeing how a study stands, and sharing it."""
 
+import os
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,10 @@ def show(
     table: Annotated[
         bool, typer.Option("--table", help="The final table alone, as Markdown; or an error.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="How far it has come, every few seconds while it is run."),
+    ] = False,
 ) -> None:
     """Show a study's tables, and how far it has come.
 
@@ -61,9 +66,13 @@ def show(
 
     from rich.console import Console
 
-    from squentropy.tools.show import page, print_page
+    from squentropy.tools import show
 
-    print_page(page(found, places), Console(highlight=False))
+    console = Console(highlight=False)
+    if watch:
+        show.watch(found, places, console)
+    else:
+        show.print_page(show.page(found, places), console)
 
 
 def why(
@@ -82,6 +91,7 @@ def why(
     """
     from squentropy.tools.why import stale_runs, study_of
 
+    runs = [Path(os.path.relpath(run)) for run in runs or []]
     groups = [(load(params), runs or None)]
     if runs and not params:
         groups = [(load(name), list(of)) for name, of in groupby(runs, study_of)]
@@ -109,8 +119,11 @@ def live(
     """
     from squentropy.tools.tracking import export
 
-    for folder in export(states, out, tensorboard):
+    folders = export(states, out, tensorboard)
+    for folder in folders:
         print(folder)
+    if not folders:
+        print(f"nothing is under way: no run has saved a state in {states}")
 
 
 def tensorboard(
@@ -143,7 +156,8 @@ def wandb(
     """
     from squentropy.tools.hosted import log
 
-    log(runs, project)
+    for folder, place in log(runs, project):
+        print(f"{folder}: {place}")
 
 
 def record(study: Studies = None) -> None:
@@ -157,8 +171,8 @@ def record(study: Studies = None) -> None:
     from squentropy.study.find import overlays
     from squentropy.tools import dvc
 
-    dvc.record(overlays(study or []))
-    print("recorded; to share it: `git add --all`, `git commit`, `dvc push`")
+    target = dvc.record(overlays(study or []))
+    print(f"recorded; to share it: `git add --all`, `git commit`, `dvc push {target}`")
 
 
 def restore(study: Studies = None) -> None:

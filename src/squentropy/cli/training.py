@@ -95,6 +95,7 @@ def train_one(
     study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
 ) -> None:
     """Train a cell, and say how it went."""
+    from squentropy import progress
     from squentropy.training.run import train_run
 
     _tell(cell, train_run(study, cell, tokens, out, states))
@@ -103,7 +104,7 @@ def train_one(
 def _tell(cell: "Cell", trained: "Trained") -> None:
     run, now, first = trained
     if first and not now:
-        print(f"{cell.name}: already there")
+        print(f"{cell.name}: {progress.THERE}")
     elif first:
         nll = run["validation_nll"]
         how = f"diverged at {run['diverged_at']}" if nll is None else f"validation nll {nll:.4f}"

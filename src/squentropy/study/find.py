@@ -22,6 +22,7 @@ from squentropy.study.grid import Cell
 from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study, load
+from squentropy.study.yaml_file import clone_wanted
 
 DEFAULT = Path("params.yaml")
 
@@ -104,8 +105,8 @@ def _files(what: str) -> list[Path]:
         return [folder / DEFAULT]
     if Path(what).is_dir():
         raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
-    there = ", ".join(known.names()) or "none in this folder"
-    raise SquentropyError(f"{what}: no such study; there are: {there}")
+    there = ", ".join(known.names()) or "none"
+    raise SquentropyError(f"{what}: no such study; there are: {there}{clone_wanted()}")
 
 
 def _named(name: str, root: Path = Path()) -> list[Path] | None:

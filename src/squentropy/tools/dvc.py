@@ -1,6 +1,6 @@
 """Recording a finished study with DVC, and restoring it elsewhere without training.
 
-    squentropy record      after `make study`; then git commit, dvc push
+    squentropy record      after `make study`; then git commit, and dvc push as it says
     squentropy restore     in a fresh clone; then `snakemake -n` has nothing to do
 
 The default study's record is dvc.yaml and dvc.lock. Every other study is a stage of its own in
@@ -25,10 +25,11 @@ FOLDERS = ("data", "checkpoints", "results", "report")
 SOURCES = ("src/squentropy", "workflow", "Snakefile", "notebooks/report.ipynb")
 
 
-def record(overlays: list[Path]) -> None:
-    """Put what a finished study has made under DVC. Raises SquentropyError where it is unfinished.
+def record(overlays: list[Path]) -> str:
+    """Put what a finished study has made under DVC; returns what `dvc push` is to be asked for.
 
-    `overlays` are the study files laid over params.yaml; none for the default study.
+    `overlays` are the study files laid over params.yaml; none for the default study. Raises
+    SquentropyError where it is unfinished.
     """
     installed.check("dvc")
     study = _Recorded.of(overlays)
@@ -37,6 +38,7 @@ def record(overlays: list[Path]) -> None:
     if overlays:
         study.add_stage()
     study.dvc("commit", "--force", study.target)
+    return study.target
 
 
 def restore(overlays: list[Path]) -> None:

@@ -307,8 +307,9 @@ def card(
         "## How good it is",
         _table(run, scores),
         "## Use",
+        "In this folder; elsewhere with its path, or its name on the hub, in place of the dot:",
         "```python\nfrom transformers import pipeline\n\n"
-        'tell = pipeline("text-generation", "this folder")\n'
+        'tell = pipeline("text-generation", ".")\n'
         'print(tell("Once upon a time")[0]["generated_text"])\n```',
         f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
         "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
@@ -316,7 +317,7 @@ def card(
         f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
         "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
         "the context, as in the study:",
-        '```python\ntell = pipeline("text-generation", "this folder", trust_remote_code=True)\n'
+        '```python\ntell = pipeline("text-generation", ".", trust_remote_code=True)\n'
         'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
         "## Licence",
         f"The stories it was trained on are under: {licence}. The code that trained it is under "
