@@ -14,13 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from squentropy.errors import ParameterError, SquentropyError
 from squentropy.kinds import RunRecord
 from squentropy.study import known
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study, load
+from squentropy.study.yaml_file import read
 
 DEFAULT = Path("params.yaml")
 
@@ -148,11 +147,9 @@ def _is_file(word: str | Path) -> bool:
 
 def _is_whole(path: Path) -> bool:
     """Whether a file holds a whole study; also where it cannot be read, which `load` will say."""
-    if not path.is_file():
-        return True
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except Exception:  # PyYAML's own, for values such as 2020-13-45, among others
+        values = read(path)
+    except SquentropyError:
         return True
     required = {key for key, field in Study.model_fields.items() if field.is_required()}
-    return not isinstance(values, dict) or required <= values.keys()
+    return required <= values.keys()
