@@ -40,6 +40,7 @@ from squentropy.corpus.streams import (
     SNIFFED,
     Decompressed,
     check_encoding,
+    check_expansion,
     decoded,
     is_full_of_nuls,
     lines,
@@ -51,6 +52,10 @@ from squentropy.study.parameter_errors import one_line
 
 BLANK_LINE = "blank line"
 LONGEST = 1_000_000  # bytes of a story, where no parameters say
+
+FEWEST_ROWS, MOST_ROWS = 8, 1024  # of a Parquet file, read at once
+AT_ONCE = 64 << 20  # bytes of these, if each is as long as can be
+LEAST = 32  # bytes that a row counts for, however short its story
 
 csv.field_size_limit(2**31 - 1)  # the length of rows is limited below
 
@@ -160,9 +165,9 @@ class _Object(tuple):
 
 def _read_jsonl(file: BinaryIO, path: Path, key: str, longest: int) -> Iterator[Story]:
     for number, line, whole in lines(file, path, _longest_row(longest)):
-        where = f"{path}, line {number}"
         if line.isspace():
             continue
+        where = f"{path}, line {number}"
         if not whole and line.lstrip().startswith("{"):
             yield Story(line, where)
             continue
@@ -244,8 +249,9 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
             sort = parquet.schema_arrow.field(column).type
             if not (pa.types.is_string(sort) or pa.types.is_large_string(sort)):
                 raise SquentropyError(f"{path}: column {column!r} holds {sort}, not strings")
-            number = 0
-            for batch in parquet.iter_batches(1024, columns=[column]):
+            rows, size = _chunks(parquet.metadata, column, path)
+            number = length = 0
+            for batch in parquet.iter_batches(rows, columns=[column]):
                 for value in batch.column(0):
                     number += 1
                     where = f"{path}, row {number}"
@@ -254,9 +260,25 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
                     except UnicodeDecodeError as error:
                         story = decoded(error.object, where)
                     yield Story(_checked(story, where, column), where)
+                    length += len(story) + LEAST
+                    check_expansion(length, size, path)
         except pa.ArrowException as error:
             reason = str(error).splitlines()[0]
             raise SquentropyError(f"{path}: is not a whole parquet file: {reason}") from None
+
+
+def _chunks(metadata: pq.FileMetaData, column: str, path: Path) -> tuple[int, int]:
+    """How many rows of a column to read at once, and how many bytes all are in the file.
+
+    A value may stand for every row, and is no longer than the largest chunk of the column.
+    """
+    index = [metadata.schema.column(i).path for i in range(metadata.num_columns)].index(column)
+    chunks = [metadata.row_group(i).column(index) for i in range(metadata.num_row_groups)]
+    for chunk in chunks:
+        check_expansion(chunk.total_uncompressed_size, chunk.total_compressed_size, path)
+    largest = max([1, *(chunk.total_uncompressed_size for chunk in chunks)])
+    rows = min(max(AT_ONCE // largest, FEWEST_ROWS), MOST_ROWS)
+    return rows, sum(chunk.total_compressed_size for chunk in chunks)
 
 
 def _read_separated(file: BinaryIO, path: Path, separator: bytes, longest: int) -> Iterator[Story]:

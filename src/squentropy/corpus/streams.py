@@ -4,6 +4,7 @@ longer than it may be, however little of it there was before it was decompressed
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -13,7 +14,7 @@ from squentropy.errors import SquentropyError
 
 CHUNK = 1 << 20  # bytes read at once
 SNIFFED = 4096  # bytes from which an encoding is told
-SMALL = 64 << 20  # bytes that a file may always be decompressed to
+SMALL = 16 << 20  # bytes that a file may always be decompressed to
 EXPANSION = 500  # times its size that a larger one may become; stories become 3 to 10 times theirs
 BOM = b"\xef\xbb\xbf"
 BOMS = {
@@ -22,12 +23,6 @@ BOMS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-
-
-class Line(NamedTuple):
-    number: int  # from 1
-    text: str  # with its end
-    whole: bool  # or only its beginning
 
 
 class Piece(NamedTuple):
@@ -53,29 +48,28 @@ class Decompressed(io.RawIOBase):
     def readinto(self, buffer) -> int:
         read: int = self._stream.readinto(buffer)
         self._length += read
-        if self._length > max(SMALL, EXPANSION * self._file.tell()):
-            raise SquentropyError(
-                f"{self._path}: becomes over {EXPANSION} times as long where it is decompressed, "
-                "as no stories do; take it out of corpus.files"
-            )
+        check_expansion(self._length, self._file.tell(), self._path)
         return read
 
 
-def lines(file: BinaryIO, path: Path, most: int) -> Iterator[Line]:
-    """Lines, of those over `most` bytes the beginning.
+def lines(file: BinaryIO, path: Path, most: int) -> Iterator[tuple[int, str, bool]]:
+    """The number of each line, from 1, its text with its end, and whether it is whole.
 
-    Only a line feed ends one: U+2028 and others stay inside stories.
+    Of one over `most` bytes it is the beginning. Only a line feed ends one: U+2028 and others stay
+    inside stories.
     """
-    number = 0
-    while line := file.readline(most + 1):
-        number += 1
+    for number, line in enumerate(iter(partial(file.readline, most + 1), b""), 1):
         whole = len(line) <= most
-        end = line[-1:]
-        while len(line) > most and end != b"\n" and (more := file.readline(CHUNK)):
-            end = more[-1:]
+        if not whole and not line.endswith(b"\n"):
+            while (more := file.readline(CHUNK)) and not more.endswith(b"\n"):
+                pass
         if number == 1:
             line = line.removeprefix(BOM)
-        yield Line(number, decoded(line, f"{path}, line {number}", whole), whole)
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text = decoded(line, f"{path}, line {number}", whole)
+        yield number, text, whole
 
 
 def pieces(file: BinaryIO, separator: bytes, most: int) -> Iterator[Piece]:
@@ -115,6 +109,15 @@ def decoded(data: bytes, where: str, whole: bool = True) -> str:
             f"{where}: is not UTF-8 at byte {error.start} of it (0x{data[error.start]:02x}); "
             + _advice(data)
         ) from None
+
+
+def check_expansion(length: int, size: int, path: Path) -> None:
+    """Raises SquentropyError where `size` bytes become so many that they can be no stories."""
+    if length > max(SMALL, EXPANSION * size):
+        raise SquentropyError(
+            f"{path}: becomes over {EXPANSION} times as long where it is decompressed, as no "
+            "stories do; take it out of corpus.files"
+        )
 
 
 def check_encoding(start: bytes, where: str) -> None:
