@@ -207,6 +207,21 @@ def test_a_begun_run_without_a_state_and_a_damaged_state_are_told_apart(shown, b
     assert row == ["final/mse/seed1", "of 8, none saved yet", "—", ""]
 
 
+def test_pipes_in_place_of_a_state_a_log_and_the_lock_are_lines_and_not_waited_for(
+    shown, begun, failed
+):
+    state = begun(FINAL, [1.0])
+    log = Path(failed(ROW, "one"))
+    PLACES.lock.parent.mkdir(parents=True)
+    for path in (state, log, PLACES.lock):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    said = shown()
+    assert f"{state}: is a pipe, not a file; name another, or move it away; it is not used" in said
+    assert f"{log}: is a pipe, not a file" in said
+    assert "is not being run" in said
+
+
 def test_a_state_of_other_parameters_is_not_its_progress(shown, begun):
     begun(FINAL, [1.0, 0.5])
     (row,) = cells(shown(train={"batch_size": 3}), "Unfinished")[1:]

@@ -3,7 +3,6 @@
 import os
 import sys
 from base64 import urlsafe_b64encode
-from glob import glob
 from pathlib import Path
 from shutil import which
 
@@ -19,6 +18,7 @@ if IN_DVC:
     )
 
 from squentropy import installed
+from squentropy.corpus import story_files
 from squentropy.study.grid import point_name
 from squentropy.study.layout import REFINED, ROW, RUNS, Places
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
@@ -73,14 +73,17 @@ DATA, CHECKPOINTS, REPORT, LOGS = (
 PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
-# The commands of this environment, whether it was activated or not; and, for a command that fails,
-# the end of its log, unless --logger squentropy shows it; the log's name is kept for the end of the
-# study. A bug's traceback is in the log.
-# The trap has the shell wait for a command that is asked to end and saves its state: a scheduler
-# kills what a dead shell leaves.
+# The commands of this environment, whether it was activated or not; not by the shell, to which a
+# folder's name may say something. A bug's traceback is in the log.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+os.environ["SQUENTROPY_TRACEBACKS"] = "1"
+
+# For a command that fails, the end of its log, unless --logger squentropy shows it; the log's name is
+# kept for the end of the study. The trap has the shell wait for a command that is asked to end and
+# saves its state: a scheduler kills what a dead shell leaves.
 SHOW_END = ":" if "squentropy" in workflow.output_settings.log_handler_settings else "tail -n 5"
 shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; trap : TERM; '
+    "trap : TERM; "
     f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; {SHOW_END} "$1" >&2; exit $code; }}}}; '
 )
 
@@ -132,7 +135,7 @@ def write_parameters():
     change reruns what it concerns and nothing else.
     """
     path = Path(PARAMS)
-    if not path.is_file() or path.read_text(encoding="utf-8") != STUDY.dump():
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != STUDY.dump():
         write_text(path, STUDY.dump())
 
 
@@ -160,7 +163,7 @@ def say(text):
 
 def what_failed():
     """The log of each job that failed, with its last lines."""
-    logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.exists() else []
+    logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.is_file() else []
     return "".join(f"\n{waiting.ends(log)}\n" for log in logs)
 
 
@@ -215,17 +218,16 @@ def minutes(flops=0):
     return lambda wildcards, attempt: resources.minutes(STUDY, flops, on_gpu()) * 2 ** (attempt - 1)
 
 
-def story_files():
-    """Your own story files: a change of one makes the corpus anew.
+def stories():
+    """A digest of your own story files: a change of their names or bytes makes the corpus anew.
 
-    Not the grammar's, whose content is among the rule's parameters: in a fresh clone they are as
-    new as the results, which they would then seem to have changed after.
+    Not the files as inputs: Snakemake judges these by time, which may be older than that of what
+    they take the place of, and takes braces in their names for wildcards.
     """
     if STUDY.corpus.source != "files":
-        return []
-    files = STUDY.corpus.files
-    patterns = [*files.train, *files.validation, *files.test]
-    return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
+        return None
+    known = Path(".snakemake", "squentropy", f"{STUDY.study}.stories.json")
+    return story_files.digest(STUDY.corpus.files, known)
 
 
 # The folders of each phase's runs that are scored, the loss left open.

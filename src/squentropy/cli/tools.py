@@ -199,9 +199,9 @@ def readme(file: Path, results: Results, report: Path) -> None:
     Example: squentropy readme README.md results/grammar report/grammar
     """
     from squentropy.report.summary import with_results
-    from squentropy.storage import write_text
+    from squentropy.storage import plain, write_text
 
-    text = file.read_text(encoding="utf-8")
+    text = plain(file).read_text(encoding="utf-8")
     write_text(file, with_results(text, results_of(results), report))
 
 

@@ -317,7 +317,7 @@ def read_baselines(folder: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=BASELINES)
     try:
-        rows = pd.read_csv(path, dtype={"name": str}, keep_default_na=False)
+        rows = pd.read_csv(storage.plain(path), dtype={"name": str}, keep_default_na=False)
     except ValueError:  # pandas' own errors are
         rows = pd.DataFrame()
     if list(rows.columns) != BASELINES:

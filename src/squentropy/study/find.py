@@ -13,8 +13,6 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import yaml
-
 from squentropy.errors import ParameterError, SquentropyError
 from squentropy.kinds import RunRecord
 from squentropy.study import known
@@ -22,7 +20,7 @@ from squentropy.study.grid import Cell
 from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study, load
-from squentropy.study.yaml_file import clone_wanted
+from squentropy.study.yaml_file import clone_wanted, read
 
 DEFAULT = Path("params.yaml")
 
@@ -131,14 +129,12 @@ def _is_file(word: str | Path) -> bool:
 
 def _is_whole(path: Path) -> bool:
     """Whether a file holds a whole study; also where it cannot be read, which `load` will say."""
-    if not path.is_file():
-        return True
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except Exception:  # PyYAML's own, for values such as 2020-13-45, among others
+        values = read(path)
+    except SquentropyError:
         return True
     required = {key for key, field in Study.model_fields.items() if field.is_required()}
-    return not isinstance(values, dict) or required <= values.keys()
+    return required <= values.keys()
 
 
 def data_of(folder: Path, run: RunRecord, study: Study) -> Path:

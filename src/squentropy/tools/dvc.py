@@ -15,8 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from squentropy import installed
+from squentropy import installed, storage
+from squentropy.corpus import story_files
 from squentropy.errors import SquentropyError
+from squentropy.study.corpus import Files
 from squentropy.study.params import load
 
 DEFAULT = Path("params.yaml")
@@ -51,6 +53,7 @@ def restore(overlays: list[Path]) -> None:
     study = _Recorded.of(overlays)
     study.check_recorded()
     remote = study.remote()
+    study.check_objects(remote)
     # Without this DVC believes what it downloads.
     study.dvc("remote", "modify", "--local", remote, "verify", "true")
     study.dvc("fetch", study.target)
@@ -72,16 +75,18 @@ class _Recorded:
 
     name: str
     overlays: list[Path]
+    stories: Files | None  # of your own
 
     @classmethod
     def of(cls, overlays: list[Path]) -> "_Recorded":
-        name = load([DEFAULT, *overlays]).study
+        study = load([DEFAULT, *overlays])
+        name, corpus = study.study, study.corpus
         if overlays and name == load([DEFAULT]).study:
             raise SquentropyError(
                 f"{overlays[-1]}: has the default study's name, {name}; "
                 "to record it beside that, give it its own, as `study: mine`"
             )
-        return cls(name, overlays)
+        return cls(name, overlays, corpus.files if corpus.source == "files" else None)
 
     @property
     def target(self) -> str:
@@ -98,9 +103,11 @@ class _Recorded:
 
     def add_stage(self) -> None:
         sources = [f"{source}:" for source in (DEFAULT, *self.overlays)]
+        stories = story_files.places(self.stories) if self.stories else []
+        stories = [place.replace("${", r"\${") for place in stories]  # which says a key to DVC
         self.dvc(
             "stage", "add", "--force", "--name", self.name, "--wdir", "..",
-            *_each("--deps", SOURCES), *_each("--params", sources),
+            *_each("--deps", [*SOURCES, *stories]), *_each("--params", sources),
             *_each("--outs-persist", self.folders),
             f"snakemake --cores all --configfile {' '.join(map(str, self.overlays))}",
             folder=OTHERS.parent,
@@ -127,6 +134,12 @@ class _Recorded:
             )
         return remote[-1]
 
+    def check_objects(self, remote: str) -> None:
+        """DVC waits for ever for a pipe in a folder that is a remote storage."""
+        folder = Path(".dvc", self.dvc("config", f"remote.{remote}.url").strip())
+        for path in folder.joinpath("files/md5").glob("??/*"):  # none in other storages
+            storage.plain(path)
+
     def check_fetched(self, remote: str) -> None:
         status = json.loads(self.dvc("data", "status", "--json", "--granular", *self.folders))
         missing = sorted(status.get("not_in_cache", []))
@@ -140,6 +153,8 @@ class _Recorded:
     def check_same(self) -> None:
         stages = json.loads(self.dvc("status", "--json", self.target))
         changes = [change for stage in stages.values() for change in stage]
+        if self.stories:  # a clone lacks them, and the corpus that was made of them is here
+            changes = [change for change in changes if not _is_of_missing_stories(change)]
         if changes:
             paths = {
                 path
@@ -181,6 +196,14 @@ class _Recorded:
             reason = error.removeprefix("ERROR: ").removeprefix("unexpected error - ")
             raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
         return done
+
+
+def _is_of_missing_stories(change: dict[str, dict[str, str]] | str) -> bool:
+    """Whether all that DVC says to have changed are files that are neither here nor git's."""
+    if not isinstance(change, dict) or change.keys() != {"changed deps"}:
+        return False
+    deps = change["changed deps"]
+    return all(state == "deleted" and path not in SOURCES for path, state in deps.items())
 
 
 def _first(names: list[str]) -> str:

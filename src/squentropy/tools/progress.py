@@ -17,6 +17,7 @@ from typing import Any
 import safetensors
 
 from squentropy import progress as shown
+from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
@@ -173,6 +174,9 @@ def _unfinished(places: Places, name: str, origin: records.Origin, running: bool
             mine = all(state["origin"].get(key) == value for key, value in origin.items())
         except FileNotFoundError:
             continue
+        except SquentropyError as error:
+            found["note"] = f"{error}; it is not used"
+            continue
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError):
             found["note"] = f"{path}: is damaged, so it is not used; delete it"
             continue
@@ -209,9 +213,11 @@ def _failed_logs(places: Places) -> dict[str, tuple[Path, str]]:
 
 def _last_line(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = storage.plain(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except SquentropyError as error:
+        return str(error)
     return next((line.strip() for line in reversed(lines) if line.strip()), "is empty")
 
 

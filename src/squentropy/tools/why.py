@@ -7,7 +7,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from squentropy import storage
+from squentropy.corpus import story_files
 from squentropy.errors import SquentropyError
+from squentropy.kinds import CorpusManifest
 from squentropy.runs import records
 from squentropy.study.find import find
 from squentropy.study.grid import Cell
@@ -55,6 +58,7 @@ def stale_runs(
         waits = f"waits for its tokens ({error})"
         yield from ((folder, [waits]) for folder in folders or cells)
         return
+    stories = _stories(study)
     for folder in folders or cells:
         cell = cells[folder]
         tunes = cell.phase == "refine" and cell.loss in study.sweep.losses
@@ -63,7 +67,7 @@ def stale_runs(
         elif cell.lr is None:
             reasons = [waits_for[cell.loss]]
         else:
-            reasons = _reasons(study, cell, tokens, folder, states)
+            reasons = [*stories, *_reasons(study, cell, tokens, folder, states)]
         if folders or reasons:
             yield folder, reasons
 
@@ -73,6 +77,28 @@ def _other(folder: Path, root: Path, study: Study) -> Cell:
     if folder.is_relative_to(root) and (folder / "run.json").exists():
         return Cell(**records.read_run(folder)["cell"])
     raise SquentropyError(f"{folder}: is no run of the study {study.study}; they lie in {root}")
+
+
+def _stories(study: Study) -> list[str]:
+    """Which of its own story files are not as the corpus was made of them; none in a restored
+    clone, which lacks them."""
+    if study.corpus.source != "files":
+        return []
+    manifest: CorpusManifest = storage.read_sealed(
+        Path("data") / study.study / "corpus" / "manifest.json"
+    )
+    try:
+        found = story_files.entries(story_files.hashed(study.corpus.files))
+    except SquentropyError:
+        return []
+    if manifest["source"] != "files" or manifest["provenance"] == found:
+        return []
+    before, now = (
+        {(split, file["file"], file["sha256"]) for split, files in each.items() for file in files}
+        for each in (manifest["provenance"], found)
+    )
+    changed = ", ".join(sorted({file for _, file, _ in before ^ now})) or "their order"
+    return [f"its story files have changed: {changed}"]
 
 
 def _reasons(
