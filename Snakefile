@@ -47,6 +47,8 @@ rule all:
 onstart:
     start()
     print(disk.summary(STUDY))
+    if workflow.local_exec:
+        print(resources.summary(STUDY, workflow.cores, on_gpu()))
     # Folders that dvc.yaml names, empty if the study has no such runs.
     for phase in ("lengths", "reported"):
         Path(CHECKPOINTS, phase).mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from glob import glob
 from pathlib import Path
 from shutil import which
 
-from squentropy import installed
+from squentropy import home, installed, output
 from squentropy.study.grid import point_name
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
@@ -17,8 +17,12 @@ from squentropy.storage import write_text
 
 def give_up(error):
     """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
-    print(f"squentropy: {error}", file=sys.stderr, flush=True)
+    output.say(error)
     os._exit(error.exit_code)
+
+
+output.lenient(sys.stdout)
+home.ensure(Path(workflow.basedir))
 
 
 try:
@@ -59,9 +63,17 @@ FAILED = Path(LOGS, "failed")
 # the end of its log, whose name is kept for the end of the study. A bug's traceback is in the log.
 # The trap has the shell wait for a command that is asked to end and saves its state: a scheduler
 # kills what a dead shell leaves.
+# Nothing of ours can say that the kernel or OpenMP has ended it.
+ENDED = (
+    "squentropy: was ended by the machine, as where memory or threads run out; use fewer --cores, "
+    "or make train.batch_size or the model smaller"
+)
 shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1; trap : TERM; '
-    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
+    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1 '
+    "PYTHONIOENCODING=utf-8; trap : TERM; "
+    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; '
+    f'case "$code $(tail -n 1 "$1")" in 137*|*libgomp:*) echo "{ENDED}" >> "$1";; esac; '
+    'tail -n 5 "$1" >&2; exit $code; }}; '
 )
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
@@ -93,6 +105,8 @@ if workflow.remote_exec and not Path(PARAMS).exists():
 def start():
     """Hold the study's lock, and write the parameters down."""
     try:
+        if workflow.local_exec:
+            resources.check(STUDY, on_gpu())
         lock.hold(Path(".snakemake", "squentropy", f"{STUDY.study}.lock"))
         FAILED.unlink(missing_ok=True)
         write_parameters()
@@ -103,10 +117,9 @@ def start():
 def what_failed():
     """The log of each job that failed, with its last lines."""
     logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.exists() else []
-    return "\n".join(
-        f"\n{log} ends:\n" + "\n".join(Path(log).read_text(errors="replace").splitlines()[-5:])
-        for log in logs
-    )
+    ends = {log: Path(log).read_text("utf-8", errors="replace").splitlines()[-5:] for log in logs}
+    said = (f"\n{log} ends:\n" + "\n".join(lines) for log, lines in ends.items())
+    return output.visible("\n".join(said))
 
 
 def run_folder(cell):

@@ -1,5 +1,6 @@
 """Seeing how a study stands, and sharing it."""
 
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from squentropy.cli.options import (
     load,
     results_of,
 )
+from squentropy.output import one_line, unchanged
 
 
 def params(study: Studies = None, params: Params = None) -> None:
@@ -63,7 +65,7 @@ def show(
 
     from squentropy.tools.show import page, print_page
 
-    print_page(page(found, places), Console(highlight=False))
+    print_page(page(found, places), Console(file=unchanged(sys.stdout), highlight=False))
 
 
 def why(
@@ -88,7 +90,7 @@ def why(
     stale = [found for study, of in groups for found in stale_runs(study, of, states)]
     for folder, reasons in stale:
         for reason in reasons or ["is up to date"]:
-            print(f"{folder}: {reason}")
+            print(one_line(f"{folder}: {reason}"))
     if not stale:
         print("every run is up to date")
 

@@ -14,7 +14,6 @@ it, are of the model's own tokens; `stories` and `bytes` say which stories they 
 
 import math
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from squentropy.errors import SquentropyError
 from squentropy.kinds import Row
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device
+from squentropy.output import say
 from squentropy.report.read import BASELINES, read_baselines
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import Split, TokenFolder
@@ -130,10 +130,9 @@ def encoded(
     ]
     lost = sum(tokenizer.decode(ids) != text for ids, text in zip(each, stories, strict=True))
     if lost:
-        print(
-            f"squentropy: {folder}: its tokenizer does not give back {lost} of {len(stories)} "
-            "stories as they are; its bits a byte are of the text that it keeps",
-            file=sys.stderr,
+        say(
+            f"{folder}: its tokenizer does not give back {lost} of {len(stories)} stories as they "
+            "are; its bits a byte are of the text that it keeps"
         )
     offsets = np.cumsum([0, *(len(ids) + 1 for ids in each)])
     ids = np.array([token for ids in each for token in (*ids, end)], dtype=np.int64)
