@@ -103,8 +103,8 @@ def for_people() -> Iterator[None]:
     On stdout that is a terminal, or the log of a job, whose last lines are shown.
     """
     nothing = io.StringIO()
-    shown = sys.stdout is not None and sys.stdout.isatty() or "SQUENTROPY_TRACEBACKS" in os.environ
     out, err = sys.stdout or nothing, sys.stderr or nothing
+    shown = out.isatty() or "SQUENTROPY_TRACEBACKS" in os.environ
     for stream in (out, err):
         lenient(stream)
     to_out = contextlib.redirect_stdout(Stream(out, shown))  # type: ignore[type-var]

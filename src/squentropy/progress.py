@@ -21,9 +21,7 @@ class _Lines(tqdm):
             print(str(self), file=sys.stderr, flush=True)
 
 
-def bar(
-    work: Iterable, name: str, unit: str, shown: bool = True, of: int | None = None
-) -> Any:
+def bar(work: Iterable, name: str, unit: str, shown: bool = True, of: int | None = None) -> Any:
     """`work`, as it is gone through; `unit` in the plural. Takes `set_postfix_str`, as tqdm.
 
     Of a range, what comes before its start counts as done. `of` says how much there is where `work`

@@ -10,7 +10,6 @@ from squentropy.errors import SquentropyError
 from squentropy.report import pdf, render
 
 
-
 @pytest.fixture
 def page(tmp_path):
     """A report of few pages."""
