@@ -6,11 +6,13 @@ pytest tests/test_home.py
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from squentropy import home
 
+ROOT = Path(__file__).resolve().parents[1]
 MISSING = "/dev/null/home"  # no folder can be made there, by root either
 
 
@@ -28,7 +30,7 @@ def test_a_home_that_can_be_written_to_stays(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("given", [MISSING, "", "relative", "/proc"])
+@pytest.mark.parametrize("given", [MISSING, "relative"])
 def test_another_is_one_of_the_studys(monkeypatch, tmp_path, given):
     monkeypatch.setenv("HOME", given)
     monkeypatch.setenv("XDG_CACHE_HOME", MISSING)
@@ -76,7 +78,7 @@ def test_snakemake_starts_without_a_home(copy_project, tmp_path):
 
 
 def test_make_has_such_a_home_too(tmp_path):
-    command = ["make", "--no-print-directory", "-f", f"{os.getcwd()}/Makefile", "-C", str(tmp_path)]
+    command = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path)]
     command += ["--eval", "say: ; @echo $$HOME", "say"]
     done = subprocess.run(command, env=without_a_home(), capture_output=True, text=True)
     assert done.stdout.strip() == f"{tmp_path}/.snakemake/squentropy/home", done.stderr

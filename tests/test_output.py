@@ -101,7 +101,7 @@ def contents() -> dict[str, tuple[str, ...]]:
         "sample": ("sample", RUN, "--params", "mine.yaml"),
         "check": ("check", f"{FOREIGN}.jsonl"),
         "params": ("params", "mine.yaml"),
-        "why": ("why", "--states", "state"),
+        "why": ("why", "--params", "mine.yaml", "--states", FOREIGN),
         "show": ("show", "results/tiny"),
         "live": ("live", "--out", FOREIGN),
         "judge": ("judge", "results/tiny", "--model", FOREIGN),
@@ -130,10 +130,16 @@ def test_no_command_sends_foreign_contents_to_the_terminal_as_they_are(
     assert not BYTES.findall(shown)
 
 
-def test_into_a_file_a_story_goes_as_it_is(study, capsys):
-    with pytest.raises(SystemExit):
-        app.main(["tell", RUN, "--prompt", FOREIGN, "--max-tokens", "1"])
-    assert capsys.readouterr().out.startswith(FOREIGN)
+def test_into_a_file_a_story_goes_as_it_is_and_into_a_jobs_log_visibly(study, capsys, monkeypatch):
+    def told() -> str:
+        with pytest.raises(SystemExit):
+            app.main(["tell", RUN, "--prompt", FOREIGN, "--max-tokens", "1"])
+        return capsys.readouterr().out
+
+    monkeypatch.delenv("SQUENTROPY_TRACEBACKS", raising=False)
+    assert told().startswith(FOREIGN)
+    monkeypatch.setenv("SQUENTROPY_TRACEBACKS", "1")
+    assert not BYTES.findall(told())
 
 
 def test_the_end_of_a_study_shows_what_a_log_holds(copy_project, snakemake, tmp_path):

@@ -96,7 +96,7 @@ def test_time_and_memory_are_said_in_one_line(tiny_study):
     study = tiny_study()
     pattern = r"Training takes about a minute on 1 core at most, and 2\.0 GB of memory a run; here"
     assert re.match(pattern, resources.summary(study, 1, gpu=False))
-    long = tiny_study(final={"max_iters": 2_000_000_000})
+    long = tiny_study(final={"max_iters": 2_000_000_000}, train={"batch_size": 2000})
     (two,) = re.findall(r"about ([0-9,]+) days on 2 cores", resources.summary(long, 2, gpu=False))
     (four,) = re.findall(r"about ([0-9,]+) days on 4 cores", resources.summary(long, 4, gpu=False))
     assert int(two.replace(",", "")) == pytest.approx(2 * int(four.replace(",", "")), rel=0.01)
