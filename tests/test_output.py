@@ -127,7 +127,8 @@ def test_no_command_sends_foreign_contents_to_the_terminal_as_they_are(
     assert status in (errors.OK, errors.FAILED)
     assert "this is a bug" not in shown
     assert shown.strip()
-    assert not BYTES.findall(shown)
+    bar = "\r" if name == "judge" else ""  # goes back to the line's beginning
+    assert set(BYTES.findall(shown)) <= set(bar)
 
 
 def test_into_a_file_a_story_goes_as_it_is_and_into_a_jobs_log_visibly(study, capsys, monkeypatch):
@@ -173,7 +174,7 @@ def squentropy(words: str, **how) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, **how)
 
 
-@pytest.mark.parametrize("words", ["--help", "--version", "params --help", "show results/grammar"])
+@pytest.mark.parametrize("words", ["--help", "--version", "params --help", "params"])
 def test_a_reader_that_has_gone_is_no_error(words):
     done = squentropy(f"{words} | true; exit ${{PIPESTATUS[0]}}", cwd=ROOT)
     assert (done.returncode, done.stderr) == (errors.CLOSED, "")
@@ -218,7 +219,7 @@ def latin_1(tmp_path_factory) -> dict[str, str]:
     return {"LOCPATH": str(folder), "LC_ALL": "de_DE", "PYTHONIOENCODING": ""}
 
 
-@pytest.mark.parametrize("words", ["params", "show results/grammar", "show", "check -"])
+@pytest.mark.parametrize("words", ["params", "show", "check -"])
 def test_commands_print_in_a_locale_that_lacks_their_characters(latin_1, words):
     environment = os.environ | latin_1
     code = subprocess.run(

@@ -117,7 +117,9 @@ def test_a_job_that_the_machine_ends_says_what_may_help(copy_project, snakemake,
     assert done.returncode == 1
     end = done.stdout[done.stdout.index("logs/smoke/corpus.log ends:") :]
     said = (project / "logs/smoke/corpus.log").read_text().splitlines()[-1]
-    assert said.startswith("squentropy: was ended by the machine, as where memory or threads run out")
+    assert said.startswith(
+        "squentropy: was ended by the machine, as where memory or threads run out"
+    )
     assert said in end
 
 

@@ -107,7 +107,7 @@ def for_people() -> Iterator[None]:
     shown = out.isatty() or "SQUENTROPY_TRACEBACKS" in os.environ
     for stream in (out, err):
         lenient(stream)
-    to_out = contextlib.redirect_stdout(Stream(out, shown))  # type: ignore[type-var]
-    to_err = contextlib.redirect_stderr(Stream(err, shown=True))  # type: ignore[type-var]
+    to_out = contextlib.redirect_stdout(Stream(out, shown))
+    to_err = contextlib.redirect_stderr(Stream(err, shown=True))
     with to_out, to_err:
         yield

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from squentropy.output import unchanged
+from squentropy.output import one_line, unchanged
 
 SECONDS = 10.0
 """Between lines of a log."""
@@ -27,7 +27,8 @@ def bar(work: Iterable, name: str, unit: str, shown: bool = True, of: int | None
     Of a range, what comes before its start counts as done. `of` says how much there is where `work`
     cannot.
     """
-    about: dict[str, Any] = {"desc": name, "unit": f" {unit}", "disable": not shown, "total": of}
+    about: dict[str, Any] = {"desc": one_line(name), "unit": f" {unit}", "disable": not shown}
+    about["total"] = of
     if isinstance(work, range):
         about |= {"initial": work.start, "total": work.stop}
     if sys.stderr.isatty():

@@ -4,12 +4,14 @@ import os
 import sys
 from glob import glob
 from pathlib import Path
+from shlex import quote
 from shutil import which
 
-from squentropy import home, installed, output
+from squentropy import home, installed
 from squentropy.study.grid import point_name
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
+from squentropy.output import lenient, say, visible
 from squentropy.report.figures import names as figure_names
 from squentropy.study.catalogue import slug
 from squentropy.storage import write_text
@@ -17,11 +19,11 @@ from squentropy.storage import write_text
 
 def give_up(error):
     """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
-    output.say(error)
+    say(error)
     os._exit(error.exit_code)
 
 
-output.lenient(sys.stdout)
+lenient(sys.stdout)
 home.ensure(Path(workflow.basedir))
 
 
@@ -59,21 +61,19 @@ LOGS = f"logs/{STUDY.study}"
 PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
-# The commands of this environment, whether it was activated or not; and, for a command that fails,
-# the end of its log, whose name is kept for the end of the study. A bug's traceback is in the log.
-# The trap has the shell wait for a command that is asked to end and saves its state: a scheduler
-# kills what a dead shell leaves.
-# Nothing of ours can say that the kernel or OpenMP has ended it.
-ENDED = (
-    "squentropy: was ended by the machine, as where memory or threads run out; use fewer --cores, "
-    "or make train.batch_size or the model smaller"
-)
+
+def quoted(path):
+    """A path as a word of a shell command, whatever is in it."""
+    return quote(str(path)).replace("{", "{{").replace("}", "}}")
+
+
+# The commands of this environment, whether it was activated or not; and `failed`, for one that
+# fails. A bug's traceback is in the log. The trap has the shell wait for a command that is asked to
+# end and saves its state: a scheduler kills what a dead shell leaves.
 shell.prefix(
-    f'export PATH="{Path(sys.executable).parent}:$PATH" SQUENTROPY_TRACEBACKS=1 '
-    "PYTHONIOENCODING=utf-8; trap : TERM; "
-    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; '
-    f'case "$code $(tail -n 1 "$1")" in 137*|*libgomp:*) echo "{ENDED}" >> "$1";; esac; '
-    'tail -n 5 "$1" >&2; exit $code; }}; '
+    f"export PATH={quoted(Path(sys.executable).parent)}:$PATH FAILED={FAILED}"
+    " SQUENTROPY_TRACEBACKS=1 PYTHONIOENCODING=utf-8; trap : TERM;"
+    f" . {quoted(Path(workflow.basedir, 'workflow', 'failed.sh'))}; "
 )
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
@@ -119,7 +119,7 @@ def what_failed():
     logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.exists() else []
     ends = {log: Path(log).read_text("utf-8", errors="replace").splitlines()[-5:] for log in logs}
     said = (f"\n{log} ends:\n" + "\n".join(lines) for log, lines in ends.items())
-    return output.visible("\n".join(said))
+    return visible("\n".join(said))
 
 
 def run_folder(cell):
