@@ -61,7 +61,7 @@ def test_a_missing_file_is_named(why, name, said):
 
 def test_a_damaged_file_is_named(why):
     with (FINAL / "model.safetensors").open("r+b") as file:
-        file.write(b"x")
+        file.write(b"damaged")
     assert "model.safetensors: is not what its manifest says" in why()[FINAL][0]
 
 
