@@ -43,6 +43,12 @@ ifneq ($(origin TORCH),command line)
 TORCH :=
 endif
 
+# Where the home is missing or cannot be written to, caches lie here.
+ifneq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.snakemake/squentropy/home
+$(shell mkdir -p "$(HOME)")
+endif
+
 EXTRAS := dvc hub kubernetes slurm
 # Studies whose results are committed.
 CLAIMED := grammar shakespeare fairytales tinystories-sample

@@ -46,16 +46,18 @@ rule all:
 
 onstart:
     start()
-    say(disk.summary(STUDY))
+    tell(disk.summary(STUDY))
+    if workflow.local_exec:
+        tell(resources.summary(STUDY, workflow.cores, on_gpu()))
     # Folders that dvc.yaml names, empty if the study has no such runs.
     for phase in ("lengths", "reported"):
         Path(CHECKPOINTS, phase).mkdir(parents=True, exist_ok=True)
 
 
 onerror:
-    say(what_failed())
-    say("That has failed, the rest is done; the same command goes on from here.")
+    tell(what_failed())
+    tell("That has failed, the rest is done; the same command goes on from here.")
 
 
 onsuccess:
-    say(what_came())
+    tell(what_came())

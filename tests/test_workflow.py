@@ -99,3 +99,37 @@ def test_from_tables_alone_figures_are_drawn_without_training_and_the_study_trai
 def test_the_committed_results_are_of_the_default_study():
     committed = (ROOT / "results/grammar/params.yaml").read_text(encoding="utf-8")
     assert committed == load([ROOT / "params.yaml"]).dump()
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        "os.write(2, b'libgomp: Out of memory allocating 9 bytes\\n'); os._exit(1)",
+        "os.kill(os.getpid(), 9)",
+    ],
+)
+def test_a_job_that_the_machine_ends_says_what_may_help(copy_project, snakemake, tmp_path, ended):
+    """Neither OpenMP nor the kernel lets a program say anything more."""
+    project = copy_project(tmp_path / "project")
+    program = f"import os, sys\nif 'corpus' in sys.orig_argv[2:3]:\n    {ended}\n"
+    (project / "src/sitecustomize.py").write_text(program)
+    done = snakemake(project, "--cores", "1", "--configfile", "studies/smoke.yaml")
+    assert done.returncode == 1
+    end = done.stdout[done.stdout.index("logs/smoke/corpus.log ends:") :]
+    said = (project / "logs/smoke/corpus.log").read_text().splitlines()[-1]
+    assert said.startswith(
+        "squentropy: was ended by the machine, as where memory or threads run out"
+    )
+    assert said in end
+
+
+def test_a_study_that_cannot_fit_ends_before_work_begins(copy_project, snakemake, tmp_path):
+    project = copy_project(tmp_path / "project")
+    (project / "mine.yaml").write_text("study: mine\nmodel: {n_embd: 65536}\n")
+    done = snakemake(project, "--cores", "1", "--configfile", "mine.yaml")
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("squentropy: mine: training takes ")
+    assert "model.n_embd" in line
+    assert "Traceback" not in done.stderr
+    assert not list((project / "logs").rglob("*.log"))

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from squentropy.output import one_line, unchanged
+
 SECONDS = 10.0
 """Between lines of a log."""
 THERE = "already there"
@@ -39,17 +41,19 @@ class _Lines(tqdm):
             print(str(self), file=sys.stderr, flush=True)
 
 
-def bar(work: Iterable, name: str, unit: str, shown: bool = True) -> Any:
+def bar(work: Iterable, name: str, unit: str, shown: bool = True, of: int | None = None) -> Any:
     """`work`, as it is gone through; `unit` in the plural. Takes `set_postfix_str`, as tqdm.
 
-    Of a range, what comes before its start counts as done.
+    Of a range, what comes before its start counts as done. `of` says how much there is where `work`
+    cannot.
     """
-    about: dict[str, Any] = {"desc": name, "unit": f" {unit}", "disable": not shown}
+    about: dict[str, Any] = {"desc": one_line(name), "unit": f" {unit}", "disable": not shown}
+    about["total"] = of
     if isinstance(work, range):
         about |= {"initial": work.start, "total": work.stop}
     if sys.stderr.isatty():
-        return tqdm(work, **about)
-    known = hasattr(work, "__len__")
+        return tqdm(work, **about, file=unchanged(sys.stderr))
+    known = of is not None or hasattr(work, "__len__")
     line = "{desc}: {n_fmt} of {total_fmt} " if known else "{desc}: {n_fmt} "
     line += unit + ("{postfix}, {remaining} left" if known else "{postfix}")
     return _Lines(

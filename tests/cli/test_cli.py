@@ -3,6 +3,7 @@
 pytest tests/cli/test_cli.py
 """
 
+import json
 import os
 import re
 import shlex
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import typer
 
 import squentropy
 from squentropy import errors
 from squentropy.cli import app
+from squentropy.cli.explain import explain
 from squentropy.storage import read_sealed, write_sealed
 from squentropy.study import find, params
 
@@ -209,12 +212,19 @@ def test_a_story_is_broken_off_quietly(run, places, monkeypatch):
     assert run("tell", folder, "--prompt", "Tim") == (130, "Tim\n\n", "")
 
 
-def test_a_run_is_exported_and_scored_by_hand(run, places):
+def test_a_run_is_exported_and_scored_by_hand(run, places, tiny_study):
     folder = places / "checkpoints/tiny/final/mse/seed1"
     status, out, err = run("export", folder, "exported")
     assert (status, out) == (0, "exported\n")
-    assert err.count("\n") == 1
-    assert "the loss's own link" in err
+    link, foreign = err.splitlines()
+    assert "the loss's own link" in link
+    assert foreign.endswith("name its own by --params, as results/STUDY or a file")
+    (places / "results/tiny").mkdir(parents=True)
+    mine = tiny_study(sample={"temperatures": [0.3], "top_k": 7})
+    (places / "results/tiny/params.yaml").write_text(mine.dump())
+    assert run("export", folder, "exported")[2].count("\n") == 1
+    drawn = json.loads(Path("exported/generation_config.json").read_text())
+    assert (drawn["temperature"], drawn["top_k"]) == (0.3, 7)
     status, out, _ = run("score", "exported", "--data", "data/tiny", "--results", "results")
     assert status == 0
     assert out.startswith("exported: test nll ")
@@ -336,14 +346,25 @@ def test_after_two_dashes_debug_is_a_word_like_any(run):
     assert err.count("\n") == 1
 
 
+SURROGATE = UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (errors.SquentropyError("a: b; c"), errors.FAILED, "a: b; c"),
         (errors.ParameterError("a: b; c"), errors.USAGE, "a: b; c"),
         (FileNotFoundError(2, "No such file", "x.csv"), errors.FAILED, "x.csv: No such file"),
-        (OSError(28, "No space left on device"), errors.FAILED, "No space left on device"),
+        (OSError(28, "No space", "x.csv"), errors.FAILED, "x.csv: cannot be written: the disk is"),
+        (OSError(27, "File too large"), errors.FAILED, "a file: cannot be written: a file may not"),
+        (OSError(11, "Try again"), errors.FAILED, "no more threads or processes may be started"),
+        (OSError(12, "Cannot allocate memory"), errors.FAILED, "out of memory; end other programs"),
+        (FileNotFoundError(2, "No such file"), errors.FAILED, "the working folder: is no longer"),
         (MemoryError(), errors.FAILED, "out of memory"),
+        (RuntimeError("std::bad_alloc"), errors.FAILED, "out of memory"),
+        (RuntimeError("can't start new thread"), errors.FAILED, "raise `ulimit -u`"),
+        (FileNotFoundError(2, "No such file", "a\nb"), errors.FAILED, "a\\nb: No such file"),
+        (SURROGATE, errors.FAILED, "a\\udcff: is not UTF-8, so it cannot be written down; rename"),
         (ModuleNotFoundError("", name="papermill"), errors.FAILED, "papermill: is not installed"),
         (KeyError("nll"), errors.BUG, "this is a bug: KeyError: 'nll' (--debug shows where)"),
         (ValueError("two\nlines"), errors.BUG, "this is a bug: ValueError: two lines"),
@@ -357,6 +378,44 @@ def test_every_error_is_one_line_and_an_exit_code(run, monkeypatch, error, code,
     assert err.startswith("squentropy: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_torchs_own_error_of_memory_is_one_with_a_fix_that_fits_the_command():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 50)
+    for command, fix in (("train", "train.batch_size"), ("corpus", "end other programs")):
+        line, code = explain(raised.value, command)
+        assert line.startswith("out of memory; ")
+        assert fix in line
+        assert code == errors.FAILED
+
+
+def test_a_name_that_is_not_utf_8_is_a_line_of_every_command(run, words, tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    (tmp_path / "README.md").write_text("")
+    for given in (
+        ("params", name), ("show", name), ("why", name), ("check", name), ("tell", name),
+        ("export", name, name), ("pdf", name, name), ("score", name, "--data", name),
+        ("corpus", name, "--params", name), ("record", name), ("figures", name, name),
+        ("readme", name, name, name), ("judge", name, "--model", name),
+    ):  # fmt: skip
+        status, _, err = run(*given)
+        assert status in (errors.FAILED, errors.USAGE), (given[0], err)
+        assert err.count("\n") == 1
+        assert "\\udcff" in err or "OPENAI" in err
+
+
+def test_a_stale_backend_of_a_notebook_is_not_heeded():
+    program = (
+        "from squentropy.cli import app\n"
+        "def draw(*_, **__):\n    import matplotlib; print(matplotlib.get_backend())\n"
+        "app.app = draw; app.main([])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"MPLBACKEND": "stale"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("agg\n", "")
 
 
 @pytest.mark.parametrize(("error", "shown"), [(KeyError("nll"), True), (OSError(5, "no"), False)])

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from squentropy.output import visible
 from squentropy.report import catalogue, figures, render
-from squentropy.report.markup import visible
 from squentropy.report.read import label
 from squentropy.report.sections.stories import LONGEST
 from squentropy.results.tables import write_manifest

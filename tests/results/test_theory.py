@@ -211,6 +211,22 @@ def test_counting_in_chunks_changes_nothing(tokens, monkeypatch):
         assert (getattr(whole, name) == getattr(chunked, name)).all()
 
 
+@pytest.mark.parametrize("weights", [[1e-5, 1e-8, 1e-12]])
+def test_a_small_weight_has_its_place_between_no_weight_and_a_larger_one(
+    data, grammar_data, tiny_study, weights
+):
+    for folder in (data, grammar_data):
+        table = table_of(tiny_study(theory={"weights": [*weights, 1e-4]}), folder)
+        for _, rows in table[table["weight"] < 1e-3].groupby(["contexts", "classes"]):
+            rows = rows.sort_values("weight")
+            assert list(rows["weight"]) == sorted([*weights, 1e-4])
+            for column in ("kl", "kl_10", "kl_50", "kl_90"):
+                assert (rows[column] >= 0).all()
+                assert rows[column].is_monotonic_increasing
+            assert (rows["kl"] <= 20 * rows["weight"]).all()
+            assert (rows["kl"] > 0).all()
+
+
 def table_of(study, data) -> pd.DataFrame:
     return pd.DataFrame(contexts.theory_rows(study, data), columns=contexts.THEORY)
 

@@ -150,6 +150,10 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "model: {n_head: 5}": "model: n_embd 64 is not divisible by n_head 5; n_head 4 would do",
     "model: {n_head: 2000000000}": "model.n_head = 2000000000: should be less than or equal to "
     "65536",
+    "sweep: {n_layer: [2000000000]}": "sweep.n_layer[0] = 2000000000: should be less than or ",
+    "evaluate: {bootstrap: 2000000000}": "evaluate.bootstrap = 2000000000: should be less than ",
+    "sample: {stories: 2000000000}": "sample.stories = 2000000000: should be less than or equal ",
+    "sample: {max_tokens: 2000000000}": "sample.max_tokens = 2000000000: should be less than or ",
     "train: {processes: 2, accumulation: 3}": "train: accumulation 3 cannot be shared by 2 ",
     "train: {processes: 2, accumulation: 2, runs_per_gpu: 2}": "train: processes and runs_per_gpu ",
     "sweep: {warmup_iters: 50}": "sweep: warmup_iters 50 is not below max_iters 50; ",

@@ -4,6 +4,7 @@ import os
 import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
+from shlex import quote
 from shutil import which
 
 from snakemake.logging import logger
@@ -17,12 +18,13 @@ if IN_DVC:
         filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
     )
 
-from squentropy import installed
+from squentropy import home, installed
 from squentropy.corpus import story_files
 from squentropy.study.grid import point_name
 from squentropy.study.layout import REFINED, ROW, RUNS, Places
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
+from squentropy.output import lenient, say, visible
 from squentropy.report.figures import names as figure_names
 from squentropy.study.catalogue import slug
 from squentropy.storage import write_text
@@ -35,8 +37,12 @@ def give_up(error):
     """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
     for handler in SHOWN_BY:
         handler.close()
-    print(f"squentropy: {error}", file=sys.stderr, flush=True)
+    say(error)
     os._exit(error.exit_code)
+
+
+lenient(sys.stdout)
+home.ensure(Path(workflow.basedir))
 
 
 try:
@@ -73,18 +79,23 @@ DATA, CHECKPOINTS, REPORT, LOGS = (
 PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
+
+def quoted(path):
+    """A path as a word of a shell command, whatever is in it."""
+    return quote(str(path)).replace("{", "{{").replace("}", "}}")
+
+
 # The commands of this environment, whether it was activated or not; not by the shell, to which a
 # folder's name may say something. A bug's traceback is in the log.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-os.environ["SQUENTROPY_TRACEBACKS"] = "1"
+os.environ |= {"FAILED": str(FAILED), "SQUENTROPY_TRACEBACKS": "1", "PYTHONIOENCODING": "utf-8"}
+if "squentropy" in workflow.output_settings.log_handler_settings:
+    os.environ["ENDS_SHOWN"] = "1"  # by --logger squentropy
 
-# For a command that fails, the end of its log, unless --logger squentropy shows it; the log's name is
-# kept for the end of the study. The trap has the shell wait for a command that is asked to end and
-# saves its state: a scheduler kills what a dead shell leaves.
-SHOW_END = ":" if "squentropy" in workflow.output_settings.log_handler_settings else "tail -n 5"
+# For a command that fails, `failed`. The trap has the shell wait for a command that is asked to end
+# and saves its state: a scheduler kills what a dead shell leaves.
 shell.prefix(
-    "trap : TERM; "
-    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; {SHOW_END} "$1" >&2; exit $code; }}}}; '
+    f"trap : TERM; . {quoted(Path(workflow.basedir, 'workflow', 'failed.sh'))}; "
 )
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
@@ -146,6 +157,8 @@ if workflow.remote_exec and not Path(PARAMS).exists():
 def start():
     """Hold the study's lock, and write the parameters down."""
     try:
+        if workflow.local_exec:
+            resources.check(STUDY, on_gpu())
         lock.hold(PLACES.lock)
         FAILED.unlink(missing_ok=True)
         write_parameters()
@@ -153,7 +166,7 @@ def start():
         give_up(error)
 
 
-def say(text):
+def tell(text):
     """On stdout, in its turn among what a logger of --logger shows."""
     if SHOWN_BY:
         logger.info(text, extra={"said": True})
@@ -164,7 +177,7 @@ def say(text):
 def what_failed():
     """The log of each job that failed, with its last lines."""
     logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.is_file() else []
-    return "".join(f"\n{waiting.ends(log)}\n" for log in logs)
+    return visible("".join(f"\n{waiting.ends(log)}\n" for log in logs))
 
 
 def what_came():

@@ -1,6 +1,7 @@
 """Seeing how a study stands, and sharing it."""
 
 import os
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from squentropy.cli.options import (
     load,
     results_of,
 )
+from squentropy.output import one_line, unchanged
 
 
 def params(study: Studies = None, params: Params = None) -> None:
@@ -68,7 +70,7 @@ def show(
 
     from squentropy.tools import show
 
-    console = Console(highlight=False)
+    console = Console(file=unchanged(sys.stdout), highlight=False)
     if watch:
         show.watch(found, places, console)
     else:
@@ -98,7 +100,7 @@ def why(
     stale = [found for study, of in groups for found in stale_runs(study, of, states)]
     for folder, reasons in stale:
         for reason in reasons or ["is up to date"]:
-            print(f"{folder}: {reason}")
+            print(one_line(f"{folder}: {reason}"))
     if not stale:
         print("every run is up to date")
 

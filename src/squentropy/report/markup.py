@@ -11,12 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from squentropy.output import visible
 from squentropy.report.format import DASH, upper
 
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
 _ENDS_A_SCRIPT = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -54,11 +51,6 @@ def table(
 
 def paragraphs(*texts: str) -> Html:
     return Html("".join(f"<p>{upper(text)}</p>" for text in texts if text))
-
-
-def visible(text: str) -> str:
-    """Text as it is, but what could hide or reorder other text is a visible sign."""
-    return _INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 
 def escape(text: str) -> str:

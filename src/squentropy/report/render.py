@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +41,7 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
     check(results, figures)
     if not NOTEBOOK.is_file():
         raise SquentropyError(f"{NOTEBOOK}: does not exist; run from a checkout of the repository")
-    with _kernel() as folder:
+    with storage.scratch(out) as folder, _kernel(folder):
         try:
             notebook = papermill.execute_notebook(
                 NOTEBOOK,
@@ -86,6 +85,13 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
     )
 
 
+def is_report(page: str) -> bool:
+    """Whether a page is a report of this version: its policy, which comes first, runs our script
+    alone and loads nothing, whatever else is on it."""
+    start = to_html(nbformat.v4.new_notebook(), "").partition('<meta name="viewport"')[0]
+    return page.startswith(start)
+
+
 class _Renderer(mistune.HTMLRenderer):
     """Mistune's, but for headings: each can be linked to, as Jupyter names it."""
 
@@ -118,41 +124,39 @@ def policy(css: str, script: str) -> str:
 
 
 @contextmanager
-def _kernel() -> Iterator[Path]:
-    """A folder with a kernel of this interpreter, and an environment that uses no other.
+def _kernel(folder: Path) -> Iterator[None]:
+    """A kernel of this interpreter, in a folder, and an environment that uses no other.
 
     Jupyter would otherwise take a kernel named python3 of the user's, perhaps of another Python,
     and run the user's start-up files in it.
     """
-    with tempfile.TemporaryDirectory(prefix="squentropy-report-") as name:
-        folder = Path(name)
-        specification = {
-            "argv": [
-                *(sys.executable, "-m", "ipykernel_launcher"),
-                *("-f", "{connection_file}", "--log-level=CRITICAL"),
-            ],
-            "display_name": KERNEL,
-            "language": "python",
-            "env": {
-                "PYTHONHASHSEED": "0",
-                "PYTHONPATH": str(HERE.parents[1]),
-                "PYTHONSTARTUP": "",  # a person's own, which could change the page
-            },
-        }
-        storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
-        changes = {
-            "JUPYTER_PATH": name,
-            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-            "JUPYTER_CONFIG_DIR": str(folder / "config"),
-            "IPYTHONDIR": str(folder / "ipython"),
-        }
-        before = {key: os.environ.get(key) for key in changes}
-        os.environ.update(changes)
-        try:
-            yield folder
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    del os.environ[key]
-                else:
-                    os.environ[key] = value
+    specification = {
+        "argv": [
+            *(sys.executable, "-m", "ipykernel_launcher"),
+            *("-f", "{connection_file}", "--log-level=CRITICAL"),
+        ],
+        "display_name": KERNEL,
+        "language": "python",
+        "env": {
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": str(HERE.parents[1]),
+            "PYTHONSTARTUP": "",  # a person's own, which could change the page
+        },
+    }
+    storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
+    changes = {
+        "JUPYTER_PATH": str(folder),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
+    before = {key: os.environ.get(key) for key in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value

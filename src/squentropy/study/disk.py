@@ -1,6 +1,7 @@
 """What the weights of a study take on disk, known before it runs and without importing torch."""
 
 import shutil
+from pathlib import Path
 
 from squentropy.study.params import Study
 
@@ -39,6 +40,19 @@ def checkpoints(study: Study) -> tuple[int, int]:
         depths += [cell.n_layer for cell in study.sweep_cells()]
         depths += [max(study.sweep.n_layer)] * len(study.sweep.losses) * study.refine.max_runs
     return len(depths), sum(weights_bytes(study, depth) for depth in depths)
+
+
+def least_bytes(study: Study) -> int:
+    """What no run of the study does without: the final weights, at the fewest layers."""
+    final = study.final
+    runs = len(final.seeds) + len(final.lengths) * final.length_seeds
+    return len(study.sweep.losses) * runs * weights_bytes(study, min(study.sweep.n_layer))
+
+
+def held_bytes(study: Study) -> int:
+    """What of the study's checkpoints lies here already."""
+    files = Path("checkpoints", study.study).rglob("*.safetensors")
+    return sum(path.stat().st_size for path in files)
 
 
 def summary(study: Study) -> str:

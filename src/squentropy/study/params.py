@@ -200,9 +200,9 @@ class Plan(Section):
 class Sample(Section):
     prompts: Values[Text]
     temperatures: Values[Temperature]
-    stories: PositiveInt
+    stories: Annotated[int, Field(ge=1, le=100_000)]
     top_k: NaturalInt
-    max_tokens: PositiveInt
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Seed
 
     @property

@@ -7,7 +7,10 @@ The default study's record is dvc.yaml and dvc.lock. Every other study is a stag
 studies/dvc.yaml, so that recording one changes nothing of another.
 """
 
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -58,7 +61,7 @@ def restore(overlays: list[Path]) -> None:
     study.dvc("remote", "modify", "--local", remote, "verify", "true")
     study.dvc("fetch", study.target)
     study.check_fetched(remote)
-    study.dvc("checkout", study.target)
+    study.dvc("checkout", "--verbose", study.target)  # or it keeps from us that the disk is full
     study.check_same()
     # Downloaded files are in no order, so Snakemake would make them all anew. That they are the
     # ones that belong to these parameters and this code was found just now.
@@ -184,16 +187,15 @@ class _Recorded:
         """What it says goes to a log. Raises SquentropyError with its first error if it fails."""
         done = subprocess.run(
             [sys.executable, "-m", tool, *words],
-            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"}, encoding="utf-8", errors="replace",
         )  # fmt: skip
         log = Path("logs", self.name, "versions.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {tool} {' '.join(words)}\n{done.stdout}{done.stderr}")
         if done.returncode:
-            said = ["it failed", *(done.stdout + done.stderr).splitlines()]
-            error = next((line for line in said if line.startswith("ERROR: ")), said[-1])
-            reason = error.removeprefix("ERROR: ").removeprefix("unexpected error - ")
+            reason = reason_in(done.stdout + done.stderr)
             raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
         return done
 
@@ -204,6 +206,31 @@ def _is_of_missing_stories(change: dict[str, dict[str, str]] | str) -> bool:
         return False
     deps = change["changed deps"]
     return all(state == "deleted" and path not in SOURCES for path, state in deps.items())
+
+
+MARKS = (
+    r"squentropy: ",
+    r"(?:[\d-]+ [\d:,]+ )?ERROR: (?:unexpected error - )?",
+    r"(?=[\w.]*(?:Error|Exception)\b)",
+)
+"""How the line begins that says what went wrong: one of ours before DVC's before Snakemake's."""
+
+
+def reason_in(said: str) -> str:
+    """What went wrong, by the output of a DVC or Snakemake that failed, in one line."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if os.strerror(number) in said:
+            return storage.HINTS[number]
+    for mark in MARKS:
+        if found := re.search(rf"^{mark}(.+)((?:\n.*)*)", said, re.MULTILINE):
+            first, more = found[1].strip(), [line.strip() for line in found[2].split("\n") if line]
+            if first.startswith("Can't remove the following unsaved files"):
+                files = [os.path.relpath(line) for line in more if os.path.isabs(line)]
+                return f"{_first(files)} would be overwritten, but was never recorded; move it away"
+            while first.endswith(":") and more:  # what it is about stands below
+                first = f"{first} {more.pop(0)}"
+            return first
+    return "it failed, and does not say why"
 
 
 def _first(names: list[str]) -> str:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.output import one_line, visible
 from squentropy.report.read import Results, read
 from squentropy.report.sections.pieces import reading_name
 from squentropy.report.sections.verdict import evidence, headline, sentences
@@ -239,14 +240,15 @@ def print_page(parts: list[str | Table], console: Console) -> None:
             text = part if isinstance(part, str) else _plain(part)
             console.file.write(f"{text}\n\n")
         elif isinstance(part, str):
-            console.print(Text(part), end="\n\n")
+            console.print(Text(visible(part)), end="\n\n")
         else:
             console.print(Text(part.title, "bold"))
             console.print(_rich(part, console.width))
 
 
 def _plain(table: Table) -> str:
-    frame = pd.DataFrame(table.rows, columns=table.columns, dtype=str)
+    rows = [[one_line(cell) for cell in row] for row in table.rows]
+    frame = pd.DataFrame(rows, columns=table.columns, dtype=str)
     return f"{table.title}:\n\n{markdown(frame)}"
 
 
@@ -257,7 +259,7 @@ def _rich(table: Table, width: int) -> RichTable:
     """Intervals and counts stand below their number, and headings are no wider than the rest."""
     rich = RichTable(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = {
-        name: [_stacked(row[i]) for row in table.rows]
+        name: [_stacked(one_line(row[i])) for row in table.rows]
         for i, name in enumerate(table.columns)
         if name not in table.only_plain
     }

@@ -5,8 +5,9 @@ Without scripts there is no browser, and more prompts are shown instead.
 
 from typing import Literal, TypedDict
 
+from squentropy.output import visible
 from squentropy.report.format import integer
-from squentropy.report.markup import Html, embedded, escape, paragraphs, visible
+from squentropy.report.markup import Html, embedded, escape, paragraphs
 from squentropy.report.read import Results, Sample, label
 from squentropy.report.sections.pieces import reading_name
 

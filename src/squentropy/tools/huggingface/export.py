@@ -32,6 +32,7 @@ from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
 from squentropy.study.catalogue import label, loss_info
+from squentropy.study.overlays import differences
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import END_OF_TEXT, PATTERN, read_encoding
@@ -63,7 +64,7 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
     storage.write_json(out / "generation_config.json", generation_config(study, model, encoding))
     code = (HERE / "custom_generate.py").read_text(encoding="utf-8")
     storage.write_text(out / "custom_generate" / "generate.py", code)
-    warnings = cautions(run)
+    warnings = [*cautions(run), *foreign(run, study)]
     storage.write_text(out / "README.md", card(run, scores(folder), model, tokens, warnings))
     storage.write_json(out / "config.json", config(model, encoding))
     return warnings
@@ -263,6 +264,17 @@ def cautions(run: RunRecord) -> list[str]:
         f"this model was trained by {label(run['cell']['loss'])}: its outputs are not the logits "
         "of a softmax, from which transformers draws, so that its stories will be poor there; "
         "`squentropy sample` reads them by the loss's own link"
+    ]
+
+
+def foreign(run: RunRecord, study: Study) -> list[str]:
+    """That the settings for drawing are another study's, where the run's own was not found."""
+    cell = run["cell"]
+    if not differences(run["params"], study.training_keys(cell["phase"], cell["iterations"])):
+        return []
+    return [
+        f"temperature and top_k are those of the study {study.study}, which it is no run of; name "
+        "its own by --params, as results/STUDY or a file"
     ]
 
 
