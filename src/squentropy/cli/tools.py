@@ -191,6 +191,31 @@ def readme(file: Path, results: Results, report: Path) -> None:
     write_text(file, with_results(text, results_of(results), report))
 
 
+def leaderboard(
+    enter: Annotated[
+        str | None,
+        typer.Option(
+            help="Print the study file that trains this loss, such as my_losses.py:smooth.",
+            autocompletion=completion.losses,
+        ),
+    ] = None,
+) -> None:
+    """Put every loss that was run by the default study's protocol into one table.
+
+    Reads results/ and params.yaml. Writes results/leaderboard.csv; with --enter the study file
+    instead, and what that study need not make anew.
+
+    Example: make study STUDY="$(squentropy leaderboard --enter my_losses.py:smooth)"
+    """
+    from squentropy.tools import leaderboard
+
+    if enter is not None:
+        print(leaderboard.enter(enter))
+        return
+    print(leaderboard.markdown(leaderboard.write()))
+    print(f"\n{leaderboard.FILE}")
+
+
 def pdf(page: Path, out: Path) -> None:
     """Print a report as a PDF.
 
