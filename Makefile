@@ -107,8 +107,8 @@ test-cloud: $(VENV)/.installed-test
 
 # Each torch lies in a folder of its own, which goes before the environment's.
 LIBRARY_TESTS := tests/lm tests/test_losses.py tests/test_functional.py tests/test_library.py
-TORCH_BOUNDS  := $(shell sed -n 's/^ *"torch\(>=[^"]*\)".*/\1/p' pyproject.toml)
-OLDEST_TORCH  := $(shell echo '$(TORCH_BOUNDS)' | sed 's/>=\([0-9.]*\).*/==\1/')
+TORCH_BOUNDS = $(shell sed -n 's/^ *"torch\(>=[^"]*\)".*/\1/p' pyproject.toml)
+OLDEST_TORCH = $(shell echo '$(TORCH_BOUNDS)' | sed 's/>=\([0-9.]*\).*/==\1/')
 
 test-torch: $(VENV)/.installed-test
 	for torch in 'torch$(OLDEST_TORCH)' 'torch$(TORCH_BOUNDS)'; do \

@@ -22,18 +22,21 @@ from squentropy.study.find import Places
 FILE = Path(__file__).parent / "results" / "expected.csv"
 KEYS = ["study", "loss", "tokens"]
 MEASURED = ["seconds", "processor", "cores"]
-COLUMNS = [*KEYS, "nll", "runs", *MEASURED]
+SAME = [*KEYS, "nll", "runs"]  # by which runs are known to be the same
+COLUMNS = [*SAME, *MEASURED]
 """tokens: that a run is trained on; nll: nats per token, the mean over `runs`; seconds: the median
 of a run, one thread each, as many at a time as there are cores."""
 
 
 def table(folders: list[Path], before: pd.DataFrame) -> pd.DataFrame:
     """What the file holds for folders of results, where it held `before`."""
-    rows = pd.DataFrame([row for folder in folders for row in of_study(folder)], columns=COLUMNS)
-    known = rows.merge(before, on=[*KEYS, "nll", "runs"], how="left", suffixes=("", "_before"))
-    for name in MEASURED:
-        rows[name] = rows[name].where(rows["seconds"].notna(), known[f"{name}_before"])
-    return rows.sort_values(["study", "tokens", "nll"], kind="stable", ignore_index=True)
+    known = {tuple(row[key] for key in SAME): row for row in before.to_dict("records")}
+    rows = []
+    for row in (row for folder in folders for row in of_study(folder)):
+        earlier = known.get(tuple(row[key] for key in SAME), {})
+        rows.append({name: earlier.get(name) for name in MEASURED} | row)
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    return found.sort_values(["study", "tokens", "nll"], kind="stable", ignore_index=True)
 
 
 def of_study(folder: Path) -> Iterator[dict]:

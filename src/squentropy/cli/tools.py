@@ -205,7 +205,7 @@ def leaderboard(
     Reads results/ and params.yaml. Writes results/leaderboard.csv; with --enter the study file
     instead, and what that study need not make anew.
 
-    Example: make study STUDY="$(squentropy leaderboard --enter my_losses.py:smooth)"
+    Example: squentropy leaderboard --enter my_losses.py:smooth
     """
     from squentropy.tools import leaderboard
 

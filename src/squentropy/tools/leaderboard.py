@@ -206,7 +206,7 @@ def enter(loss: str) -> Path:
             f"{DEFAULT}: has other {', '.join(changed)} than {held}, with whose losses this one is "
             "to be compared; run `make study` first"
         )
-    name = "loss-" + re.sub(r"\W+", "-", slug(loss)).strip("-")
+    name = "loss-" + re.sub("[^A-Za-z0-9_]+", "-", slug(loss)).strip("-")
     changes = {"study": name, "sweep": {"losses": [BASELINE, loss]}, "final": {"reported": None}}
     file = Path(".snakemake", "squentropy", f"{name}.yaml")
     storage.write_text(file, yaml.safe_dump(changes, sort_keys=False, allow_unicode=True))
