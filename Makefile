@@ -17,10 +17,10 @@
 # make test-slurm                       those of them that need a Slurm, which they start themselves
 # make test-cloud                       those of them that run a study in pods, its files in S3
 # make pdf                              print the default study's report as a PDF, by Chromium
-# make test-torch                       the library's with the oldest and the newest torch allowed
-# make leaderboard LOSS=my_losses.py:name   run a loss by the default study's protocol, and add its row
-# make readme                           put the default study's figure and table into README.md
-# make expected                         what is normal: the losses and times that docs/ list
+# make test-torch                       the library's, with the oldest and the newest torch allowed
+# make readme                           put the committed studies' answers into README.md and the docs
+# make expected                         write down what is normal: their losses and times, for the docs
+# make leaderboard                      the table of losses; LOSS=my_losses.py:name: run this one first
 # make lock                             pin what is not pinned yet in requirements*.lock; UPGRADE=1: all anew
 # make lint                             formatting, types, what imports what, and other checks
 # make clean                            remove the environment
@@ -49,6 +49,8 @@ TORCH :=
 endif
 
 EXTRAS := dvc hub kubernetes slurm
+# Studies whose results are committed.
+CLAIMED := grammar shakespeare fairytales tinystories-sample
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -126,9 +128,10 @@ endif
 
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar
+	squentropy claims docs/explanation/claims.md $(CLAIMED:%=results/%)
 
 expected: $(VENV)/.installed
-	$(BIN)/python benchmarks/expected.py $(dir $(shell git ls-files 'results/*/manifest.json'))
+	$(BIN)/python benchmarks/expected.py $(CLAIMED:%=results/%)
 
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from squentropy.report.read import Results, read
-from squentropy.study.find import Places
+from squentropy.study.layout import Places
 
 FILE = Path(__file__).parent / "results" / "expected.csv"
 KEYS = ["study", "loss", "tokens"]
@@ -40,7 +40,7 @@ def table(folders: list[Path], before: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_study(folder: Path) -> Iterator[dict]:
-    """A row a loss and length."""
+    """A row per loss and length."""
     r = read(folder)
     took = times(r, Places(folder.resolve()).of("checkpoints"))
     for (loss, tokens), runs in r.lengths.groupby(["loss", "tokens"], sort=False):

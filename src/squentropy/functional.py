@@ -3,7 +3,7 @@
     logits   (..., C)  float  outputs f of the last layer; a bias of it is in them already
     targets  (...)     int64  true classes y; positions of `ignore_index` are left out
     returns  a scalar: the mean over the positions that count, or with reduction="sum" their sum;
-             with reduction="none" a value a position, (...), 0 where one is left out
+             with reduction="none" a value per position, (...), 0 where one is left out
 
 In half precision they are worked out in float32. Where no position counts, mean and sum are 0.
 `squentropy.losses` has the same losses without whole logits, in a fraction of the memory:

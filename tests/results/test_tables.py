@@ -167,12 +167,13 @@ def test_more_tokens_are_needed_if_and_only_if_a_loss_is_worse(rows):
 
 
 def test_yardsticks_are_the_n_grams_of_the_tokens_that_a_run_saw(yardsticks, rows, tokens):
-    assert yardsticks.index.tolist() == [*ORDERS.values(), "source entropy"]
+    assert yardsticks.index.tolist() == [*ORDERS.values(), "xz", "source entropy"]
     seen = min(int(rows.tokens.iloc[0]), len(tokens.split("train").ids))
     grams = yardsticks[yardsticks.kind == "ngram"]
     assert (grams.tokens == seen).all()
     assert grams.nll.notna().all()
-    assert (yardsticks.nll_low <= yardsticks.nll).all()
+    assert (grams.nll_low <= grams.nll).all()
+    assert 0 < yardsticks.nll["xz"] < 2 * yardsticks.nll["unigram"]
 
 
 def test_what_is_learnt_is_the_share_of_the_way_from_unigram_to_the_limit(rows, yardsticks):

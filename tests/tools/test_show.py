@@ -19,7 +19,8 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
-from squentropy.study.find import Places, find
+from squentropy.study.find import find
+from squentropy.study.layout import Places
 from squentropy.tools import show
 from squentropy.tools.progress import STATES, progress
 from squentropy.training.resume import Progress, StateFile
@@ -299,7 +300,7 @@ def test_a_study_is_found_by_its_name_its_file_and_its_folder(whole_study, copy_
     os.chdir("results")
     assert find("tiny")[1].of("logs").resolve() == whole_study / "logs/tiny"
     os.chdir("..")
-    with pytest.raises(SquentropyError, match="nix: no such study; there are: long, quick, smoke"):
+    with pytest.raises(SquentropyError, match="nix: no such study; there are: fairytales, long"):
         find("nix")
     for folder in (".", "studies"):
         with pytest.raises(SquentropyError, match="holds no manifest"):

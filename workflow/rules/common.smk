@@ -8,6 +8,7 @@ from shutil import which
 
 from squentropy import installed
 from squentropy.study.grid import point_name
+from squentropy.study.layout import REFINED, ROW, RUNS, Places
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
 from squentropy.report.figures import names as figure_names
@@ -47,11 +48,11 @@ def kept(path):
     return path if STORAGE else update(path)
 
 
-DATA = f"data/{STUDY.study}"
-CHECKPOINTS = f"checkpoints/{STUDY.study}"
-RESULTS = f"results/{STUDY.study}"
-REPORT = f"report/{STUDY.study}"
-LOGS = f"logs/{STUDY.study}"
+PLACES = Places(Path("results", STUDY.study))
+RESULTS = PLACES.results.as_posix()
+DATA, CHECKPOINTS, REPORT, LOGS = (
+    PLACES.of(kind).as_posix() for kind in ("data", "checkpoints", "report", "logs")
+)
 PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
@@ -93,7 +94,7 @@ if workflow.remote_exec and not Path(PARAMS).exists():
 def start():
     """Hold the study's lock, and write the parameters down."""
     try:
-        lock.hold(Path(".snakemake", "squentropy", f"{STUDY.study}.lock"))
+        lock.hold(PLACES.lock)
         FAILED.unlink(missing_ok=True)
         write_parameters()
     except SquentropyError as error:
@@ -154,22 +155,27 @@ def story_files():
     return sorted({path for pattern in patterns for path in glob(pattern, recursive=True)})
 
 
-# The runs of each phase that are scored, as folders below those of their loss.
+# The folders of each phase's runs that are scored, the loss left open.
 SCORED = {
-    "final": [f"seed{seed}" for seed in STUDY.final.seeds],
+    "final": [RUNS["final"].format(loss="{loss}", seed=seed) for seed in STUDY.final.seeds],
     "lengths": [
-        f"iters{length}/seed{seed}"
+        RUNS["lengths"].format(loss="{loss}", iterations=length, seed=seed)
         for length in STUDY.final.lengths
         for seed in STUDY.final.seeds[: STUDY.final.length_seeds]
     ],
-    "reported": [f"seed{cell.seed}" for cell in STUDY.reported_cells()],
+    "reported": [
+        RUNS["reported"].format(loss="{loss}", seed=cell.seed) for cell in STUDY.reported_cells()
+    ],
 }
 
 
 def files(phase, *names):
     """These files of a loss's runs of a phase."""
-    folder = f"{CHECKPOINTS}/{phase}/{{loss}}"
-    return [f"{folder}/{run}/{name}" for run in SCORED[phase] for name in names]
+    return [f"{CHECKPOINTS}/{folder}/{name}" for folder in SCORED[phase] for name in names]
+
+
+SELECTED = f"{CHECKPOINTS}/{REFINED}"
+ALL_SELECTED = [SELECTED.format(loss=slug(loss)) for loss in STUDY.sweep.losses]
 
 
 def scored(phase, *names):

@@ -1,7 +1,11 @@
 """Scores on the test split, stories, and the tables of the final runs."""
 
 SCORED_RUNS = {
-    phase: [f"{CHECKPOINTS}/{phase}/{slug(loss)}/{run}" for loss in losses for run in SCORED[phase]]
+    phase: [
+        f"{CHECKPOINTS}/{folder}".format(loss=slug(loss))
+        for loss in losses
+        for folder in SCORED[phase]
+    ]
     for phase, losses in {
         "final": STUDY.sweep.losses,
         "lengths": STUDY.sweep.losses,
@@ -35,6 +39,8 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
             evaluate=STUDY.evaluate.scoring_keys() | {"reading": STUDY.plan.reading},
             code=lambda wildcards: digests.digest("evaluation", loss=wildcards.loss),
             runs=folders(scored(phase, "run.json")),
+        message:
+            "{wildcards.loss}: scores on the test stories"
         shell:
             "squentropy evaluate {params.runs} --data {params.data} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
@@ -60,6 +66,8 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
             sample=STUDY.sample.model_dump(),
             code=lambda wildcards: digests.digest("sampling", loss=wildcards.loss),
             runs=folders(files(phase, "run.json")),
+        message:
+            "{wildcards.loss}: stories told"
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
@@ -76,7 +84,7 @@ rule metrics:
             folder=[run_folder(cell) for cell in STUDY.sweep_cells()],
             file=["run.json", "history.csv"],
         ),
-        [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
+        ALL_SELECTED,
         [
             f"{folder}/{file}"
             for phase, runs in SCORED_RUNS.items()
@@ -99,6 +107,8 @@ rule metrics:
         tables=STUDY.table_keys(),
         code=digests.digest("tables"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "Tables"
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

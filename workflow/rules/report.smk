@@ -39,6 +39,8 @@ rule draw:
         figures=subpath(output[0], parent=True),
         code=digests.digest("figures"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "Figures"
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -71,6 +73,8 @@ rule page:
         shown=STUDY.dump(),
         code=digests.digest("report"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "The report"
     shell:
         "squentropy report {params.results} {params.figures} {output.page} > {log} 2>&1 || failed {log}"
 
@@ -84,6 +88,8 @@ rule figures:
     params:
         results=RESULTS,
         figures=f"{REPORT}/figures",
+    message:
+        "Figures, from the tables alone"
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -98,6 +104,8 @@ rule report:
         results=RESULTS,
         figures=f"{REPORT}/figures",
         page=f"{REPORT}/index.html",
+    message:
+        "Figures and report, from the tables alone"
     shell:
         "(squentropy figures {params.results} {params.figures}"
         " && squentropy report {params.results} {params.figures} {params.page})"

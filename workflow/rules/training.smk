@@ -18,12 +18,12 @@ rule sweep:
         TOKENS,
     output:
         [
-            kept(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/{point}/{file}")
+            kept(f"{CHECKPOINTS}/{ROW}/{point}/{file}")
             for point in sorted(set(map(point_name, STUDY.sweep.points())))
             for file in CELL_FILES
         ],
     log:
-        f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
+        f"{LOGS}/{ROW}.log",
     priority: 20
     threads: STUDY.train.threads * PROCESSES
     resources:
@@ -37,6 +37,8 @@ rule sweep:
         study=STUDY.training_keys("sweep"),
         seed=STUDY.sweep.seed,
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
+    message:
+        "{wildcards.loss}: the grid at learning rate {wildcards.lr}"
     shell:
         "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
         " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1 || failed {log}"
@@ -52,7 +54,7 @@ rule refine:
             if slug(cell.loss) == wildcards.loss
         ],
     output:
-        f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+        SELECTED,
     log:
         f"{LOGS}/refine/{{loss}}.log",
     priority: 10
@@ -72,6 +74,8 @@ rule refine:
             digests.digest("training", loss=wildcards.loss),
             digests.digest("selection"),
         ],
+    message:
+        "{wildcards.loss}: longer runs around its best cell"
     shell:
         "squentropy refine {params.checkpoints} --tokens {params.tokens} --params {params.params}"
         " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
@@ -80,7 +84,7 @@ rule refine:
 rule select:
     input:
         [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
-        [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
+        ALL_SELECTED,
     output:
         SELECTION_TABLES,
     log:
@@ -94,6 +98,8 @@ rule select:
         plan=STUDY.plan.reading,
         code=digests.digest("selection"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "What is selected for each loss"
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
         " > {log} 2>&1 || failed {log}"
@@ -103,14 +109,14 @@ rule final:
     """Each loss with its selected hyperparameters, at full length."""
     input:
         TOKENS,
-        selected=f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+        selected=SELECTED,
     output:
         [
-            kept(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
+            kept(f"{CHECKPOINTS}/{RUNS['final']}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
     log:
-        f"{LOGS}/final/{{loss}}/seed{{seed}}.log",
+        f"{LOGS}/{RUNS['final']}.log",
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
@@ -122,6 +128,8 @@ rule final:
         study=STUDY.training_keys("final"),
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
+    message:
+        "{wildcards.loss}: final run of seed {wildcards.seed}"
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
         " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
@@ -134,7 +142,7 @@ if STUDY.final.lengths:
         """The same at shorter lengths, each with a schedule of its own."""
         input:
             TOKENS,
-            f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+            SELECTED,
         output:
             [kept(path) for path in files("lengths", "run.json", "history.csv", *WEIGHTS)],
         log:
@@ -150,6 +158,8 @@ if STUDY.final.lengths:
             params=PARAMS,
             study=[STUDY.training_keys("lengths", length) for length in STUDY.final.lengths],
             code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
+        message:
+            "{wildcards.loss}: shorter runs"
         shell:
             "squentropy lengths {params.checkpoints} --tokens {params.tokens} --params {params.params}"
             " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
@@ -161,11 +171,11 @@ rule reported:
         TOKENS,
     output:
         [
-            kept(f"{CHECKPOINTS}/reported/{{loss}}/seed{{seed}}/{file}")
+            kept(f"{CHECKPOINTS}/{RUNS['reported']}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
     log:
-        f"{LOGS}/reported/{{loss}}/seed{{seed}}.log",
+        f"{LOGS}/{RUNS['reported']}.log",
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
@@ -182,6 +192,8 @@ rule reported:
         ],
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
+    message:
+        "The original study's best cell: {wildcards.loss}"
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
         " --phase reported --loss {wildcards.loss} {params.at} --seed {wildcards.seed}"

@@ -97,7 +97,7 @@ PANELS: dict[str, list[Callable[..., None]]] = {
     ],
     "Models": [models.tell, models.check, models.export, models.score, models.judge],
     "Sharing": [
-        tools.record, tools.restore, tools.leaderboard, tools.readme, tools.pdf,
+        tools.record, tools.restore, tools.leaderboard, tools.readme, tools.claims, tools.pdf,
     ],
     "Tools": [
         tools.params, tools.show, tools.why, tools.live, tools.tensorboard, tools.wandb,

@@ -195,7 +195,7 @@ def lengths(
     study = load(params)
 
     from squentropy.runs.records import chosen_for
-    from squentropy.tuning.selection import refine_file
+    from squentropy.study.layout import refine_file
 
     loss = of_study(study, loss)
     chosen = {loss: chosen_for(loss, refine_file(checkpoints, loss))}

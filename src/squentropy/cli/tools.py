@@ -216,6 +216,19 @@ def leaderboard(
     print(f"\n{leaderboard.FILE}")
 
 
+def claims(file: Path, results: list[Path]) -> None:
+    """Put what studies find of others' claims into a page.
+
+    Reads each folder of RESULTS. Writes FILE, between its marks.
+
+    Example: squentropy claims docs/explanation/claims.md results/grammar
+    """
+    from squentropy.report.claims import with_claims
+    from squentropy.storage import write_text
+
+    write_text(file, with_claims(file.read_text(encoding="utf-8"), results))
+
+
 def pdf(page: Path, out: Path) -> None:
     """Print a report as a PDF.
 

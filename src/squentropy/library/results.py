@@ -17,7 +17,7 @@ from squentropy.report.format import count, nats
 class Results(read.Results):
     """The tables of a study; docs/reference/tables.md lists their columns.
 
-    DataFrames: metrics (a row a loss), yardsticks, readings, lengths, stories, sweep, refine,
+    DataFrames: metrics (a row per loss), yardsticks, readings, lengths, stories, sweep, refine,
     history, calibration, profile, quality, theory, reported, baselines. Beside them stand study
     (the parameters), corpus, selected, samples (the stories told), and what follows from them:
     ranked (the losses from the best to the worst), curve(loss), by_story(loss, column), …

@@ -58,7 +58,7 @@ class Run:
 
     @cached_property
     def history(self) -> np.ndarray:
-        """Its learning curve, an entry an evaluation: a structured array whose fields are
+        """Its learning curve, an entry per evaluation: a structured array whose fields are
         iteration, train_loss, train_nll and validation_nll (nats per token).
 
         `pandas.DataFrame(run.history)` is a table of it. Raises SquentropyError if it is damaged.

@@ -51,10 +51,11 @@ from squentropy.results.theory import contexts
 from squentropy.runs.records import check_tokens, made_from, scored_from, told_from
 from squentropy.study import digests
 from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.layout import refine_file
 from squentropy.study.params import SPLITS, TABLES, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.outcomes import read_outcomes, write_csv
-from squentropy.tuning.selection import refine_file, selected_hyperparameters, tuning_sha256
+from squentropy.tuning.selection import selected_hyperparameters, tuning_sha256
 
 RUN = ["phase", "loss", *GRID_KEYS, "seed"]
 HISTORY = [*RUN, "iteration", "train_loss", "train_nll", "validation_nll"]
@@ -273,7 +274,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
-    """Every run's first story a prompt side by side, the text in fences as it is."""
+    """Every run's first story per prompt side by side, the text in fences as it is."""
     temperature = study.sample.middle
     first = [s for s in samples if (s["number"], s["temperature"]) == (0, temperature)]
     lines = ["# Sampled stories", "", f"The first of each run and prompt at temperature "

@@ -17,7 +17,7 @@ COPIES = 6  # of the weights: themselves, gradients, AdamW's two moments, and a 
 def training_mb(study: Study) -> int:
     """Memory that a process which trains the deepest model takes on a CPU, in MB.
 
-    A layer keeps 17 floats a token and unit of width, and 2.5 a pair of positions and head:
+    A layer keeps 17 floats per token and unit of width, and 2.5 a pair of positions and head:
     Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022.
     """
     model, n_layer = study.model, _deepest(study)

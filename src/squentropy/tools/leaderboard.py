@@ -29,7 +29,8 @@ from squentropy.report.summary import markdown as as_markdown
 from squentropy.results import intervals, scaling
 from squentropy.results.intervals import Interval
 from squentropy.study.catalogue import label, loss_info, slug
-from squentropy.study.find import DEFAULT, Places
+from squentropy.study.find import DEFAULT
+from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import BASELINE, PHASES, Study, load
 
@@ -59,7 +60,7 @@ def write(file: Path = FILE) -> pd.DataFrame:
 
 
 def table(results: Path) -> pd.DataFrame:
-    """A row a loss, the lowest test nll first, of the studies in a folder of results.
+    """A row per loss, the lowest test nll first, of the studies in a folder of results.
 
     Those of the default study's protocol, which itself comes first: a loss that it has too is
     taken from there, and cross entropy always is.

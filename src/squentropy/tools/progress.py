@@ -19,11 +19,10 @@ from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
 from squentropy.study.catalogue import slug
-from squentropy.study.find import Places
 from squentropy.study.grid import Cell
+from squentropy.study.layout import Places, refine_file
 from squentropy.study.params import PHASES, Study
 from squentropy.tools import tracking
-from squentropy.tuning.selection import refine_file
 
 MadeFrom = Callable[[Study, Path, records.OfLoss], records.Origin]
 

@@ -23,8 +23,8 @@ from squentropy.report.read import Results, read
 from squentropy.report.sections.pieces import reading_name
 from squentropy.report.sections.verdict import evidence, headline, sentences
 from squentropy.report.summary import baselines_table, final_table, markdown
-from squentropy.study.find import Places
 from squentropy.study.grid import GRID_KEYS, NAMES
+from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study
 from squentropy.tools.progress import STATES, Progress, Run, progress

@@ -11,9 +11,9 @@ from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study.find import find
 from squentropy.study.grid import Cell
+from squentropy.study.layout import refine_file
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
-from squentropy.tuning.selection import refine_file
 
 
 def study_of(folder: Path) -> list[str]:

@@ -335,8 +335,8 @@ def model_index(run: RunRecord, scores: ScoresRecord, corpus: str) -> dict[str, 
         nll = sum(measured["nll"]) / count
         values = {
             "perplexity": math.exp(nll),
-            "nll, nats a token": nll,
-            "bits a byte": nll * count / size / math.log(2),
+            "nll, nats per token": nll,
+            "bits per byte": nll * count / size / math.log(2),
         }
         metrics += [
             {"type": what.partition(",")[0].replace(" ", "_"), "value": round(value, 6)}
