@@ -165,7 +165,7 @@ def test_a_build_for_cpus_or_for_gpus_is_taken_from_where_it_lies(
 
 
 def test_a_build_of_torch_that_there_is_none_of_is_said(install):
-    with pytest.raises(SystemExit, match="^TORCH=gpu: no such build; write cpu, cuda, any"):
+    with pytest.raises(SystemExit, match=r"^TORCH=gpu: no such build; write cpu"):
         install.main(["--torch=gpu"])
 
 

@@ -21,8 +21,8 @@ def check_own(folder: Path) -> None:
     """Raises ForeignPackage if the clone that a folder is of, if any, is not this package's own.
 
     So it is in a copy of a clone together with its .venv, which belongs to the original still, with
-    a PYTHONPATH that names another clone, and after `pip install .`, which leaves a copy: they would
-    train with other code than they show.
+    a PYTHONPATH that names another clone, and after `pip install .`, which leaves a copy: they
+    would train with other code than they show.
     """
     for clone in (folder, *folder.parents):
         package = clone / "src" / "squentropy"
@@ -30,12 +30,10 @@ def check_own(folder: Path) -> None:
             mine = Path(__file__).resolve().parent
             if mine != package.resolve():
                 copied = mine.parent.name in ("site-packages", "dist-packages")
-                fix = (
-                    "`pip install --no-deps --no-build-isolation --editable .` puts this clone's in "
-                    "its place"
-                    if copied
-                    else "unset PYTHONPATH, or `make clean` and `make install`, and run this again"
-                )
+                fix = "unset PYTHONPATH, or `make clean` and `make install`, and run this again"
+                if copied:
+                    editable = "pip install --no-deps --no-build-isolation --editable ."
+                    fix = f"`{editable}` puts this clone's in its place"
                 raise ForeignPackage(
                     f"{clone}: the package that is imported is not this clone's but {mine}; {fix}"
                 )

@@ -1,4 +1,4 @@
-"""The leaderboard's rows follow from the scores of single stories, and a loss enters by one protocol.
+"""The leaderboard's rows follow from single stories' scores; a loss enters by one protocol.
 
 pytest tests/tools/test_leaderboard.py
 pytest -m slow tests/tools/test_leaderboard.py     # a loss of one's own, by `make leaderboard`
@@ -78,7 +78,9 @@ def test_form_and_agreement_are_those_of_the_middle_temperature(workplace):
 
 
 def test_the_file_holds_every_loss_of_the_protocol_once_the_best_first(workplace):
-    make(workplace / "results", "loss-z_loss", ["cross_entropy", "z_loss"], final={"reported": None})
+    make(
+        workplace / "results", "loss-z_loss", ["cross_entropy", "z_loss"], final={"reported": None}
+    )
     make(workplace / "results", "other", ["cross_entropy", "brier"], corpus={"max_bytes": 5000})
     leaderboard.write()
     table = pd.read_csv("results/leaderboard.csv")
@@ -93,7 +95,7 @@ def test_the_file_holds_every_loss_of_the_protocol_once_the_best_first(workplace
 
 def test_without_the_default_studys_results_there_is_no_protocol(workplace):
     shutil.rmtree("results/grammar")
-    with pytest.raises(SquentropyError, match="results/grammar: holds no results; run `make study`"):
+    with pytest.raises(SquentropyError, match="results/grammar: holds no results"):
         leaderboard.write()
 
 
@@ -130,7 +132,9 @@ def test_what_is_there_of_cross_entropy_is_taken_over_and_nothing_else(workplace
         "checkpoints/loss-brier/refine/cross_entropy/run.json",
     ]
     assert (here / "final/cross_entropy/seed1/run.json").read_text() == runs[0]
-    assert Path("data/loss-brier/tokens/manifest.json").samefile("data/grammar/tokens/manifest.json")
+    assert Path("data/loss-brier/tokens/manifest.json").samefile(
+        "data/grammar/tokens/manifest.json"
+    )
     leaderboard.enter("brier")  # again: what is there stays
 
 
@@ -168,9 +172,7 @@ def test_a_loss_of_ones_own_is_a_row_after_one_command(tmp_path, copy_project, s
 
     def squentropy(*words: str) -> str:
         command = [sys.executable, "-m", "squentropy.cli", "leaderboard", *words]
-        done = subprocess.run(
-            command, cwd=project, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

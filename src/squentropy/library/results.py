@@ -1,9 +1,9 @@
 """A study's results in the hand: every table as a DataFrame. Needs pandas, of the extra `study`.
 
-    import squentropy
+import squentropy
 
-    results = squentropy.load_results("results/grammar")
-    results.metrics[["nll", "nll_low", "nll_high"]]
+results = squentropy.load_results("results/grammar")
+results.metrics[["nll", "nll_low", "nll_high"]]
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """A trained run in the hand, with torch, numpy, safetensors and regex alone.
 
-    import squentropy
+import squentropy
 
-    run = squentropy.load_run("checkpoints/grammar/final/squentropy/seed1")
-    print(run.generate("Once upon a time"))
+run = squentropy.load_run("checkpoints/grammar/final/squentropy/seed1")
+print(run.generate("Once upon a time"))
 """
 
 from dataclasses import dataclass
@@ -125,9 +125,7 @@ class Run:
         return self.record["params"]["evaluate"]["link_floor"]
 
 
-def load_run(
-    folder: str | Path, *, tokens: str | Path | None = None, device: str = "cpu"
-) -> Run:
+def load_run(folder: str | Path, *, tokens: str | Path | None = None, device: str = "cpu") -> Run:
     """A finished run, from its folder.
 
     folder  as checkpoints/grammar/final/squentropy/seed1, with run.json and the weights

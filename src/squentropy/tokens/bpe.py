@@ -1,10 +1,11 @@
 """A trained run's tokenizer for who has no tiktoken: the same ids, by `regex` and a few lines.
 
-tiktoken encodes a corpus in seconds, in Rust, and brings six packages along; this encodes a story in
-a millisecond or two.
+tiktoken encodes a corpus in seconds, in Rust, and brings six packages along; this encodes a
+story in a millisecond or two.
 """
 
 import base64
+from itertools import pairwise
 
 import regex
 
@@ -40,12 +41,12 @@ class Encoding:
         return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", "replace")
 
     def _ids(self, piece: bytes) -> list[int]:
-        """Of two neighbours that make a token, those of the least rank are merged, time and again."""
+        """Of neighbours that make a token, those of the least rank are merged, time and again."""
         if piece in self._ranks:
             return [self._ranks[piece]]
         parts = [piece[i : i + 1] for i in range(len(piece))]
         while True:
-            pairs = ((self._ranks.get(a + b), i) for i, (a, b) in enumerate(zip(parts, parts[1:])))
+            pairs = ((self._ranks.get(a + b), i) for i, (a, b) in enumerate(pairwise(parts)))
             known = [(rank, i) for rank, i in pairs if rank is not None]
             if not known:
                 return [self._ranks[part] for part in parts]

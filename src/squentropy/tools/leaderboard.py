@@ -3,8 +3,8 @@
     squentropy leaderboard --enter my_losses.py:smooth     prints the study file that trains it
     squentropy leaderboard                                 writes the file, from the results alone
 
-The protocol is the default study, params.yaml: its corpus, tokens, model, tuning, seeds, lengths and
-measures. A loss that enters is a study of its own beside it, with cross entropy alone, whose
+The protocol is the default study, params.yaml: its corpus, tokens, model, tuning, seeds, lengths
+and measures. A loss that enters is a study of its own beside it, with cross entropy alone, whose
 finished runs it takes over. The file holds a row for each loss of results/STUDY of that protocol,
 worked out anew from the scores of single stories.
 """
