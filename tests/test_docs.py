@@ -54,6 +54,7 @@ def commands(text: str) -> Iterator[list[str]]:
     text = re.sub(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n.*?^\s*\2$", r"\3", text, flags=re.M | re.S)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.wordchars += ":"  # as in my_losses.py:smooth
         words: list[str] = []
         for word in [*lexer, ";"]:
             if set(word) <= set(";&|()"):

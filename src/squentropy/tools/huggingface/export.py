@@ -286,7 +286,7 @@ def card(
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
     known = licence.lower() in LICENCES
     kind = "GPT-2" if model.wpe is not None else "MPT"
-    metadata = {
+    metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": licence.lower() if known else "other",
