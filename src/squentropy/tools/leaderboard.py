@@ -23,7 +23,7 @@ import yaml
 from squentropy import storage
 from squentropy.errors import ParameterError, SquentropyError
 from squentropy.kinds import Row
-from squentropy.report.format import DASH, fixed, nats, share, short
+from squentropy.report.format import DASH, fixed, nats, share
 from squentropy.report.read import Results, read
 from squentropy.report.summary import markdown as as_markdown
 from squentropy.results import intervals, scaling
@@ -111,7 +111,7 @@ def markdown(held: pd.DataFrame) -> str:
         "test nll": _intervals(held, "nll", nats),
         "nll − cross entropy": _intervals(held, "difference", nats),
         "tokens needed": _intervals(held, "tokens_needed", lambda value: fixed(value, 2)),
-        "training, FLOP": [short(value) for value in held["flops"]],
+        "training, TFLOP": [fixed(value / 1e12, 2) for value in held["flops"]],
         "form": [share(value) for value in held["form"]],
         "agreement": [share(value) for value in held["agreement"]],
         "seeds": held["n_seeds"],
