@@ -176,6 +176,7 @@ rule reported:
         ],
     log:
         f"{LOGS}/{RUNS['reported']}.log",
+    priority: 5  # one run, which would else be left over at the end
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
