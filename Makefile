@@ -131,7 +131,7 @@ readme: $(VENV)/.installed
 	squentropy claims docs/explanation/claims.md $(CLAIMED:%=results/%)
 
 expected: $(VENV)/.installed
-	$(BIN)/python benchmarks/expected.py $(CLAIMED:%=results/%)
+	$(BIN)/python benchmarks/expected.py $(wildcard $(CLAIMED:%=results/%))
 
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
