@@ -6,6 +6,7 @@ pytest -m slow tests/test_docs.py       # runs the blocks marked `run`
 
 import contextlib
 import functools
+import json
 import os
 import pty
 import re
@@ -29,7 +30,8 @@ from squentropy.study import params
 from squentropy.study.catalogue import PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+FOLDERS = ("", "docs/**/", "benchmarks/", "config/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 MODULES = sorted(ROOT.glob("src/squentropy/**/*.py"))
 SOURCES = tuple(
     f"{name}/" for name in ("benchmarks", "docs", "examples", "profiles", "src", "studies", "tests")
@@ -54,6 +56,7 @@ def commands(text: str) -> Iterator[list[str]]:
     text = re.sub(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n.*?^\s*\2$", r"\3", text, flags=re.M | re.S)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.wordchars += ":"  # as in my_losses.py:smooth
         words: list[str] = []
         for word in [*lexer, ";"]:
             if set(word) <= set(";&|()"):
@@ -257,7 +260,10 @@ def described_columns() -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("table", sorted(ROOT.glob("results/grammar/*.csv")), ids=lambda p: p.name)
+TABLES = sorted([*ROOT.glob("results/grammar/*.csv"), *ROOT.glob("results/*.csv")])
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.name)
 def test_every_column_of_a_table_is_described_and_no_other(table):
     assert described_columns()[table.name] == list(pd.read_csv(table, nrows=0).columns)
 
@@ -346,3 +352,20 @@ def test_what_a_page_says_can_be_run_runs(page, repository, tmp_path):
         words, cwd=folder, env=environment(folder), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@slow
+def test_the_notebook_runs(repository, tmp_path):
+    words = ["notebooks/library.ipynb", str(tmp_path / "out.ipynb"), "--no-progress-bar"]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", *words], cwd=repository,
+        env=environment(repository), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_notebook_is_committed_without_its_outputs():
+    held = json.loads((ROOT / "notebooks/library.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in held["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)

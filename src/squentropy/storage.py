@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from squentropy.errors import SquentropyError
 
 HINTS = {
@@ -103,6 +101,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _remove_leavings(path: Path) -> None:
     """Temporary files and folders of `path` whose process is no more."""
+    import psutil  # here, since who only reads does without it
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         pid = left.suffix.removeprefix(".")
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):

@@ -83,7 +83,9 @@ PANELS: dict[str, list[Callable[..., None]]] = {
         steps.select, steps.evaluate, steps.sample, steps.metrics, steps.figures, steps.report,
     ],
     "Models": [models.tell, models.check, models.export, models.score, models.judge],
-    "Sharing": [tools.record, tools.restore, tools.readme, tools.claims, tools.pdf],
+    "Sharing": [
+        tools.record, tools.restore, tools.leaderboard, tools.readme, tools.claims, tools.pdf,
+    ],
     "Tools": [
         tools.params, tools.show, tools.why, tools.live, tools.tensorboard, tools.wandb,
     ],

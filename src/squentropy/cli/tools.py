@@ -207,6 +207,31 @@ def readme(file: Path, results: Results, report: Path) -> None:
     write_text(file, with_results(text, results_of(results), report))
 
 
+def leaderboard(
+    enter: Annotated[
+        str | None,
+        typer.Option(
+            help="Print the study file that trains this loss, such as my_losses.py:smooth.",
+            autocompletion=completion.losses,
+        ),
+    ] = None,
+) -> None:
+    """Put every loss that was run by the default study's protocol into one table.
+
+    Reads results/ and params.yaml. Writes results/leaderboard.csv; with --enter the study file
+    instead, and what that study need not make anew.
+
+    Example: squentropy leaderboard --enter my_losses.py:smooth
+    """
+    from squentropy.tools import leaderboard
+
+    if enter is not None:
+        print(leaderboard.enter(enter))
+        return
+    print(leaderboard.markdown(leaderboard.write()))
+    print(f"\n{leaderboard.FILE}")
+
+
 def claims(file: Path, results: list[Path]) -> None:
     """Put what studies find of others' claims into a page.
 

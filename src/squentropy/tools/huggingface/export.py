@@ -31,7 +31,7 @@ from squentropy.kinds import RunRecord, ScoresRecord
 from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
-from squentropy.study.catalogue import label, loss_info
+from squentropy.study.catalogue import label, loss_info, slug
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
@@ -298,13 +298,15 @@ def card(
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
     known = licence.lower() in LICENCES
     kind = "GPT-2" if model.wpe is not None else "MPT"
-    metadata = {
+    metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": licence.lower() if known else "other",
         **({} if known else {"license_name": licence}),
         "tags": [kind.lower().replace("-", ""), "squentropy", cell["loss"]],
     }
+    if scores is not None:
+        metadata["model-index"] = [model_index(run, scores, corpus_name(tokens))]
     head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     lines = [
         f"---\n{head}---",
@@ -338,14 +340,54 @@ def card(
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
+def model_index(run: RunRecord, scores: ScoresRecord, corpus: str) -> dict[str, Any]:
+    """The scores on test as the hub reads them from a card, by each reading."""
+    count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
+    metrics: list[dict[str, Any]] = []
+    for name, measured in scores["readings"].items():
+        nll = sum(measured["nll"]) / count
+        values = {
+            "perplexity": math.exp(nll),
+            "nll, nats per token": nll,
+            "bits per byte": nll * count / size / math.log(2),
+        }
+        metrics += [
+            {"type": what.partition(",")[0].replace(" ", "_"), "value": round(value, 6)}
+            | {"name": f"{what}, outputs read by {name}"}
+            for what, value in values.items()
+        ]
+    cell = run["cell"]
+    return {
+        "name": f"squentropy {slug(cell['loss'])} seed {cell['seed']}",
+        "results": [
+            {
+                "task": {"type": "text-generation", "name": "Text generation"},
+                "dataset": {"type": corpus, "name": corpus, "split": scores["split"]},
+                "metrics": metrics,
+            }
+        ],
+    }
+
+
 def corpus_licence(tokens: TokenFolder) -> str:
     """Of the corpus beside the tokens; unknown where that is not there, or another."""
+    return (_corpus(tokens) or {}).get("licence", "unknown")
+
+
+def corpus_name(tokens: TokenFolder) -> str:
+    """The hub's name of the corpus beside the tokens, or that of its source."""
+    held = _corpus(tokens) or {}
+    return held.get("provenance", {}).get("dataset") or held.get("source", "unknown")
+
+
+def _corpus(tokens: TokenFolder) -> dict[str, Any] | None:
+    """The manifest of the corpus beside the tokens; None where that is not there, or another."""
     corpus = tokens.folder.parent / "corpus"
     try:
         tokens.check_corpus(corpus)
-        return storage.read_sealed(corpus / "manifest.json")["licence"]
+        return storage.read_sealed(corpus / "manifest.json")
     except (SquentropyError, OSError):
-        return "unknown"
+        return None
 
 
 def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
