@@ -74,6 +74,7 @@ TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + 
 
 TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
+VOICES = f"{RESULTS}/{params.VOICES}"
 
 
 def write_parameters():
