@@ -327,7 +327,7 @@ def visitor(browsers) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(path.as_uri())
         if how.get("java_script_enabled", True):
-            page.wait_for_function("!document.querySelector('.browser[hidden]')")
+            page.locator(".browser[hidden]").wait_for(state="detached")
         asked.remove(path.as_uri())
         return page
 

@@ -125,9 +125,7 @@ def expected(model, ids: list[int]) -> torch.Tensor:
 
 
 @models
-def test_logits_are_those_of_torch_and_no_further_from_the_runs_than_the_page_says(
-    page, results, number
-):
+def test_logits_are_those_of_torch_and_no_further_from_the_runs_than_is_said(page, results, number):
     ids = fake_results.story_tokens()
     shown = logits(page, number, ids)
     exact = expected(rounded(number), ids)
@@ -136,7 +134,14 @@ def test_logits_are_those_of_torch_and_no_further_from_the_runs_than_the_page_sa
     error = results.voices["voices"][number]["rounding"]["error"]
     off = (shown - expected(fake_results.model(number), ids)).abs().max().item()
     assert 0.9 * error < off < 1.001 * error
-    assert f"{error:.2f} for {label(TOLD[number])}, at" in page.locator("main").inner_text()
+
+
+def test_the_page_says_the_largest_error_and_cost(page, results):
+    each = [voice["rounding"] for voice in results.voices["voices"]]
+    error, cost = (max(e[key] for e in each) for key in ("error", "cost"))
+    text = page.locator("main").inner_text().replace("−", "-")
+    assert f"On 15 test tokens that moves no logit by more than {error:.2f}, and costs " in text
+    assert f"costs {cost:.4f} nats per token at most" in text
 
 
 def test_a_token_is_drawn_as_the_study_draws_it(page):
@@ -264,21 +269,20 @@ def endless(page, prompt: str) -> None:
 def test_tokens_are_seen_as_they_come_the_page_stays_alive_and_a_story_can_be_stopped(page, how):
     endless(page, "Tim wanted")
     story = place(page, TOLD[0]).locator(".story")
-    spans = "document.querySelectorAll('.story span').length"
-    page.wait_for_function(f"{spans} > 5")
-    some = page.evaluate(spans)
-    page.wait_for_function(f"{spans} > {some + 5}")
+    spans = story.locator("span")
+    spans.nth(5).wait_for(state="attached")
+    spans.nth(spans.count() + 5).wait_for(state="attached")
     assert story.get_attribute("aria-busy") == "true"
     if how == "Escape":
         page.keyboard.press("Escape")
     else:
         page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Tell").wait_for()
-    many = page.evaluate(spans)
+    many = spans.count()
     assert story.locator("footer").inner_text() == f"{many} tokens, stopped"
     assert story.get_attribute("aria-busy") is None
     page.evaluate("() => new Promise(resolve => setTimeout(resolve, 50))")
-    assert page.evaluate(spans) == many
+    assert spans.count() == many
 
 
 # --- a token is looked at ------------------------------------------------------------------------

@@ -78,7 +78,8 @@ function asking(box, held) {
   const button = box.querySelector("button");
   let [opened, running, stopped, seed] = [null, false, false, 0];
 
-  function open() { // for the first story, since most readers of the page want none
+  function open() { // by who turns to the section, since most readers of the page do not
+    if (opened) return;
     const { vocabulary, pattern, models, ...sampling } = JSON.parse(held.textContent);
     const sections = box.querySelectorAll("section");
     const voices = models.map((packed, i) => (
@@ -88,7 +89,7 @@ function asking(box, held) {
 
   // A token of each story in turn, so that they grow side by side.
   async function tell() {
-    if (!opened) open();
+    open();
     const { vocabulary, voices, sampling } = opened;
     const prompt = vocabulary.encode(beginning.value);
     seed += 1;
@@ -128,6 +129,7 @@ function asking(box, held) {
   function none() { return !wanted.some((each) => each.checked); }
 
   button.addEventListener("click", () => (running ? stop() : start()));
+  box.addEventListener("focusin", open);
   box.addEventListener("change", () => { button.disabled = !running && none(); });
   box.addEventListener("keydown", ({ key, target }) => {
     if (key === "Escape") stop();

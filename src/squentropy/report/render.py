@@ -68,7 +68,7 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
     body = "\n".join(_shown(cell) for cell in notebook.cells)
     css, *scripts = (
         (HERE / name).read_text(encoding="utf-8")
-        for name in ("report.css", "report.js", "voices.js", "ask.js")
+        for name in ("report.css", "voices.js", "ask.js", "report.js")
     )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE))
     return environment.get_template("report.html.j2").render(

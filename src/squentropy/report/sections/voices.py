@@ -4,7 +4,7 @@ voices.js tells; without scripts the section says what it would do.
 """
 
 from squentropy.kinds import Voice
-from squentropy.report.format import fixed, integer, listed
+from squentropy.report.format import fixed, integer
 from squentropy.report.markup import Html, embedded, escape, paragraphs
 from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, names
@@ -59,26 +59,19 @@ def _place(voice: Voice) -> str:
 def _what(r: Results) -> str:
     voices, sample = r.voices["voices"], r.study.sample
     from_ = f"the {integer(sample.top_k)} likeliest tokens" if sample.top_k else "all tokens"
-    shown = "softmax"
-    heats = [f"{fixed(v['temperature'], 2)} for {loss_name(v['loss'])}" for v in voices]
-    if r.study.plan.reading == "tempered":
-        shown = f"softmax after its fitted temperature ({listed(heats)})"
     return (
-        f"This page holds the models of {names(v['loss'] for v in voices)}, of seed "
-        f"{voices[0]['seed']}, and goes on with what you type; nothing leaves your browser. "
-        f"Stories are drawn as those above, from {from_}, with the same draws for every loss. "
-        "Point at a token, or move the slider to it, to see what probability it had and which five "
-        f"were the likeliest, by {shown}."
+        f"Begin a story, and the models of {names(v['loss'] for v in voices)} go on with it, here "
+        f"in your browser: those of seed {voices[0]['seed']}. They draw from {from_}, as above, "
+        "all with the same draws. Point at a token, or move the slider to it, to see its "
+        f"probability and the five likeliest, by the primary reading ({r.study.plan.reading})."
     )
 
 
 def _rounded(voices: list[Voice]) -> str:
-    each = [
-        f"{fixed(v['rounding']['error'], 2)} for {loss_name(v['loss'])}, at a cost of "
-        f"{fixed(v['rounding']['cost'], 4)} nats per token"
-        for v in voices
-    ]
+    """What the rounding changes, in the words of a reader who wants to trust the page."""
+    each = [voice["rounding"] for voice in voices]
     return (
-        f"Their weights are rounded to 8 bits. On {integer(voices[0]['rounding']['tokens'])} test "
-        f"tokens that moves no logit by more than {listed(each)}."
+        f"Their weights are rounded to 8 bits. On {integer(each[0]['tokens'])} test tokens that "
+        f"moves no logit by more than {fixed(max(e['error'] for e in each), 2)}, and costs "
+        f"{fixed(max(e['cost'] for e in each), 4)} nats per token at most."
     )
