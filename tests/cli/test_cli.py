@@ -148,6 +148,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
     scored = [*final, checkpoints / "lengths/mse/iters4/seed1"]
     assert well("evaluate", *scored, "--data", data).count("test nll") == 3
     assert well("sample", *final, "--tokens", data / "tokens").count("Tim") >= 2
+    assert well("voices", data, checkpoints, results) == ""  # MSE's outputs are no logits
     well("metrics", data, checkpoints, results)
     status, out, _ = run("show", results, "--table")
     nll = pd.read_csv(results / "metrics.csv").nll[0]
@@ -299,6 +300,7 @@ MISTAKES = [  # words, what the one line says
     (("export", "{tmp}", "{tmp}/out"), "run.json: does not exist"),
     (("score", "{tmp}", "--data", "{data}"), "holds no config.json of a Hugging Face model"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
+    (("voices", "{data}", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
     (("show", "{tmp}"), "holds no manifest.json of results"),
     (("params", "nix"), "nix: no such study; there are: "),

@@ -107,6 +107,7 @@ TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + 
 
 TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
+VOICES = f"{RESULTS}/{params.VOICES}"
 
 
 STAGES = {  # of dvc.yaml: what each makes last, and its rules

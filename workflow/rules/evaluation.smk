@@ -73,10 +73,42 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
             " > {log} 2>&1 || failed {log}"
 
 
+rule voices:
+    """Small models, as the report holds them."""
+    input:
+        TOKENS,
+        [
+            f"{run_folder(cell)}/{file}"
+            for cell in STUDY.voice_cells()
+            for file in ["run.json", "test.json", *WEIGHTS]
+        ],
+    output:
+        VOICES,
+    log:
+        f"{LOGS}/voices.log",
+    threads: STUDY.train.threads
+    resources:
+        mem_mb=memory(resources.PROCESS_MB),
+        runtime=minutes(),
+    params:
+        data=subpath(input[0], ancestor=2),
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
+        results=subpath(output[0], parent=True),
+        params=PARAMS,
+        plan=STUDY.plan.reading,
+        code=digests.digest("voices"),
+    message:
+        "Models for the report to tell stories by"
+    shell:
+        "squentropy voices {params.data} {params.checkpoints} {params.results}"
+        " --params {params.params} > {log} 2>&1 || failed {log}"
+
+
 rule metrics:
     input:
         f"{DATA}/corpus/manifest.json",
         SELECTION_TABLES,
+        VOICES,
         f"{DATA}/corpus/test.parquet",
         TOKENS,
         expand(
@@ -93,7 +125,7 @@ rule metrics:
         ],
         [f"{run}/samples.json" for phase in ("final", "reported") for run in SCORED_RUNS[phase]],
     output:
-        [path for path in TABLES if path not in SELECTION_TABLES],
+        [path for path in TABLES if path not in (*SELECTION_TABLES, VOICES)],
     log:
         f"{LOGS}/metrics.log",
     resources:

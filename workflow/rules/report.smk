@@ -53,6 +53,8 @@ rule page:
         local("src/squentropy/report/report.html.j2"),
         local("src/squentropy/report/report.css"),
         local("src/squentropy/report/report.js"),
+        local("src/squentropy/report/voices.js"),
+        local("src/squentropy/report/ask.js"),
     output:
         page=report(
             f"{REPORT}/index.html",

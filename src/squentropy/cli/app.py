@@ -80,7 +80,8 @@ def root(
 PANELS: dict[str, list[Callable[..., None]]] = {
     "Study steps": [
         steps.corpus, steps.tokenize, steps.train, steps.sweep, steps.refine, steps.lengths,
-        steps.select, steps.evaluate, steps.sample, steps.metrics, steps.figures, steps.report,
+        steps.select, steps.evaluate, steps.sample, steps.voices, steps.metrics, steps.figures,
+        steps.report,
     ],
     "Models": [models.tell, models.check, models.export, models.score, models.judge],
     "Sharing": [

@@ -293,11 +293,27 @@ def sample(runs: Runs, tokens: RunTokens = None, params: RunParams = None) -> No
             print(story["text"], end="\n\n")
 
 
+def voices(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
+    """Pack small models for the report to tell stories by.
+
+    Reads the folder DATA, and of the runs of CHECKPOINTS the first seed of each loss whose outputs
+    are logits. Writes RESULTS/voices.json: models of three losses at most, none where they are
+    larger than a page has room for.
+
+    Example: squentropy voices data/grammar checkpoints/grammar results/grammar
+    """
+    from squentropy.results.voices import write_voices
+
+    for voice in write_voices(load(params), data, checkpoints, results):
+        cost, error = voice["rounding"]["cost"], voice["rounding"]["error"]
+        print(f"{voice['run']}: rounded at {cost:.4f} nats per token, no logit by over {error:.2f}")
+
+
 def metrics(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
     """Gather the final runs into the study's tables.
 
-    Reads the folder DATA, the runs of CHECKPOINTS and RESULTS/selected.json. Writes the tables,
-    params.yaml and manifest.json into RESULTS.
+    Reads the folder DATA, the runs of CHECKPOINTS, and selected.json and voices.json of RESULTS.
+    Writes the tables, params.yaml and manifest.json into RESULTS.
 
     Example: squentropy metrics data/grammar checkpoints/grammar results/grammar
     """
