@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import re
-import stat
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from squentropy.errors import SquentropyError
 HINTS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "a file may not be so large here (`ulimit -f`); allow more, or choose another disk",
+    errno.EFBIG: "a file may not be so large here (`ulimit -f`); allow more, or use another disk",
     errno.EACCES: "no permission; make the folder writable, or choose another",
     errno.EPERM: "no permission; make the folder writable, or choose another",
     errno.EROFS: "the file system is read-only; choose another folder",

@@ -94,9 +94,7 @@ if "squentropy" in workflow.output_settings.log_handler_settings:
 
 # For a command that fails, `failed`. The trap has the shell wait for a command that is asked to end
 # and saves its state: a scheduler kills what a dead shell leaves.
-shell.prefix(
-    f"trap : TERM; . {quoted(Path(workflow.basedir, 'workflow', 'failed.sh'))}; "
-)
+shell.prefix(f"trap : TERM; . {quoted(Path(workflow.basedir, 'workflow', 'failed.sh'))}; ")
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
     f"{DATA}/tokens/{split}.{end}"

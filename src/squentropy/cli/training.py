@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from squentropy import progress
 from squentropy.cli import completion
 from squentropy.errors import SquentropyError
 from squentropy.study.catalogue import PHASES, name_of_slug
@@ -95,7 +96,6 @@ def train_one(
     study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
 ) -> None:
     """Train a cell, and say how it went."""
-    from squentropy import progress
     from squentropy.training.run import train_run
 
     _tell(cell, train_run(study, cell, tokens, out, states))

@@ -351,7 +351,9 @@ def _asked_for(path: Path, columns: list[str], command: str) -> pd.DataFrame:
     text = dict.fromkeys(("name", "model", "loss", "samples_sha256"), str)
     unknown = {column: [""] for column in columns if column not in text}
     try:  # a model may be named nan
-        rows = pd.read_csv(storage.plain(path), dtype=text, keep_default_na=False, na_values=unknown)
+        rows = pd.read_csv(
+            storage.plain(path), dtype=text, keep_default_na=False, na_values=unknown
+        )
     except ValueError:  # pandas' own errors are
         rows = pd.DataFrame()
     if list(rows.columns) != columns:

@@ -78,7 +78,7 @@ class StateFile:
             try:
                 state, kept = _read(storage.plain(path), whole=path == self.path)
             except SquentropyError as error:
-                _say(f"{error}; it is not used")
+                say(f"{error}; it is not used")
                 continue
             except _OtherFormat as error:
                 say(f"{path}: is of format {error}, not {FORMAT}, so it is not used; delete it")

@@ -26,7 +26,6 @@ from squentropy.errors import SquentropyError
 from squentropy.kinds import Row
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device
-from squentropy.output import say
 from squentropy.report.read import BASELINES, read_baselines
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import Split, TokenFolder
