@@ -4,6 +4,7 @@ pytest tests/test_workflow.py
 """
 
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -54,6 +55,23 @@ def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project, snakem
     assert {name.replace("huber", "mse") for name in files if "/huber/" in name} == {
         name for name in files if "/mse/" in name
     }
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_on_one_gpu_the_whole_grid_goes_before_its_rows(
+    project, snakemake, tmp_path, monkeypatch, gpus
+):
+    """Several GPUs take a row each, and without one the rows are jobs that wait for none."""
+    if gpus:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    words = ("--cores", "1", "--dry-run", "--configfile", "studies/smoke.yaml", "--quiet", "host")
+    done = snakemake(project, *words, "--resources", f"gpu={gpus}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": The whole grid at once\n") == (gpus == 1)
+    waiting = re.findall(r"checkpoints/smoke/sweep/.* updated by .*whole\.done", done.stdout)
+    assert len(waiting) == (6 if gpus == 1 else 0)
 
 
 def test_a_users_own_loss_retrains_no_other(project, monkeypatch):

@@ -220,6 +220,11 @@ def gpus_a_run(processes=1):
     return lambda wildcards: processes * on_gpu()
 
 
+def one_gpu():
+    """Whether this machine's runs share a single GPU."""
+    return workflow.local_exec and on_gpu() and workflow.global_resources.get("gpu").value == 1
+
+
 def memory(mb):
     """For `mem_mb`: twice as much each time that a job is tried again."""
     return lambda wildcards, attempt: mb * 2 ** (attempt - 1)

@@ -12,10 +12,41 @@ WEIGHTS = ["model.safetensors"]
 CELL_FILES = ["run.json", "history.csv", *(WEIGHTS if STUDY.sweep.keep_weights else [])]
 
 
+WHOLE_GRID = f"{LOGS}/sweep/whole.done"
+
+
+rule grid:
+    """The whole grid at once, before its rows, each of which then finds its cells: on one GPU."""
+    input:
+        TOKENS,
+    output:
+        touch(WHOLE_GRID),
+    log:
+        f"{LOGS}/sweep/whole.log",
+    priority: 20
+    threads: STUDY.train.threads
+    resources:
+        gpu=gpus_a_run(),
+        mem_mb=memory(resources.training_mb(STUDY)),
+    params:
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
+        tokens=subpath(input[0], parent=True),
+        params=PARAMS,
+        study=STUDY.training_keys("sweep"),
+        sweep=STUDY.sweep.model_dump(),
+        code=[digests.digest("training", loss=loss) for loss in STUDY.sweep.losses],
+    message:
+        "The whole grid at once"
+    shell:
+        "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
+        " > {log} 2>&1 || failed {log}"
+
+
 rule sweep:
     """A row of the grid: every dropout and depth at one loss and learning rate."""
     input:
         TOKENS,
+        lambda wildcards: WHOLE_GRID if one_gpu() and PROCESSES == 1 else [],
     output:
         [
             kept(f"{CHECKPOINTS}/{ROW}/{point}/{file}")
