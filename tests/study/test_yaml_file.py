@@ -135,14 +135,14 @@ def test_an_alias_that_stands_for_little_is_read(tmp_path):
     assert read(path) == {"a": {"x": 1, "y": [2]}, "b": {"x": 1, "y": [2]}, "c": {"x": 3, "y": [2]}}
 
 
-def test_an_error_shows_the_beginning_of_a_value_however_long_it_would_be(tmp_path):
+def test_an_error_shows_the_beginning_of_a_value_however_long_it_would_be():
     """Snakemake reads its configuration by itself, and may hand over anything."""
     values = read(ROOT / "params.yaml")
     bomb: list = ["x"]
     for _ in range(40):
         bomb = [bomb] * 10
-    for value in (bomb, ["x" * 10**7], {"a": bomb}):
-        with pytest.raises(ParameterError, match=r"^parameters: corpus\.source = .{40,60}\.\.\.: "):
+    for value, said in ((bomb, " = .{57}..."), (["x" * 10**7], " = .{57}..."), ({"a": bomb}, "")):
+        with pytest.raises(ParameterError, match=rf"^parameters: corpus\.source{said}: is not"):
             params.parse(values | {"corpus": values["corpus"] | {"source": value}})
 
 
@@ -208,7 +208,7 @@ def plain(value: object) -> object:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-@pytest.mark.parametrize("tries", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tries", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_study_changed_at_random_is_refused_in_a_line_or_says_what_it_seems_to(
     tmp_path, path, tries
 ):
