@@ -3,6 +3,7 @@
 pytest tests/study/test_yaml_file.py
 """
 
+import contextlib
 import itertools
 import os
 import random
@@ -198,12 +199,16 @@ def mutated(text: str, draw: random.Random) -> str:
 
 
 def plain(value: object) -> object:
-    """What a reader takes words for that YAML 1.1 alone takes for truth values."""
+    """A value whatever its kind is to a version of YAML: 1e-3, as the name of a split, is text to
+    one and a number to the other; and so yes, a truth value or text."""
     if isinstance(value, dict):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     words = {"yes": True, "on": True, "no": False, "off": False}
+    if isinstance(value, str) and re.fullmatch(r"[-+.\d]+(e[-+\d]+)?", value, re.IGNORECASE):
+        with contextlib.suppress(ValueError):
+            return float(value)
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
