@@ -43,10 +43,11 @@ SOURCE = '''
 from functools import partial
 
 from squentropy.corpus.source import Source, Story
-from squentropy.study.corpus import Numbers
+from squentropy.study.corpus import Corpus
 
 
-def source(section: Numbers) -> Source:
+def source(corpus: Corpus) -> Source:
+    section = corpus.numbers
     parts = {"train": (0, section.train), "validation": (1000, 1005), "test": (2000, 2006)}
     splits = {split: partial(_count, *part) for split, part in parts.items()}
     return Source(splits, licence="MIT", provenance={"train": section.train})

@@ -6,15 +6,20 @@ pytest tests/test_hostile.py       tests/report/test_page.py shows them in a bro
 import csv
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from squentropy import storage
 from squentropy.corpus.build import build
+from squentropy.errors import SquentropyError
 from squentropy.results import tables
 from squentropy.study.params import Tokens
 from squentropy.tokens.token_files import TokenFolder
-from squentropy.tokens.tokenizer import read_encoding, tokenize
+from squentropy.tokens.tokenizer import LONGEST_SPACE, read_encoding, tokenize
 
 HOSTILE = {
     "script": "<script>window.pwned = 1</script>",
@@ -62,6 +67,25 @@ def folder(tmp_path_factory, tiny_study):
     return folder
 
 
+@pytest.fixture
+def corpus_of(tmp_path) -> Callable[..., Path]:
+    """corpus_of(train, test=...): the folder of a corpus of these stories."""
+
+    def make(train: list[str], **others: list[str]) -> Path:
+        entries = {}
+        for split, stories in (
+            {"train": train, "validation": ["v"], "test": ["t"]} | others
+        ).items():
+            path = tmp_path / "corpus" / f"{split}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            pq.write_table(pa.table({"text": stories}), path)
+            entries[split] = {"sha256": storage.sha256(path)}
+        storage.write_sealed(path.with_name("manifest.json"), {"splits": entries})
+        return path.parent
+
+    return make
+
+
 def test_the_corpus_holds_them_as_they_were(folder):
     held = pq.read_table(folder / "corpus" / "test.parquet")["text"].to_pylist()
     assert held == [f"{text}test" for text in HOSTILE.values()]
@@ -76,6 +100,45 @@ def test_tokens_give_them_back_and_none_is_an_end_of_text(folder):
         assert end == tokens.end_of_text
         assert tokens.end_of_text not in ids
         assert encoding.decode_bytes(ids) == f"{text}train".encode()
+
+
+@pytest.mark.parametrize(
+    "character", ["a", "1", "!", "'", "é", "字", "🙂", "\u0301", "\x01", "\u200b"]
+)
+@pytest.mark.parametrize("encoding", ["bpe", "gpt2"])
+def test_a_run_of_three_million_of_a_character_is_tokenized(corpus_of, encoding, character):
+    """Of bytes, if of no white space."""
+    text = character * (3_000_000 // len(character.encode()))
+    corpus = corpus_of([text, *HOSTILE])
+    tokens = corpus.parent / "tokens"
+    tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, tokens)
+    folder = TokenFolder.open(tokens)
+    ids = folder.split("train").story(0).tolist()[:-1]
+    assert read_encoding(folder).decode_bytes(ids) == text.encode()
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t", "\u3000", " \n"])
+@pytest.mark.parametrize("encoding", ["bpe", "gpt2"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_longer_run_of_white_space_than_tokenizers_take_is_named_with_its_story(
+    corpus_of, encoding, space, split
+):
+    corpus = corpus_of(**{"train": list(HOSTILE)} | {split: ["d", f"e{space * 3_000_000}f"]})
+    said = rf"{split}\.parquet: story 2 holds 500,000 white spaces in a row, more than a tokenizer"
+    with pytest.raises(SquentropyError, match=said) as error:
+        tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, corpus.parent / "tokens")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["bpe", "gpt2"])
+def test_as_much_white_space_as_is_taken_is_tokenized(corpus_of, encoding):
+    text = "a" + " " * (LONGEST_SPACE - 1) + "b" + "\n" * (LONGEST_SPACE - 1)
+    corpus = corpus_of([text, *HOSTILE])
+    tokens = corpus.parent / "tokens"
+    tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, tokens)
+    folder = TokenFolder.open(tokens)
+    ids = folder.split("train").story(0).tolist()[:-1]
+    assert read_encoding(folder).decode_bytes(ids) == text.encode()
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -4,6 +4,7 @@ pytest tests/test_workflow.py
 """
 
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project, snakem
     }
 
 
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_on_one_gpu_the_whole_grid_goes_before_its_rows(
+    project, snakemake, tmp_path, monkeypatch, gpus
+):
+    """Several GPUs take a row each, and without one the rows are jobs that wait for none."""
+    if gpus:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    words = ("--cores", "1", "--dry-run", "--configfile", "studies/smoke.yaml", "--quiet", "host")
+    done = snakemake(project, *words, "--resources", f"gpu={gpus}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": The whole grid at once\n") == (gpus == 1)
+    waiting = re.findall(r"checkpoints/smoke/sweep/.* updated by .*whole\.done", done.stdout)
+    assert len(waiting) == (6 if gpus == 1 else 0)
+
+
 def test_a_users_own_loss_retrains_no_other(project, monkeypatch):
     before = [digests.digest("training", loss=loss) for loss in ("mse", "squentropy")]
     monkeypatch.setattr(digests, "SOURCE", project / "src/squentropy")
@@ -89,10 +107,10 @@ def test_from_tables_alone_figures_are_drawn_without_training_and_the_study_trai
         shutil.copytree(ROOT / part, project / part)
     shutil.rmtree(project / "report/grammar/figures")
     done = snakemake(project, "--cores", "1", "--dry-run", "figures", "--quiet", "host")
-    assert "rule figures" in done.stdout
-    assert "sweep" not in done.stdout
+    planned = r"^(\w+) +\d+$"  # in the table of jobs
+    assert set(re.findall(planned, done.stdout, flags=re.MULTILINE)) == {"figures", "total"}
     done = snakemake(project, "--cores", "1", "--dry-run", "--quiet", "host")
-    rules = set(re.findall(r"^rule (\w+):", done.stdout, flags=re.MULTILINE))
+    rules = set(re.findall(planned, done.stdout, flags=re.MULTILINE))
     assert rules >= {"corpus", "tokens", "sweep", "final", "metrics"}
 
 

@@ -10,6 +10,6 @@ failed() {
     esac
     mkdir -p "$(dirname "$FAILED")"
     echo "$1" >> "$FAILED"
-    tail -n 5 "$1" >&2
+    [ -n "${ENDS_SHOWN:-}" ] || tail -n 5 "$1" >&2
     exit $code
 }

@@ -8,12 +8,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from squentropy.errors import SquentropyError
 
@@ -30,6 +29,13 @@ HINTS = {
 }
 
 _AGAIN = "delete it and run the study again"
+
+_SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextlib.contextmanager
@@ -95,6 +101,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _remove_leavings(path: Path) -> None:
     """Temporary files and folders of `path` whose process is no more."""
+    import psutil  # here, since who only reads does without it
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         pid = left.suffix.removeprefix(".")
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
@@ -133,15 +141,33 @@ def read_sealed(path: str | Path) -> Any:
     rest = content[: found.start(1)] + content[found.end(1) :]
     if hashlib.sha256(rest).hexdigest() != found[1].decode():
         raise SquentropyError(f"{path}: is damaged (its seal does not fit); {_AGAIN}")
-    value = json.loads(content)
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        raise SquentropyError(f"{path}: is damaged (is not JSON); {_AGAIN}") from None
     del value["seal"]
     return value
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Raises SquentropyError where the file is missing or unreadable."""
+def plain(path: str | Path) -> Path:
+    """`path`, which is not, and is no link to, what would be waited for or read without end.
+
+    Raises SquentropyError for a pipe, a socket or a device. Whether there is a file that can be
+    read is left to what reads it.
+    """
     try:
-        return Path(path).read_bytes()
+        kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):  # ValueError: a name with a NUL
+        kind = None
+    if kind is not None:
+        raise SquentropyError(f"{path}: is {kind}, not a file; name another, or move it away")
+    return Path(path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Raises SquentropyError where the file is missing, unreadable or not a plain one."""
+    try:
+        return plain(path).read_bytes()
     except FileNotFoundError:
         raise SquentropyError(f"{path}: does not exist; make it first") from None
     except OSError as error:
@@ -154,13 +180,13 @@ def _json(value: Any) -> str:
 
 def sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with plain(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(path: str | Path, expected: str) -> Path:
     """`path`, after its bytes were found to hash to `expected`. Raises SquentropyError."""
-    path = Path(path)
+    path = plain(path)
     if not path.is_file():
         raise SquentropyError(f"{path}: does not exist; run the study again to make it")
     if sha256(path) != expected:

@@ -148,6 +148,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
     scored = [*final, checkpoints / "lengths/mse/iters4/seed1"]
     assert well("evaluate", *scored, "--data", data).count("test nll") == 3
     assert well("sample", *final, "--tokens", data / "tokens").count("Tim") >= 2
+    assert well("voices", data, checkpoints, results) == ""  # MSE's outputs are no logits
     well("metrics", data, checkpoints, results)
     status, out, _ = run("show", results, "--table")
     nll = pd.read_csv(results / "metrics.csv").nll[0]
@@ -242,6 +243,24 @@ def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
     assert "other parameters" in run("sample", folder, "--params", "params.yaml")[2]
 
 
+def test_what_is_not_under_way_and_where_a_run_was_logged_is_said(run, places, monkeypatch):
+    said = "nothing is under way: no run has saved a state in state\n"
+    assert run("live") == (0, said, "")
+    folder = Path("checkpoints/tiny/final/mse/seed1")
+    monkeypatch.setattr("squentropy.tools.hosted.log", lambda runs, _: [(runs[0], "wandb/run-1")])
+    assert run("wandb", str(folder)) == (0, f"{folder}: wandb/run-1\n", "")
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "smoke"], ["params"], ["why"], ["record"]])
+def test_outside_a_clone_it_says_to_go_to_one(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, said = run(*words)
+    assert code != 0
+    assert out == ""
+    assert said.endswith("this is no clone of the repository, so go to the folder of one\n")
+    assert said.count("\n") == 1
+
+
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
 GRID = ("--lr", "0.1", "--dropout", "0.1", "--n-layer", "1")
 MISTAKES = [  # words, what the one line says
@@ -268,7 +287,7 @@ MISTAKES = [  # words, what the one line says
     ),
     (
         ("sweep", "{tmp}", "--tokens", "{data}/tokens", "--loss", "mse_weighted", "--lr", "7"),
-        "--loss mse_weighted --lr 7.0: no such row",
+        "--lr 7.0: no such row",
     ),
     (("tokenize", "{tmp}", "{tmp}/out"), "manifest.json: does not exist"),
     (("evaluate", "{tmp}", "--data", "{data}"), "run.json: does not exist"),
@@ -281,6 +300,7 @@ MISTAKES = [  # words, what the one line says
     (("export", "{tmp}", "{tmp}/out"), "run.json: does not exist"),
     (("score", "{tmp}", "--data", "{data}"), "holds no config.json of a Hugging Face model"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
+    (("voices", "{data}", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
     (("show", "{tmp}"), "holds no manifest.json of results"),
     (("params", "nix"), "nix: no such study; there are: "),

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from squentropy import storage
+from squentropy.corpus import build as build_module
 from squentropy.corpus import text
 from squentropy.corpus.build import build
 from squentropy.corpus.repeats import digests_in
@@ -138,7 +139,7 @@ def test_empty_overlong_and_mojibake_stories_are_counted(tmp_path):
     ("rules", "story", "says"),
     [
         ({"empty": "error"}, " ", "train.jsonl, line 2: a story without a visible character"),
-        ({"overlong": "error", "max_bytes": 9}, "0123456789", "line 2: a story of 10 bytes"),
+        ({"overlong": "error", "max_bytes": 9}, "0123456789", "line 2: a story of over 9 bytes"),
     ],
 )
 def test_a_story_that_the_rules_forbid_is_named(tmp_path, rules, story, says):
@@ -193,12 +194,71 @@ def test_a_cut_validation_shares_nothing_with_a_given_test(tmp_path):
 
 def test_too_few_stories_for_the_cut_is_an_error(tmp_path):
     path = jsonl(tmp_path / "pool.jsonl", ["A", "a", "B", "C", "D", "E"])
-    with pytest.raises(SquentropyError, match="train has 5 different stories, too few to cut"):
+    with pytest.raises(
+        SquentropyError, match=r"train has 5 different stories \(6 read\), too few to cut"
+    ):
         build(corpus(train=[path]), tmp_path / "out")
 
 
+def test_what_was_dropped_is_said_where_too_few_stories_are_left_for_the_cut(tmp_path):
+    path = jsonl(tmp_path / "pool.jsonl", ["A", "", "x" * 11, "y" * 12, "â€œHi"])
+    rules = corpus({"max_bytes": 10, "mojibake": "drop"}, train=[path])
+    said = (
+        r"1 different stories \(5 read, 1 of them empty, 2 of them overlong by max_bytes 10, "
+        r"1 of them mojibake\), too few"
+    )
+    with pytest.raises(SquentropyError, match=said):
+        build(rules, tmp_path / "out")
+
+
+@pytest.mark.parametrize("splits", [{}, {"validation": ["C\n\nD"], "test": ["E"]}])
+def test_a_txt_whose_separator_never_occurs_is_named_as_the_cause(tmp_path, splits):
+    named = {}
+    for split, texts in ({"train": ["A.\n\n" * 5, "B.\n\n" * 5]} | splits).items():
+        paths = [tmp_path / f"{split}{number}.txt" for number, _ in enumerate(texts)]
+        for path, story in zip(paths, texts, strict=True):
+            path.write_text(story)
+        named[split] = [str(path) for path in paths]
+    said = (
+        r"\(2 read.*\).*; \S*train0.txt and \d more hold no '<\|endoftext\|>' "
+        r"\(corpus.files.separator\), so one story; "
+    )
+    with pytest.raises(SquentropyError, match=said):
+        build(corpus({"max_bytes": 10}, **named), tmp_path / "out")
+
+
+def test_a_txt_of_one_story_is_no_cause_where_stories_suffice(tmp_path):
+    for number in range(9):
+        (tmp_path / f"{number}.txt").write_text(f"story {number}")
+    manifest = build(corpus(train=[str(tmp_path / "*.txt")]), tmp_path / "out")
+    assert manifest["splits"]["train"]["stories"] == 4
+
+
+@pytest.mark.parametrize("change", ["one byte", "another file"])
+def test_a_story_file_that_changes_while_it_is_read_makes_no_corpus(tmp_path, monkeypatch, change):
+    """The manifest would hold one file's hash and the splits another's stories."""
+    path = Path(jsonl(tmp_path / "pool.jsonl", [f"story {i}" for i in range(20)]))
+    other = jsonl(tmp_path / "other.jsonl", [f"tale {i}" for i in range(20)])
+    draw = build_module.draw
+
+    def then_change(*arguments):
+        drawn = draw(*arguments)
+        if change == "one byte":
+            path.write_bytes(path.read_bytes().replace(b"19", b"91"))
+        else:
+            Path(other).replace(path)
+        return drawn
+
+    monkeypatch.setattr(build_module, "draw", then_change)
+    with pytest.raises(SquentropyError, match=r"pool\.jsonl: was changed while it was read"):
+        build(corpus(train=[str(path)]), tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_a_split_without_a_story_left_is_an_error(tmp_path):
-    with pytest.raises(SquentropyError, match=r"no story is left for train \(2 duplicate_across"):
+    with pytest.raises(
+        SquentropyError, match=r"left for train \(2 read, 2 of them duplicate_across"
+    ):
         build(corpus(**three(tmp_path, ["V", "T"])), tmp_path / "out")
 
 

@@ -5,6 +5,7 @@ pytest tests/corpus/test_files.py
 
 import csv
 import gzip
+import io
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy.corpus import files
+from squentropy.corpus import files, story_files, streams
 from squentropy.errors import SquentropyError
 
 STORIES = [
@@ -31,8 +32,8 @@ STORIES = [
 SEPARATOR = "<|endoftext|>"
 
 
-def texts(path: Path, text: str = "text", separator: str = SEPARATOR) -> list[str]:
-    return [story.text for story in files.read(path, text, separator)]
+def texts(path: Path, text: str = "text", separator: str = SEPARATOR, **options) -> list[str]:
+    return [story.text for story in files.read(path, text, separator, **options)]
 
 
 def jsonl(stories) -> bytes:
@@ -87,7 +88,7 @@ def test_an_empty_story_between_separators_is_a_story_and_the_ends_of_the_file_a
 
 
 def test_a_separator_that_spans_two_reads_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK", 5)
+    monkeypatch.setattr(streams, "CHUNK", 5)
     path = tmp_path / "stories.txt"
     path.write_text(SEPARATOR.join(f"story {i}" for i in range(50)))
     assert texts(path) == [f"story {i}" for i in range(50)]
@@ -118,8 +119,11 @@ def test_a_story_longer_than_the_csv_modules_default_limit_is_read(tmp_path):
     assert texts(write(tmp_path / "s.csv", ["x" * 200_000])) == ["x" * 200_000]
 
 
+TEXTS = st.text().filter(lambda text: text.count("\0") < 4)  # more of them are refused
+
+
 @settings(deadline=None)
-@given(stories=st.lists(st.text(), min_size=1))
+@given(stories=st.lists(TEXTS, min_size=1))
 def test_any_texts_survive_jsonl_csv_and_parquet(stories, tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     for kind in ("jsonl", "csv", "parquet"):
@@ -137,6 +141,9 @@ def test_any_texts_survive_jsonl_csv_and_parquet(stories, tmp_path_factory):
         (b'{"text": "\\ud800"}', "line 2: 'text' holds half a surrogate pair at character 1"),
         (b'{"text": "caf\xe9"}', "line 2: is not UTF-8 at byte 13 of it (0xe9)"),
         (b"[" * 100_000, "line 2: is not JSON"),
+        (b'{"text": "A", "text": "A"}', "line 2: has two keys 'text', of which one is the story"),
+        (b'{"text": {"text": "A"}}', "line 2: 'text' is of type Object, not a story"),
+        (b'[["text", "A"]]', "line 2: is not a JSON object"),
         (b'{"text": ' + b"9" * 5000 + b"}", "line 2: is not JSON"),
     ],
 )
@@ -153,6 +160,7 @@ def test_a_broken_jsonl_line_is_named(tmp_path, line, says):
         (b"id,text\n1,A\n2,Hello, you\n", "line 3: has 3 fields, the header 2; put quotes"),
         (b'id,text\n1,"A\n', "is not CSV: unexpected end of data"),
         (b"id,text\n1,\xff\n", "line 2: is not UTF-8"),
+        (b"text,id,text\nA,1,B\n", "line 1: has two columns 'text', of which one is the story"),
         (b"id,text\n", "holds no stories"),
         (b"", "holds no stories"),
     ],
@@ -161,6 +169,21 @@ def test_a_broken_csv_line_is_named(tmp_path, content, says):
     path = tmp_path / "s.csv"
     path.write_bytes(content)
     assert says in complaint(path)
+
+
+def test_other_keys_may_stand_twice_and_the_storys_may_stand_in_another_object(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(b'{"a": {"text": "x"}, "text": "A", "a": [{"text": "y"}]}\n')
+    assert texts(path) == ["A"]
+    path = tmp_path / "s.csv"
+    path.write_bytes(b"id,id,text\n1,2,A\n")
+    assert texts(path) == ["A"]
+
+
+def test_a_parquet_file_with_two_such_columns_is_refused(tmp_path):
+    two = pa.Table.from_arrays([pa.array(["A"]), pa.array(["B"])], names=["text", "text"])
+    pq.write_table(two, tmp_path / "s.parquet")
+    assert "has two columns 'text'" in complaint(tmp_path / "s.parquet")
 
 
 def test_a_txt_that_is_not_utf8_is_named_with_the_byte(tmp_path):
@@ -221,13 +244,13 @@ def test_globs_are_sorted_and_a_file_named_twice_is_read_once(tmp_path, monkeypa
     for name in ("b.jsonl", "a.jsonl", "deep/er/c.jsonl.gz", "notes.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = files.find(["b.jsonl", "**/*.jsonl*"], "corpus.files.train")
+    found = story_files.find(["b.jsonl", "**/*.jsonl*"], "corpus.files.train")
     assert [path.as_posix() for path in found] == ["b.jsonl", "a.jsonl", "deep/er/c.jsonl.gz"]
 
 
 def test_a_name_with_a_globs_characters_is_a_name(tmp_path):
     path = write(tmp_path / "story[1].jsonl", ["A"])
-    assert files.find([str(path)], "corpus.files.train") == [path]
+    assert story_files.find([str(path)], "corpus.files.train") == [path]
 
 
 @pytest.mark.parametrize(
@@ -244,5 +267,153 @@ def test_what_cannot_be_found_is_named_with_its_parameter(tmp_path, monkeypatch,
     (tmp_path / "folder").mkdir()
     (tmp_path / "story.docx").touch()
     with pytest.raises(SquentropyError) as error:
-        files.find([pattern], "corpus.files.test")
+        story_files.find([pattern], "corpus.files.test")
     assert says in str(error.value)
+
+
+# --- encodings ----------------------------------------------------------------------------------
+
+ENGLISH = "Once upon a time there was a café.\n" * 30
+RUSSIAN = "Жила-была девочка по имени Маша.\n" * 30
+CHINESE = "从前有一个小女孩,名字叫小红。\n" * 30
+
+
+@pytest.mark.parametrize("name", ["s.txt", "s.jsonl", "s.csv", "s.txt.gz"])
+@pytest.mark.parametrize("text", [ENGLISH, RUSSIAN, CHINESE], ids=["en", "ru", "zh"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_of_utf16_is_refused_and_iconvs_name_for_it_said(tmp_path, encoding, text, name):
+    path = tmp_path / name
+    data = (f"text\n{text}" if "csv" in name else text).encode(encoding)
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    said = complaint(path)
+    assert f"iconv -f {encoding.upper().replace('16-', '16')} -t UTF-8" in said
+    assert "WINDOWS" not in said
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+def test_a_story_full_of_nuls_is_refused_and_one_that_holds_some_is_not(tmp_path, kind):
+    misread = ENGLISH.encode("utf-16-le").decode("latin-1")
+    path = write(tmp_path / f"s.{kind}", ["\0 and \0", "plain " * 2000, misread])
+    assert "is full of NULs" in complaint(path)
+    path = write(tmp_path / f"s.{kind}", ["\0 and \0"])
+    assert texts(path) == ["\0 and \0"]
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (ENGLISH.encode("cp1252"), "for example with iconv -f WINDOWS-1252 -t UTF-8"),
+        (RUSSIAN.encode("cp1251"), "find out its encoding"),
+        (CHINESE.encode("gb18030"), "find out its encoding"),
+        (bytes(range(1, 256)) * 9, "find out its encoding"),
+    ],
+    ids=["western", "russian", "chinese", "binary"],
+)
+def test_what_is_not_utf8_is_looked_at_before_an_encoding_is_named(tmp_path, data, advice):
+    path = tmp_path / "s.txt"
+    path.write_bytes(data)
+    assert advice in complaint(path)
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    data=st.lists(st.sampled_from([b"a", b"b", b"ab", b"\n", b"\r", "é".encode()])).map(b"".join),
+    chunk=st.integers(1, 5),
+    most=st.integers(1, 6),
+    separator=st.sampled_from([b"ab", b"a", b"aa", b"bb\n"]),
+)
+def test_pieces_are_what_split_gives_and_of_long_ones_the_beginning(data, chunk, most, separator):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "CHUNK", chunk)
+        found = list(streams.pieces(io.BytesIO(data), separator, most))
+    expected, position = data.split(separator), 0
+    assert len(found) == len(expected)
+    for piece, whole in zip(found, expected, strict=True):
+        assert piece.position == position
+        assert piece.whole or len(whole) > most
+        assert piece.data == whole if piece.whole else piece.data.startswith(whole[: most + 1])
+        position += len(whole) + len(separator)
+    assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
+
+
+@settings(deadline=None)
+@given(
+    data=st.lists(st.sampled_from([b"a", b"bcd", b"\n", "é".encode()])).map(b"".join),
+    chunk=st.integers(1, 5),
+    most=st.integers(1, 6),
+)
+def test_lines_are_those_of_the_file_and_of_long_ones_the_beginning(data, chunk, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "CHUNK", chunk)
+        found = list(streams.lines(io.BytesIO(data), Path("a"), most))
+    expected = io.BytesIO(data).readlines()
+    assert found == [
+        (number, whole[: most + 1].decode(errors="replace"), len(whole) <= most)
+        for number, whole in enumerate(expected, 1)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("length", [99, 100, 101, 103, 110, 2_000_000, 5_000_000])
+def test_a_story_is_whole_or_its_beginning_longer_than_allowed(tmp_path, kind, length):
+    story = "x" * length
+    path = write(tmp_path / f"s.{kind}", ["before", story, "after"])
+    if kind == "csv" and length > 1_100_000:
+        assert "line 3: a row of over 1,049,176 characters, which has no end yet" in complaint(
+            path, longest=100
+        )
+        return
+    before, found, after = texts(path, longest=100)
+    assert (before, after) == ("before", "after")
+    assert (
+        found == story
+        if length <= 100
+        else (story.startswith(found.strip()[:100]) or kind == "jsonl")
+    )
+    assert (len(found.encode()) > 100) == (length > 100)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n"])
+@pytest.mark.parametrize("length", [99, 100, 101, 1000, 3_000_000])
+def test_the_same_holds_of_paragraphs(tmp_path, length, end):
+    path = tmp_path / "s.txt"
+    story = "\n".join(["x" * 9] * (length // 10)) + "\n" + "y" * (length % 10 or 10)
+    path.write_bytes(f"before\n\n{story}\n\nafter{end}".encode())
+    before, found, after = texts(path, separator="blank line", longest=100)
+    assert (before, after) == ("before", "after")
+    assert (len(found) > 100) == (len(story) > 100)
+    assert story.startswith(found) if len(story) > 100 else found == story
+
+
+def test_white_space_before_a_story_that_is_cut_does_not_make_it_empty(tmp_path):
+    path = tmp_path / "s.txt"
+    path.write_bytes(b"A" + SEPARATOR.encode() + b"\n" * 5_000_000 + b"B")
+    first, second = texts(path, longest=100)
+    assert first == "A"
+    assert len(second) > 100
+
+
+def test_a_json_array_in_one_long_line_is_no_overlong_story(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text("[" + '{"text": "A"}, ' * 200_000 + "]")
+    assert "line 1: is not a JSON object" in complaint(path, longest=100)
+
+
+def test_a_window_that_is_too_large_is_named_as_the_cause(tmp_path):
+    path = tmp_path / "s.txt.zst"
+    window = zstandard.ZstdCompressionParameters.from_level(1, window_log=30)
+    with (
+        path.open("wb") as file,
+        zstandard.ZstdCompressor(compression_params=window).stream_writer(file) as stream,
+    ):
+        stream.write(b"A story.\n" * 1000)
+    assert "needs too large a window (zstd --long); compress it again without" in complaint(path)
+
+
+@pytest.mark.parametrize("name", ["s.txt", "s.jsonl.gz", "s.parquet"])
+def test_a_pipe_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert "is a pipe, not a file" in complaint(tmp_path / name)

@@ -3,18 +3,24 @@
 pytest tests/study/test_storage.py
 """
 
+import contextlib
 import errno
+import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.report.read import read_baselines
 from squentropy.runs.weights import load_model
+from squentropy.study import catalogue, lock, yaml_file
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import tokenize
 from squentropy.training.run import train_run
@@ -246,3 +252,69 @@ def test_json_that_cannot_be_read_is_named(tmp_path):
         storage.read_sealed(tmp_path / "a.json")
     with pytest.raises(SquentropyError, match="cannot be read: Is a directory"):
         storage.read_sealed(tmp_path)
+
+
+# --- what is no plain file ----------------------------------------------------------------------
+
+READERS = {
+    "read_bytes": storage.read_bytes,
+    "read_sealed": storage.read_sealed,
+    "sha256": storage.sha256,
+    "verified": lambda path: storage.verified(path, "0"),
+    "a study's lock": lock.hold,
+    "parameters": yaml_file.read,
+    "a loss's file": lambda path: catalogue.loss_info(f"{path}:mine"),
+    "baselines": lambda path: read_baselines(path.parent),
+}
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_a_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+def link_to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def unix_socket(path: Path) -> None:
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path.name)
+
+
+@pytest.mark.parametrize("put", [pipe, link_to_a_pipe, link_to_a_device, unix_socket])
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path, monkeypatch, reader, put):
+    monkeypatch.chdir(tmp_path)
+    path = Path("mine.py" if "loss" in reader else "baselines.csv")
+    put(path)
+    with pytest.raises(
+        SquentropyError, match=f"{path.name}: is a (pipe|device|socket), not a file"
+    ):
+        READERS[reader](path)
+
+
+def test_a_lock_that_is_no_plain_file_is_held_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    assert lock.holder(tmp_path / "lock") is None
+
+
+def test_a_link_to_a_plain_file_and_a_missing_one_are_left_to_their_reader(tmp_path):
+    (tmp_path / "file").write_text("a")
+    (tmp_path / "link").symlink_to("file")
+    assert storage.read_bytes(tmp_path / "link") == b"a"
+    assert storage.plain(tmp_path / "missing") == tmp_path / "missing"
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\xff", "1" * 5000])
+def test_what_is_sealed_and_no_json_is_damaged(tmp_path, text):
+    path = tmp_path / "a.json"
+    rest = text.encode("latin-1") + b',\n  "seal": ""\n}\n'
+    seal = hashlib.sha256(rest).hexdigest().encode()
+    path.write_bytes(rest.replace(b'""\n}', b'"' + seal + b'"\n}'))
+    with pytest.raises(SquentropyError, match=r"a\.json: is damaged \(is not JSON\)"):
+        storage.read_sealed(path)

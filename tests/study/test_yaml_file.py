@@ -3,6 +3,12 @@
 pytest tests/study/test_yaml_file.py
 """
 
+import contextlib
+import itertools
+import os
+import random
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from squentropy.errors import ParameterError
+from squentropy.study import find, params
+from squentropy.study.overlays import overlay
 from squentropy.study.yaml_file import MOST_BYTES, read
 
 ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = [ROOT / "params.yaml", *sorted(ROOT.glob("studies/[!d]*.yaml"))]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +75,7 @@ def test_what_says_what_it_means_is_read(tmp_path, text, value):
     assert read(path) == {"key": value}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("studies/[!d]*.yaml"))])
+@pytest.mark.parametrize("path", SHIPPED)
 def test_the_shipped_studies_read_alike_by_every_reader(path):
     values = read(path)
     assert values == yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -91,3 +100,138 @@ def test_a_file_of_any_size_is_refused_at_once(tmp_path):
     path.write_text("a: " + "x" * MOST_BYTES)
     with pytest.raises(ParameterError, match="too long for parameters"):
         read(path)
+
+
+# --- aliases ------------------------------------------------------------------------------------
+
+BOMB = "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in itertools.pairwise("abcdefghij")
+)
+MERGES = "".join(
+    f"{b}: &{b}\n  <<: [{', '.join([f'*{a}'] * 10)}]\n" for a, b in itertools.pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\n" + BOMB,
+        "a: &a {x: 1}\n" + MERGES,
+        f"a: &a {'x' * 5000}\nb: [{', '.join(['*a'] * 50)}]\n",
+        "a: &a [*a]\n",
+        "a: &a {b: *a}\n",
+    ],
+    ids=["lists", "merges", "text", "circle", "circle of keys"],
+)
+def test_a_few_lines_that_stand_for_more_than_memory_holds_are_refused_at_once(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ParameterError, match=r"bytes with its aliases \(\*name\) written out"):
+        read(path)
+
+
+def test_an_alias_that_stands_for_little_is_read(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("a: &a {x: 1, y: [2]}\nb: *a\nc:\n  <<: *a\n  x: 3\n")
+    assert read(path) == {"a": {"x": 1, "y": [2]}, "b": {"x": 1, "y": [2]}, "c": {"x": 3, "y": [2]}}
+
+
+def test_an_error_shows_the_beginning_of_a_value_however_long_it_would_be():
+    """Snakemake reads its configuration by itself, and may hand over anything."""
+    values = read(ROOT / "params.yaml")
+    bomb: list = ["x"]
+    for _ in range(40):
+        bomb = [bomb] * 10
+    for value, said in ((bomb, " = .{57}..."), (["x" * 10**7], " = .{57}..."), ({"a": bomb}, "")):
+        with pytest.raises(ParameterError, match=rf"^parameters: corpus\.source{said}: is not"):
+            params.parse(values | {"corpus": values["corpus"] | {"source": value}})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "mine.yaml"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    for reader in (read, lambda path: find.find(path)):
+        with pytest.raises(ParameterError, match=rf"mine\.yaml: is a {kind}, not a file"):
+            reader(path)
+
+
+# --- mutations ----------------------------------------------------------------------------------
+
+HOSTILE = [
+    "", "~", "[]", "{}", "[[]]", "- a", "*a", "&a", "!!int x", "!!python/object:os.system", "<<",
+    "0150", "1:30", "0x1F", "1_000", "1e-3", ".nan", "-.inf", "9" * 5000, "2020-13-45", "yes",
+    "null", '"', "'", "|", ">-", "%YAML 1.1", "---", "...", "# no", "? a", ": ", "\t", "\\",
+    "{{x}}", "[" * 99, "\x00", "\x1b", "\x85", "\u2028", "\ufeff", "\U0001f333", "x" * 500,
+]  # fmt: skip
+
+
+def mutated(text: str, draw: random.Random) -> str:
+    """A file of parameters with something changed: a key or section twice, moved, cut, replaced."""
+    lines = text.splitlines(keepends=True)
+    at, to = draw.randrange(len(lines)), draw.randrange(len(lines))
+    line = lines[at]
+    starts = [i for i, each in enumerate(lines) if re.match(r"\w+:", each)] + [len(lines)]
+    section = draw.randrange(len(starts) - 1)
+    block = lines[starts[section] : starts[section + 1]]
+    match draw.randrange(9):
+        case 0:
+            lines.insert(to, line)
+        case 1:
+            lines[starts[section] : starts[section]] = block
+        case 2:
+            lines[to:to] = block
+        case 3:
+            del lines[at]
+        case 4:
+            lines[at] = re.sub(r":.*", lambda _: f": {draw.choice(HOSTILE)}", line, count=1)
+        case 5:
+            place = draw.randrange(len(line))
+            lines[at] = line[:place] + draw.choice(HOSTILE) + line[place:]
+        case 6:
+            lines[at] = " " * draw.randrange(5) + line.lstrip(" ")
+        case 7:
+            return text[: draw.randrange(len(text))]
+        case 8:
+            place = draw.randrange(len(text))
+            return text[:place] + draw.choice("\n :#[]{}&*!|>'\"%@`,-?0") + text[place + 1 :]
+    return "".join(lines)
+
+
+def plain(value: object) -> object:
+    """A value whatever its kind is to a version of YAML: 1e-3, as the name of a split, is text to
+    one and a number to the other; and so yes, a truth value or text."""
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    words = {"yes": True, "on": True, "no": False, "off": False}
+    if isinstance(value, str) and re.fullmatch(r"[-+.\d]+(e[-+\d]+)?", value, re.IGNORECASE):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("tries", [100, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_study_changed_at_random_is_refused_in_a_line_or_says_what_it_seems_to(
+    tmp_path, path, tries
+):
+    text, draw = path.read_text(encoding="utf-8"), random.Random(path.name)
+    base, changed, refused = read(ROOT / "params.yaml"), tmp_path / "mine.yaml", 0
+    for _ in range(tries):
+        said = mutated(text, draw)
+        changed.write_bytes(said.encode())
+        began, complaint = time.process_time(), None
+        try:
+            values = read(changed)
+            params.parse(overlay(base, values))
+        except ParameterError as error:
+            complaint = str(error)
+        assert time.process_time() - began < 2, said
+        if complaint is None:
+            assert plain(values) == plain(ruamel.yaml.YAML(typ="safe").load(said)), said
+        else:
+            assert complaint.isprintable(), said
+            refused += 1
+    assert 0 < refused < tries

@@ -3,11 +3,14 @@
 pytest tests/tools/test_why.py
 """
 
+import os
 from pathlib import Path
 
 import pytest
 
 from squentropy import storage
+from squentropy.cli import completion
+from squentropy.corpus import story_files
 from squentropy.errors import SquentropyError
 from squentropy.study import digests
 from squentropy.tools.why import stale_runs
@@ -35,6 +38,22 @@ def test_a_changed_parameter_is_named_with_both_values_and_only_where_it_matters
     assert "params.schedule.max_iters was 8, is 9" in said[FINAL]
     said = why(SWEPT, FINAL, sample={"top_k": 7})
     assert said == {SWEPT: [], FINAL: ["samples.json: params.top_k was 50, is 7"]}
+
+
+def test_story_files_that_are_not_those_of_the_corpus_are_named(why, tiny_study):
+    corpus = {"source": "files", "files": {"train": ["stories.txt"]}}
+    path, manifest = Path("stories.txt"), Path("data/tiny/corpus/manifest.json")
+    path.write_text("A")
+    entries = story_files.entries(story_files.hashed(tiny_study(corpus=corpus).corpus.files))
+    storage.write_sealed(manifest, storage.read_sealed(manifest) | {"provenance": entries})
+    assert why(corpus=corpus) == {}
+    other = Path("other")
+    other.write_text("B")
+    os.utime(other, (0, 0))
+    other.replace(path)
+    assert why(SWEPT, corpus=corpus) == {SWEPT: ["its story files have changed: stories.txt"]}
+    path.unlink()  # as in a restored clone
+    assert why(corpus=corpus) == {}
 
 
 def test_changed_code_is_named_by_its_module(why, monkeypatch):
@@ -86,6 +105,18 @@ def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole
     assert why(FINAL)[FINAL][0].startswith(f"waits for its tuning ({refined}: does")
     manifest.unlink()
     assert why(SWEPT)[SWEPT][0].startswith("waits for its tokens (data/tiny/tokens/manifest.json:")
+
+
+def test_every_run_that_completion_offers_is_known(why):
+    """Those that refine a loss too, and those of a loss or seed that the study has no more."""
+    offered = [Path(run) for run in completion.runs("checkpoints/")]
+    offered += Path("checkpoints/tiny/refine").glob("*/lr*")
+    assert len(offered) > 9
+    assert not any(why(*offered).values())
+    said = why(*offered, final={"seeds": [1]}, sweep={"losses": ["cross_entropy", "mse"]})
+    gone = {run for run in offered if run.name == "seed2" or "brier" in run.parts}
+    for run in offered:
+        assert ("no run of the study tiny any more" in "".join(said[run])) == (run in gone)
 
 
 def test_a_folder_that_is_no_run_of_the_study_is_refused(why):

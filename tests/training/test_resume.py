@@ -219,6 +219,18 @@ def test_a_damaged_state_is_named_and_not_used(tiny_study, tmp_path, capsys):
     assert all(into[name].equal(tensors[name]) for name in tensors)
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_pipe_in_place_of_a_state_is_named_and_not_waited_for(tmp_path, capsys, other):
+    state = StateFile(tmp_path, "sweep/run", {"cell": {"lr": 0.1}})
+    state.folder.mkdir(parents=True)
+    path = state.path.with_name("other.safetensors") if other else state.path
+    os.mkfifo(path)
+    assert state.load({}) == Progress()
+    assert f"{path}: is a pipe, not a file" in capsys.readouterr().err
+    state.save(Progress([1.0]), {})
+    assert state.load({}).losses == [1.0]
+
+
 def test_a_folder_of_states_that_cannot_be_written_is_named_before_any_training(
     tiny_study, tiny_cell, tokens, tmp_path, monkeypatch
 ):

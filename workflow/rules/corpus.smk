@@ -2,8 +2,6 @@
 
 
 rule corpus:
-    input:
-        local(story_files()),
     output:
         expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
         f"{DATA}/corpus/manifest.json",
@@ -16,6 +14,7 @@ rule corpus:
         folder=subpath(output[0], parent=True),
         params=PARAMS,
         corpus=STUDY.corpus.relevant(),
+        stories=stories(),
         code=digests.corpus(STUDY.corpus.source),
     shell:
         "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1 || failed {log}"

@@ -80,10 +80,13 @@ def root(
 PANELS: dict[str, list[Callable[..., None]]] = {
     "Study steps": [
         steps.corpus, steps.tokenize, steps.train, steps.sweep, steps.refine, steps.lengths,
-        steps.select, steps.evaluate, steps.sample, steps.metrics, steps.figures, steps.report,
+        steps.select, steps.evaluate, steps.sample, steps.voices, steps.metrics, steps.figures,
+        steps.report,
     ],
     "Models": [models.tell, models.check, models.export, models.score, models.judge],
-    "Sharing": [tools.record, tools.restore, tools.readme, tools.pdf],
+    "Sharing": [
+        tools.record, tools.restore, tools.leaderboard, tools.readme, tools.claims, tools.pdf,
+    ],
     "Tools": [
         tools.params, tools.show, tools.why, tools.live, tools.tensorboard, tools.wandb,
     ],

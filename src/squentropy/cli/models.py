@@ -111,7 +111,7 @@ def check(
 
 
 def export(run: Run, out: Path, tokens: RunTokens = None, params: RunParams = None) -> None:
-    """Write a run as a GPT-2 or MPT that transformers loads.
+    """Write a run as a model of Hugging Face's transformers.
 
     Reads RUN with its weights, and the folder TOKENS. Writes the model and its tokenizer
     into the folder OUT.

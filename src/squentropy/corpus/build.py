@@ -24,7 +24,7 @@ texts of stories that are cut from train.
 import contextlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -60,7 +60,6 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
     what was in the folder, where the input or the machine does not do.
     """
     folder = Path(folder)
-    judge = Judge(corpus)
     entries = {}
     with contextlib.ExitStack() as stack:
         # The files are opened first: better to hear of a full or read-only disk now.
@@ -69,6 +68,7 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
             for split in reversed(SPLITS)
         }
         source = _source(corpus)
+        judge = Judge(corpus, source.hint)
         splits = cut(source, corpus)
         for split in reversed(SPLITS):
             bar = progress.bar(splits[split](), split, "stories")
@@ -90,7 +90,7 @@ def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
 
 def _source(corpus: params.Corpus) -> Source:
     module = import_module(f"squentropy.corpus.{corpus.source}")
-    source: Source = module.source(getattr(corpus, corpus.source))
+    source: Source = module.source(corpus)
     return source
 
 
@@ -99,6 +99,7 @@ class Judge:
     """Decides which stories of a split are kept, split after split, and counts them all."""
 
     corpus: params.Corpus
+    hint: Callable[[], str] = lambda: ""  # as Source has it
     earlier: set[bytes] = field(default_factory=set)  # digests of stories kept in earlier splits
     earlier_near: set[bytes] = field(default_factory=set)  # the same of their normalised text
     own: set[bytes] = field(default_factory=set)  # of the latest split; not of train, the last
@@ -132,10 +133,11 @@ class Judge:
             self._keep(split, story, repeats_nearly, 1)
             yield story
         if not self.kept[split]:
-            dropped = self.counts(split)["dropped"]
-            why = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "none read"
+            counts = self.counts(split)
             raise SquentropyError(
-                f"corpus.{self.corpus.source}: no story is left for {split} ({why}); give it others"
+                f"corpus.{self.corpus.source}: no story is left for {split} "
+                f"({_account(counts['read'], counts['dropped'], self.corpus)}){self.hint()}; "
+                "give it others"
             )
 
     def choose_first(
@@ -175,12 +177,15 @@ def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterato
     given = source.splits["test"]() if "test" in source.splits else ()
     taken = {digest(normalised(story.text)) for story in given}
     wanted = sum(source.cut.values())
-    drawn = draw(train(), taken, source, corpus, wanted + 1)
+    dropped: Counter = Counter()
+    drawn = draw(train(), taken, source, corpus, wanted + 1, dropped)
     if len(drawn) <= wanted:
+        account = _account(dropped.pop("read", 0), dropped, corpus)
         asked = " + ".join(f"{split}_stories {count}" for split, count in source.cut.items())
         raise SquentropyError(
-            f"corpus.{corpus.source}: train has {len(drawn)} different stories, too few to cut "
-            f"{asked} from it and keep some; lower these numbers or give more stories"
+            f"corpus.{corpus.source}: train has {len(drawn)} different stories ({account}), too "
+            f"few to cut {asked} from it and keep some{source.hint()}; lower these numbers or give "
+            "more stories"
         )
     names = [split for split, count in source.cut.items() for _ in range(count)]
     destination = dict(zip(drawn[:wanted].tolist(), names, strict=True))
@@ -192,17 +197,28 @@ def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterato
     return source.splits | {s: partial(iter, held[s]) for s in held} | {"train": rest}
 
 
+def _account(read: int, dropped: Mapping[str, int], corpus: params.Corpus) -> str:
+    """What was read and dropped, in words: "12 read, 11 of them overlong by max_bytes 1000000"."""
+    why = {"overlong": f" by max_bytes {corpus.max_bytes}"}
+    reasons = [f"{n} of them {reason}{why.get(reason, '')}" for reason, n in dropped.items() if n]
+    return ", ".join([f"{read} read", *reasons])
+
+
 def draw(
-    stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus, most: int
-) -> "array[int]":
+    stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus, most: int,
+    counts: Counter,
+) -> "array[int]":  # fmt: skip
     """Indices of the different, usable stories that are not `taken`, in random order.
 
-    The first `most` in that order: those of the smallest hashes.
+    The first `most` in that order: those of the smallest hashes. What is read, and not usable by
+    reason, is added to `counts`.
     """
     key = source.seed.to_bytes(8, "little")
     hashes, indices = array("Q"), array("Q")  # 64 bits: millions of stories rarely share a hash
     for index, story in enumerate(progress.bar(stories, "draw", "stories")):
-        if unusable(story, corpus) is None:
+        reason = unusable(story, corpus)
+        counts.update(["read"] if reason is None else ["read", reason])
+        if reason is None:
             text = normalised(story.text)
             if not taken or digest(text) not in taken:
                 hashes.append(int.from_bytes(digest(text, key)[:8], "little"))
@@ -284,6 +300,14 @@ def unusable(story: Story, corpus: params.Corpus) -> str | None:
     Raises SquentropyError where the parameters ask for an error instead.
     """
     text = story.text
+    # First, since of an overlong story there may be only the beginning.
+    if len(text) > corpus.max_bytes or len(text.encode()) > corpus.max_bytes:
+        if corpus.overlong == "error":
+            raise SquentropyError(
+                f"{story.where}: a story of over {corpus.max_bytes} bytes, which is max_bytes; "
+                "shorten it, raise max_bytes, or set corpus.overlong to drop"
+            )
+        return "overlong"
     if is_empty(text):
         if corpus.empty == "error":
             raise SquentropyError(
@@ -291,13 +315,6 @@ def unusable(story: Story, corpus: params.Corpus) -> str | None:
                 "corpus.empty to drop"
             )
         return "empty"
-    if len(text) > corpus.max_bytes or len(text.encode()) > corpus.max_bytes:
-        if corpus.overlong == "error":
-            raise SquentropyError(
-                f"{story.where}: a story of {len(text.encode())} bytes, more than max_bytes "
-                f"{corpus.max_bytes}; shorten it, raise max_bytes, or set corpus.overlong to drop"
-            )
-        return "overlong"
     if corpus.mojibake == "drop" and has_mojibake(text):
         return "mojibake"
     return None

@@ -13,190 +13,212 @@ with `corpus.source: files` and paths or globs (`stories/**/*.jsonl.zst`) in `co
 
 All text is UTF-8; a byte order mark at the start of a file is no part of the first story. Blank
 lines in .jsonl and .csv hold no story. Everything else is kept byte for byte. Files are read as
-streams: memory does not grow with their size.
+streams: memory grows neither with their size nor with that of a story, of which no more is held
+than shows that it is longer than `corpus.max_bytes`.
 """
 
-import contextlib
 import csv
-import glob
 import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from squentropy import storage
 from squentropy.corpus.source import Source, Story
+from squentropy.corpus.story_files import StoryFile, entries, hashed, kind
+from squentropy.corpus.streams import (
+    CHUNK,
+    SNIFFED,
+    Decompressed,
+    check_encoding,
+    check_expansion,
+    decoded,
+    is_full_of_nuls,
+    lines,
+    pieces,
+)
 from squentropy.errors import SquentropyError
-from squentropy.study.corpus import Files
-from squentropy.study.params import SPLITS
+from squentropy.study.corpus import Corpus, Files
+from squentropy.study.parameter_errors import one_line
 
 BLANK_LINE = "blank line"
-COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-CHUNK = 1 << 20  # bytes read at once
-BOM = b"\xef\xbb\xbf"
+LONGEST = 1_000_000  # bytes of a story, where no parameters say
 
-csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is too small for a long story
+FEWEST_ROWS, MOST_ROWS = 8, 1024  # of a Parquet file, read at once
+AT_ONCE = 64 << 20  # bytes of these, if each is as long as can be
+LEAST = 32  # bytes that a row counts for, however short its story
+
+csv.field_size_limit(2**31 - 1)  # the length of rows is limited below
 
 
-def source(files: Files) -> Source:
+def source(corpus: Corpus) -> Source:
     """The stories of the files that the parameters name. Raises SquentropyError."""
-    paths = {split: find(getattr(files, split), f"corpus.files.{split}") for split in SPLITS}
-    named = {split: found for split, found in paths.items() if found}
+    files = corpus.files
+    named = hashed(files)
     counts = {"validation": files.validation_stories, "test": files.test_stories}
+    every = [file for found in named.values() for file in found]
     return Source(
-        splits={split: partial(_read_all, found, files) for split, found in named.items()},
-        licence=files.licence,
-        provenance={
-            split: [{"file": _name(path), "sha256": _sha256(path)} for path in found]
+        splits={
+            split: partial(_read_all, found, files, corpus.max_bytes)
             for split, found in named.items()
         },
+        licence=files.licence,
+        provenance=entries(named),
         cut={split: count for split, count in counts.items() if split not in named},
         seed=files.seed,
+        hint=partial(_unparted, every, files),
     )
 
 
-def find(patterns: list[str], key: str) -> list[Path]:
-    """The files that paths and globs name: in the order given, those of a glob sorted by name."""
-    found: dict[Path, None] = {}  # keeps the order, and a file that two globs match only once
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        try:
-            exists = path.exists()
-        except OSError as error:  # a folder on the way that may not be entered
-            raise SquentropyError(f"{key}: {path} cannot be read: {error.strerror}") from None
-        if exists:
-            matches = [path]  # also where the name holds a glob's characters
-        elif glob.has_magic(pattern):
-            matches = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-            matches = [match for match in matches if not match.is_dir()]
-            if not matches:
-                raise SquentropyError(
-                    f"{key}: no file matches {pattern!r} below {Path.cwd()}; correct the pattern"
-                )
-        else:
-            raise SquentropyError(f"{key}: {pattern} does not exist below {Path.cwd()}; correct it")
-        for match in matches:
-            _kind(match)
-            if match.is_dir():
-                raise SquentropyError(
-                    f"{key}: {match} is a folder; name its files, for example {match}/*.jsonl"
-                )
-            found[match] = None
-    return list(found)
-
-
-def read(path: Path, text: str, separator: str) -> Iterator[Story]:
+def read(
+    file: StoryFile | Path, text: str, separator: str, longest: int = LONGEST
+) -> Iterator[Story]:
     """The stories of one file, in order. `text` names the key or column that holds them.
 
+    Of a story of more than `longest` bytes it may be the beginning, which is longer than that, too.
     Raises SquentropyError, with the line, row or byte, for whatever is not as it should be.
     """
-    kind, compression = _kind(path)
+    path = file.path if isinstance(file, StoryFile) else file
+    shown = Path(one_line(str(path)))
+    sort, compression = kind(path)
     empty = True
     try:
-        with _open(path, compression) as file:
-            if kind == ".jsonl":
-                stories = _read_jsonl(file, path, text)
-            elif kind == ".csv":
-                stories = _read_csv(file, path, text)
-            elif kind == ".parquet":
-                stories = _read_parquet(file, path, text)
-            elif separator == BLANK_LINE:
-                stories = _read_paragraphs(file, path)
-            else:
-                stories = _read_separated(file, path, separator.encode())
-            for story in stories:
+        with file.open() if isinstance(file, StoryFile) else storage.plain(file).open("rb") as raw:
+            stream: Any = raw
+            if compression:
+                stream = io.BufferedReader(Decompressed(raw, compression, shown), CHUNK)
+            for story in _stories(stream, sort, shown, text, separator, longest):
                 empty = False
+                if "\0" in story.text and is_full_of_nuls(story.text):
+                    raise SquentropyError(
+                        f"{story.where}: is full of NULs, as a text of UTF-16 is that was read as "
+                        "something else; convert it where it comes from"
+                    )
                 yield story
     except OSError as error:
         if compression and error.errno is None:  # what pyarrow raises about the content
-            raise SquentropyError(
-                f"{path}: is cut short or damaged ({error}); fetch or compress it again"
-            ) from None
-        raise SquentropyError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise SquentropyError(f"{shown}: {_badly_compressed(error)}") from None
+        raise SquentropyError(f"{shown}: cannot be read: {error.strerror or error}") from None
     if empty:
-        raise SquentropyError(f"{path}: holds no stories; fill it, or take it out of corpus.files")
+        raise SquentropyError(f"{shown}: holds no stories; fill it, or take it out of corpus.files")
 
 
 def stories_of_text(file: BinaryIO, separator: str) -> Iterator[Story]:
     """The stories of a stream of text, such as standard input."""
-    return _read_separated(file, Path("standard input"), separator.encode())
+    return _read_separated(file, Path("standard input"), separator.encode(), LONGEST)
 
 
-def _read_all(paths: list[Path], files: Files) -> Iterator[Story]:
-    for path in paths:
-        yield from read(path, files.text, files.separator)
+def _read_all(found: list[StoryFile], files: Files, longest: int) -> Iterator[Story]:
+    for file in found:
+        yield from read(file, files.text, files.separator, longest)
 
 
-def _kind(path: Path) -> tuple[str, str | None]:
-    """The kind of a file, and how it is compressed, by its name."""
-    compression = COMPRESSION.get(path.suffix)
-    kind = path.with_suffix("").suffix if compression else path.suffix
-    if kind not in (".txt", ".jsonl", ".csv", ".parquet") and not path.is_dir():
-        raise SquentropyError(
-            f"{path}: is of an unknown kind; names end in .txt .jsonl .csv .parquet, "
-            "with .gz or .zst behind where compressed"
-        )
-    return kind, compression
+def _unparted(found: list[StoryFile], files: Files) -> str:
+    """What else to say where stories are too few: which .txt hold one, for want of a separator."""
+    texts = [file for file in found if kind(file.path)[0] == ".txt"]
+    alone = [
+        one_line(str(file.path))
+        for file in texts
+        if len(list(islice(_read_all([file], files, LONGEST), 2))) == 1
+    ]
+    if not alone:
+        return ""
+    more = f" and {len(alone) - 1} more hold" if len(alone) > 1 else " holds"
+    return f"; {alone[0]}{more} no {files.separator!r} (corpus.files.separator), so one story"
 
 
-@contextlib.contextmanager
-def _open(path: Path, compression: str | None) -> Iterator[BinaryIO]:
-    """The decompressed bytes. pyarrow's stream, unlike zstandard's, notices a file cut short."""
-    with path.open("rb") as file:
-        if compression is None:
-            yield file
-        else:
-            with pa.CompressedInputStream(file, compression) as stream:
-                yield io.BufferedReader(stream, CHUNK)
+def _stories(
+    file: Any, sort: str, path: Path, text: str, separator: str, longest: int
+) -> Iterator[Story]:
+    """Of a buffered stream of a kind of file."""
+    if sort == ".parquet":
+        return _read_parquet(file, path, text)
+    check_encoding(file.peek(SNIFFED)[:SNIFFED], str(path))
+    if sort == ".jsonl":
+        return _read_jsonl(file, path, text, longest)
+    if sort == ".csv":
+        return _read_csv(file, path, text, longest)
+    if separator == BLANK_LINE:
+        return _read_paragraphs(file, path, longest)
+    return _read_separated(file, path, separator.encode(), longest)
 
 
-def _lines(file: BinaryIO, path: Path) -> Iterator[str]:
-    """Lines with their ends. Only a line feed ends one: U+2028 and others stay inside stories."""
-    for number, line in enumerate(file, 1):
-        try:
-            yield (line.removeprefix(BOM) if number == 1 else line).decode()
-        except UnicodeDecodeError as error:
-            raise _not_utf8(f"{path}, line {number}", error) from None
+def _longest_row(longest: int) -> int:
+    """Bytes of a row: JSON writes a byte in six at most, and there are other keys and columns."""
+    return 6 * longest + CHUNK
 
 
-def _read_jsonl(file: BinaryIO, path: Path, key: str) -> Iterator[Story]:
-    for number, line in enumerate(_lines(file, path), 1):
-        where = f"{path}, line {number}"
+class _Object(tuple):
+    """The pairs of a JSON object, in which a key may stand twice."""
+
+    __slots__ = ()
+
+
+def _read_jsonl(file: BinaryIO, path: Path, key: str, longest: int) -> Iterator[Story]:
+    for number, line, whole in lines(file, path, _longest_row(longest)):
         if line.isspace():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise SquentropyError(
-                f"{where}: is not JSON: {error.msg} at character {error.pos + 1}"
-            ) from None
-        except (ValueError, RecursionError) as error:  # a number or a nesting without end
-            raise SquentropyError(f"{where}: is not JSON that can be read: {error}") from None
-        if not isinstance(row, dict):
+        where = f"{path}, line {number}"
+        if not whole and line.lstrip().startswith("{"):
+            yield Story(line, where)
+            continue
+        row = _json(line, where) if whole else None
+        if not isinstance(row, _Object):
             raise SquentropyError(f'{where}: is not a JSON object like {{"{key}": "Once..."}}')
-        if key not in row:
-            raise _no_such("key", key, where, list(row))
-        yield Story(_checked(row[key], where, key), where)
+        found = [value for name, value in row if name == key]
+        if not found:
+            raise _no_such("key", key, where, [name for name, _ in row])
+        if len(found) > 1:
+            raise _twice("key", key, where)
+        yield Story(_checked(found[0], where, key), where)
 
 
-def _read_csv(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
-    rows = csv.reader(_lines(file, path), strict=True)
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line, object_pairs_hook=_Object)
+    except json.JSONDecodeError as error:
+        raise SquentropyError(
+            f"{where}: is not JSON: {error.msg} at character {error.pos + 1}"
+        ) from None
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise SquentropyError(f"{where}: is not JSON that can be read: {error}") from None
+
+
+def _read_csv(file: BinaryIO, path: Path, column: str, longest: int) -> Iterator[Story]:
+    most, held = _longest_row(longest), 0
+
+    def texts() -> Iterator[str]:
+        nonlocal held
+        for number, line, whole in lines(file, path, most):
+            held += len(line)
+            if held > most or not whole:
+                raise SquentropyError(
+                    f"{path}, line {number}: a row of over {most:,} characters, which has no end "
+                    "yet; close its quote, shorten it, or raise corpus.max_bytes"
+                )
+            yield line
+
+    rows = csv.reader(texts(), strict=True)
     try:
         header = next(rows, None)
         if header is None:
             return
         if column not in header:
             raise _no_such("column", column, f"{path}, line 1", header)
-        index = header.index(column)
+        if header.count(column) > 1:
+            raise _twice("column", column, f"{path}, line 1")
+        index, held = header.index(column), 0
         for row in rows:
+            held = 0
             if not row:
                 continue
             where = f"{path}, line {rows.line_num}"  # the last one of the row
@@ -211,8 +233,8 @@ def _read_csv(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
 
 
 def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
-    with contextlib.ExitStack() as stack:
-        if isinstance(file, io.BufferedReader) and not isinstance(file.raw, io.FileIO):
+    with ExitStack() as stack:
+        if isinstance(file, io.BufferedReader) and isinstance(file.raw, Decompressed):
             # A parquet file is read from its end, which a compressed stream cannot be.
             whole = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, whole, CHUNK)
@@ -222,69 +244,79 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
             names = parquet.schema_arrow.names
             if column not in names:
                 raise _no_such("column", column, str(path), names)
-            kind = parquet.schema_arrow.field(column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise SquentropyError(f"{path}: column {column!r} holds {kind}, not strings")
-            number = 0
-            for batch in parquet.iter_batches(1024, columns=[column]):
+            if names.count(column) > 1:
+                raise _twice("column", column, str(path))
+            sort = parquet.schema_arrow.field(column).type
+            if not (pa.types.is_string(sort) or pa.types.is_large_string(sort)):
+                raise SquentropyError(f"{path}: column {column!r} holds {sort}, not strings")
+            rows, size = _chunks(parquet.metadata, column, path)
+            number = length = 0
+            for batch in parquet.iter_batches(rows, columns=[column]):
                 for value in batch.column(0):
                     number += 1
                     where = f"{path}, row {number}"
                     try:
                         story = value.as_py()
                     except UnicodeDecodeError as error:
-                        raise _not_utf8(where, error) from None
+                        story = decoded(error.object, where)
                     yield Story(_checked(story, where, column), where)
+                    length += len(story) + LEAST
+                    check_expansion(length, size, path)
         except pa.ArrowException as error:
             reason = str(error).splitlines()[0]
             raise SquentropyError(f"{path}: is not a whole parquet file: {reason}") from None
 
 
-def _read_separated(file: BinaryIO, path: Path, separator: bytes) -> Iterator[Story]:
-    start = file.read(len(BOM))
-    rest = start.removeprefix(BOM)
-    position, first = len(start) - len(rest), True
-    while True:
-        # As much again as is waiting: a long story is then searched a few times, not thousands.
-        chunk = file.read(max(CHUNK, len(rest)))
-        *pieces, rest = (rest + chunk).split(separator) if chunk else (rest, b"")
-        for piece in pieces:
-            last = not chunk
-            story = piece.strip(b"\r\n")
-            if story or not (first or last):  # nothing before the first, after the last: no story
-                where = f"{path}, byte {position}"
-                yield Story(_decoded(story, where), where)
-            first = False
-            position += len(piece) + len(separator)
-        if not chunk:
-            return
+def _chunks(metadata: pq.FileMetaData, column: str, path: Path) -> tuple[int, int]:
+    """How many rows of a column to read at once, and how many bytes all are in the file.
+
+    A value may stand for every row, and is no longer than the largest chunk of the column.
+    """
+    index = [metadata.schema.column(i).path for i in range(metadata.num_columns)].index(column)
+    chunks = [metadata.row_group(i).column(index) for i in range(metadata.num_row_groups)]
+    for chunk in chunks:
+        check_expansion(chunk.total_uncompressed_size, chunk.total_compressed_size, path)
+    largest = max([1, *(chunk.total_uncompressed_size for chunk in chunks)])
+    rows = min(max(AT_ONCE // largest, FEWEST_ROWS), MOST_ROWS)
+    return rows, sum(chunk.total_compressed_size for chunk in chunks)
 
 
-def _read_paragraphs(file: BinaryIO, path: Path) -> Iterator[Story]:
+def _read_separated(file: BinaryIO, path: Path, separator: bytes, longest: int) -> Iterator[Story]:
+    first = True
+    for piece in pieces(file, separator, longest + CHUNK):  # with room for the layout's line breaks
+        data = piece.data.strip(b"\r\n") if piece.whole else piece.data
+        if data or not (first or piece.last):  # nothing before the first, after the last: no story
+            where = f"{path}, byte {piece.position}"
+            yield Story(decoded(data, where, piece.whole), where)
+        first = False
+
+
+def _read_paragraphs(file: BinaryIO, path: Path, longest: int) -> Iterator[Story]:
     story: list[str] = []
-    start = 1
-    for number, line in enumerate(_lines(file, path), 1):
-        if not line.isspace():
+    start, length, cut, most = 1, 0, False, longest + CHUNK
+    for number, line, whole in lines(file, path, most):
+        if not (whole and line.isspace()):
             start = start if story else number
-            story.append(line)
+            cut = cut or not whole or length > most
+            if length <= most:
+                story.append(line)
+            length += len(line)
         elif story:
-            yield Story("".join(story).strip("\r\n"), f"{path}, line {start}")
-            story = []
+            yield _paragraph(story, cut, f"{path}, line {start}")
+            story, length, cut = [], 0, False
     if story:
-        yield Story("".join(story).strip("\r\n"), f"{path}, line {start}")
+        yield _paragraph(story, cut, f"{path}, line {start}")
 
 
-def _decoded(data: bytes, where: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(where, error) from None
+def _paragraph(story: list[str], cut: bool, where: str) -> Story:
+    text = "".join(story)
+    return Story(text if cut else text.strip("\r\n"), where)
 
 
 def _checked(value: object, where: str, name: str) -> str:
     """The value, which must be text that UTF-8 can hold."""
     if not isinstance(value, str):
-        kind = "null" if value is None else f"of type {type(value).__name__}"
+        kind = "null" if value is None else f"of type {type(value).__name__.strip('_')}"
         raise SquentropyError(f"{where}: {name!r} is {kind}, not a story; remove or correct it")
     if not value.isascii():
         try:
@@ -297,12 +329,10 @@ def _checked(value: object, where: str, name: str) -> str:
     return value
 
 
-def _not_utf8(where: str, error: UnicodeDecodeError) -> SquentropyError:
-    byte = error.object[error.start]
-    return SquentropyError(
-        f"{where}: is not UTF-8 at byte {error.start} of it (0x{byte:02x}); convert the file, for "
-        "example with iconv -f WINDOWS-1252 -t UTF-8"
-    )
+def _badly_compressed(error: OSError) -> str:
+    if "too much memory" in str(error):
+        return "needs too large a window (zstd --long); compress it again without --long"
+    return f"is cut short or damaged ({error}); fetch or compress it again"
 
 
 def _no_such(what: str, name: str, where: str, names: list[str]) -> SquentropyError:
@@ -312,15 +342,7 @@ def _no_such(what: str, name: str, where: str, names: list[str]) -> SquentropyEr
     )
 
 
-def _name(path: Path) -> str:
-    """The path as the parameters give it; only the file's name where that is absolute."""
-    return path.name if path.is_absolute() else path.as_posix()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return storage.sha256(path)
-    except OSError as error:
-        raise SquentropyError(
-            f"{path}: cannot be read: {os.strerror(error.errno)}"  # type: ignore[arg-type]  # is set
-        ) from None
+def _twice(what: str, name: str, where: str) -> SquentropyError:
+    return SquentropyError(
+        f"{where}: has two {what}s {name!r}, of which one is the story; rename or remove the other"
+    )

@@ -22,7 +22,7 @@ from pathlib import Path
 from squentropy import storage
 from squentropy.corpus.source import Source, Story
 from squentropy.errors import SquentropyError
-from squentropy.study.corpus import Hub
+from squentropy.study.corpus import Corpus, Hub
 from squentropy.study.params import SPLITS
 
 ROWS = 1000  # read at once
@@ -32,8 +32,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"hf://datasets/(?P<dataset>.+?)@(?P<commit>[^/]+)/(?P<path>.+)")
 
 
-def source(hub: Hub) -> Source:
+def source(corpus: Corpus) -> Source:
     """The stories of the data set that the parameters name. Raises SquentropyError."""
+    hub = corpus.hub
     with _one_line(hub):
         builder = _prepared(hub)
     wanted = {split: getattr(hub, split) for split in SPLITS if getattr(hub, split) is not None}

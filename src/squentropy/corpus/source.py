@@ -24,4 +24,5 @@ class Source:
     provenance: dict  # for the manifest: what exactly was read
     cut: dict[str, int] = field(default_factory=dict)  # stories to take from train, by split
     seed: int = 0  # of the cut
+    hint: Callable[[], str] = lambda: ""  # what else to say where stories are too few
     exact: bool = False  # whether stories carry log_prob

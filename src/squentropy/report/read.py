@@ -13,7 +13,7 @@ import pandas as pd
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.kinds import Chosen
+from squentropy.kinds import Chosen, VoicesRecord
 from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy
@@ -81,6 +81,7 @@ class Results:
     corpus: Corpus
     selected: dict[str, Chosen]
     samples: list[Sample]
+    voices: VoicesRecord
     sweep: pd.DataFrame
     refine: pd.DataFrame
     history: pd.DataFrame
@@ -275,6 +276,10 @@ def read(folder: str | Path) -> Results:
             "beside them says; run the study again"
         )
     for name in params.TABLES:
+        if name not in manifest["sha256"]:
+            raise SquentropyError(
+                f"{folder}: is of an earlier version, which made no {name}; run the study again"
+            )
         storage.verified(folder / name, manifest["sha256"][name])
 
     def table(name: str) -> pd.DataFrame:
@@ -288,6 +293,7 @@ def read(folder: str | Path) -> Results:
         corpus=corpus,
         selected=storage.read_sealed(folder / "selected.json")["losses"],
         samples=json.loads(storage.read_bytes(folder / "samples.json")),
+        voices=storage.read_sealed(folder / params.VOICES),
         sweep=table("sweep"),
         refine=table("refine"),
         history=table("history"),
@@ -345,7 +351,9 @@ def _asked_for(path: Path, columns: list[str], command: str) -> pd.DataFrame:
     text = dict.fromkeys(("name", "model", "loss", "samples_sha256"), str)
     unknown = {column: [""] for column in columns if column not in text}
     try:  # a model may be named nan
-        rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=unknown)
+        rows = pd.read_csv(
+            storage.plain(path), dtype=text, keep_default_na=False, na_values=unknown
+        )
     except ValueError:  # pandas' own errors are
         rows = pd.DataFrame()
     if list(rows.columns) != columns:

@@ -2,8 +2,9 @@
 
     squentropy report results/grammar report/grammar/figures report/grammar/index.html
 
-Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and
-report.js inside. The page loads nothing from anywhere, and the same results give the same bytes.
+Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and the
+*.js beside it inside. The page loads nothing from anywhere, and the same results give the same
+bytes.
 """
 
 import base64
@@ -63,25 +64,19 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
     Not by nbconvert, which parses its page and writes it again, losing the white space of stories,
     and brings ten packages along.
     """
-    headings = [
-        line.removeprefix("## ").strip()
-        for cell in notebook.cells
-        if cell.cell_type == "markdown"
-        for line in cell.source.splitlines()
-        if line.startswith("## ")
-    ]
-    css, script = (
-        (HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    body = "\n".join(_shown(cell) for cell in notebook.cells)
+    css, *scripts = (
+        (HERE / name).read_text(encoding="utf-8")
+        for name in ("report.css", "voices.js", "ask.js", "report.js")
     )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE))
-    environment.filters["prose"] = prose
     return environment.get_template("report.html.j2").render(
         study=study,
-        contents=[(anchor(heading), heading) for heading in headings],
-        cells=notebook.cells,
+        contents=re.findall('<h2 id="(.*?)">(.*?)</h2>', body),
+        body=body,
         css=css,
-        script=script,
-        policy=policy(css, script),
+        scripts=scripts,
+        policy=policy(css, *scripts),
     )
 
 
@@ -90,6 +85,13 @@ def is_report(page: str) -> bool:
     alone and loads nothing, whatever else is on it."""
     start = to_html(nbformat.v4.new_notebook(), "").partition('<meta name="viewport"')[0]
     return page.startswith(start)
+
+
+def _shown(cell: nbformat.NotebookNode) -> str:
+    if cell.cell_type == "markdown":
+        return prose(cell.source)
+    outputs = (output.get("data", {}) for output in cell.get("outputs", []))
+    return "\n".join(data.get("text/html", "") for data in outputs)
 
 
 class _Renderer(mistune.HTMLRenderer):
@@ -110,16 +112,16 @@ def anchor(heading: str) -> str:
     return re.sub(r"\s", "-", heading)
 
 
-def policy(css: str, script: str) -> str:
-    """The content security policy: this style, this script, images inside the page; no more."""
+def policy(css: str, *scripts: str) -> str:
+    """The content security policy: this style, these scripts, images inside the page; no more."""
 
     def source(text: str) -> str:
         digest = hashlib.sha256(text.encode("utf-8")).digest()
         return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
     return (
-        f"default-src 'none'; img-src data:; style-src {source(css)}; script-src {source(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {source(css)}; "
+        f"script-src {' '.join(map(source, scripts))}; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -20,6 +20,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from squentropy import storage
+
 SPLITS = ("train", "validation", "test")
 PHASES = ("sweep", "refine", "lengths", "final", "reported")
 
@@ -223,7 +225,7 @@ def _function(function: str) -> ast.FunctionDef:
     if re.search(r"[-+\s]", file) or not file.endswith(".py"):
         raise ValueError(f"{file} is no name of a file of losses; write it as my_losses.py:{name}")
     try:
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+        tree = ast.parse(storage.plain(file).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
     found = [node for node in tree.body if decorator(node) is not None]

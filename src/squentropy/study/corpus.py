@@ -1,7 +1,7 @@
 """The section `corpus` of the parameters: where stories come from, and what is left out.
 
 To add a source NAME, give it a section here, of the same name in `Corpus`, and a module or package
-corpus/NAME with a function `source(section) -> Source`.
+corpus/NAME with a function `source(corpus) -> Source`, which finds the section in `corpus.NAME`.
 """
 
 from typing import Annotated, Literal

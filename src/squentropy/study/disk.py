@@ -12,15 +12,19 @@ FLOAT32 = 4
 def weights_bytes(study: Study, n_layer: int) -> int:
     """Bytes of the weights of one run; a bpe may end with fewer tokens than it was allowed."""
     model, width = study.model, study.model.n_embd
-    vocabulary = study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
     block = 12 * width**2 + 2 * width  # attention 4, its MLP 8; two norms
     biases = 11 * width  # of the same
     positions = model.block_size if model.positions == "learned" else 0
-    embeddings, last_norm = (vocabulary + positions) * width, width
+    embeddings, last_norm = (vocabulary(study) + positions) * width, width
     total = embeddings + n_layer * block + last_norm
     if model.bias:
         total += n_layer * biases + width
     return FLOAT32 * total
+
+
+def vocabulary(study: Study) -> int:
+    """How many tokens there are, at most."""
+    return study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
 
 
 def checkpoints(study: Study) -> tuple[int, int]:

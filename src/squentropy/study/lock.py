@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.output import say
 
@@ -19,12 +20,13 @@ _held: list[TextIO] = []  # open, and so locked, until this process ends
 def hold(path: Path) -> None:
     """Hold the lock of a path until this process ends, however it ends.
 
-    Raises SquentropyError with the holder's name where another process holds it. Says so on stderr
+    Raises SquentropyError with the holder's name where another process holds it, and where the path
+    is no plain file's. Says so on stderr
     where the file system has no locks, as some that clusters share.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = storage.plain(path).open("a+", encoding="utf-8")
     except OSError as error:
         raise SquentropyError(f"{path}: cannot be opened: {error.strerror}") from None
     try:
@@ -51,12 +53,12 @@ def hold(path: Path) -> None:
 def holder(path: Path) -> str | None:
     """Who holds the lock of a path, in words; None where nobody does."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with storage.plain(path).open(encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return file.read() or "another process"
-    except OSError:  # never held
+    except (OSError, SquentropyError):  # never held, or no file that could be
         pass
     return None
 

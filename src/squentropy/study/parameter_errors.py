@@ -59,11 +59,16 @@ def _number_in(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    """The beginning of a value, however long it would be."""
+    text = ""
     try:
-        text = one_line(json.dumps(value, default=str, ensure_ascii=False))
+        for piece in json.JSONEncoder(default=str, ensure_ascii=False).iterencode(value):
+            text += one_line(piece[:61])
+            if len(text) > 60:
+                return text[:57] + "..."
     except (TypeError, ValueError):  # keys that JSON lacks, a circle, an endless integer
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
+        return f"a {type(value).__name__}"
+    return text
 
 
 def _keys_at(root: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -20,13 +20,14 @@ START_MINUTES = 10  # imports over a network, torch.compile, and what else grows
 CPU_FLOPS = 5e9  # a second and thread; benchmarks/README.md measures 40e9 and more
 MEASURED_FLOPS = 40e9  # of those, a second and core, by benchmarks/README.md
 GPU_FLOPS = 30e12  # a second
+READING = 200  # operations' worth a logit that is read: softmax, ranks, calibration
 COPIES = 6  # of the weights: themselves, gradients, AdamW's two moments, and a state that is saved
 
 
 def training_mb(study: Study) -> int:
     """Memory that a process which trains the deepest model takes on a CPU, in MB.
 
-    A layer keeps 17 floats a token and unit of width, and 2.5 a pair of positions and head:
+    A layer keeps 17 floats per token and unit of width, and 2.5 a pair of positions and head:
     Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022.
     """
     model, n_layer = study.model, _deepest(study)
@@ -61,6 +62,32 @@ def evaluation_flops(study: Study, phase: str) -> float:
     if phase == "final":
         flops = flops * len(study.final.seeds) + training_flops(study, "lengths")
     return flops / 10
+
+
+def scoring_flops(study: Study, split: str) -> float:
+    """Operations of one pass over the stories of a split, validation or test."""
+    each = 2 * _parameters(study, _deepest(study)) + READING * disk.vocabulary(study)
+    return _tokens(study, split) * each
+
+
+def fitting_flops(study: Study) -> float:
+    """Operations of fitting a temperature on validation, by a few steps of Newton's."""
+    each = disk.vocabulary(study) * (2 * study.model.n_embd + READING)
+    return 10 * _tokens(study, "validation") * each
+
+
+def telling_flops(study: Study) -> float:
+    """Operations of the stories that a run tells, at their longest."""
+    told = study.sample
+    stories = len(told.prompts) * len(told.temperatures) * told.stories
+    return 2 * _parameters(study, _deepest(study)) * stories * told.max_tokens
+
+
+def _tokens(study: Study, split: str) -> int:
+    """Of the stories of a split, roughly, each a context long; 0 where no parameter tells."""
+    corpus = getattr(study.corpus, study.corpus.source).model_dump()
+    known = (corpus.get(name) for name in (split, f"{split}_stories", "validation_stories"))
+    return next((n for n in known if isinstance(n, int)), 0) * study.model.block_size
 
 
 def minutes(study: Study, flops: float, gpu: bool) -> int:

@@ -7,6 +7,7 @@ tokens.py says what the files hold, and reads them.
 
 import base64
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -37,6 +38,7 @@ GPT2_SHA256 = {
 }
 
 BATCH = 4096  # stories encoded at once
+LONGEST_SPACE = 500_000  # characters; the pattern's engine gives up on a million
 
 
 def make_encoding(name: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
@@ -95,7 +97,7 @@ def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict[str, Any]:
         encoding = gpt2_encoding()
     else:
         encoding = train_encoding(
-            chain.from_iterable(read_stories(corpus / "train.parquet")), params.vocab_size
+            chain.from_iterable(_encodable(corpus, SPLITS[0])), params.vocab_size
         )
     write_encoding(folder / "encoding.tiktoken", encoding)
     manifest: dict[str, Any] = {
@@ -117,6 +119,22 @@ def read_stories(path: Path) -> Iterator[list[str]]:
     with pq.ParquetFile(path, pre_buffer=False) as file:  # or it would keep what it has read
         for batch in file.iter_batches(BATCH, columns=["text"]):
             yield batch.column("text").to_pylist()
+
+
+def _encodable(corpus: Path, split: str) -> Iterator[list[str]]:
+    """The stories of a split. Raises SquentropyError with one that holds too long a white space."""
+    path = corpus / f"{split}.parquet"
+    space, before = re.compile(rf"\s{{{LONGEST_SPACE}}}"), 0
+    for stories in read_stories(path):
+        for number, story in enumerate(stories, before + 1):
+            if len(story) >= LONGEST_SPACE and space.search(story):
+                raise SquentropyError(
+                    f"{path}: story {number} holds {LONGEST_SPACE:,} white spaces in a row, more "
+                    "than a tokenizer takes; remove it where it comes from, or set "
+                    f"corpus.max_bytes to {LONGEST_SPACE} or less"
+                )
+        before += len(stories)
+        yield stories
 
 
 def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
@@ -143,7 +161,7 @@ def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: 
         header = {"descr": "<i8", "fortran_order": False, "shape": (number + 1,)}
         np.lib.format.write_array_header_1_0(offsets_file, header)
         offsets_file.write(np.array(0, "<i8").tobytes())
-        for stories in read_stories(corpus / f"{split}.parquet"):
+        for stories in _encodable(corpus, split):
             encoded = [ids.astype(np.uint16) for ids in threads.map(encode, stories)]
             ids_file.write(np.concatenate([x for ids in encoded for x in (ids, end)]).tobytes())
             offsets = total + np.cumsum([len(ids) + 1 for ids in encoded], dtype="<i8")
@@ -158,7 +176,7 @@ def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: 
 
 
 def write_encoding(path: Path, encoding: tiktoken.Encoding) -> None:
-    """In tiktoken's own file format: a line a token, its bytes in base64 and its rank."""
+    """In tiktoken's own file format: a line per token, its bytes in base64 and its rank."""
     tokens = sorted(encoding._mergeable_ranks.items(), key=lambda item: item[1])
     lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in tokens]
     storage.write_text(path, "".join(lines))

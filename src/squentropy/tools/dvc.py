@@ -1,6 +1,6 @@
 """Recording a finished study with DVC, and restoring it elsewhere without training.
 
-    squentropy record      after `make study`; then git commit, dvc push
+    squentropy record      after `make study`; then git commit, and dvc push as it says
     squentropy restore     in a fresh clone; then `snakemake -n` has nothing to do
 
 The default study's record is dvc.yaml and dvc.lock. Every other study is a stage of its own in
@@ -19,7 +19,9 @@ from pathlib import Path
 import yaml
 
 from squentropy import installed, storage
+from squentropy.corpus import story_files
 from squentropy.errors import SquentropyError
+from squentropy.study.corpus import Files
 from squentropy.study.params import load
 
 DEFAULT = Path("params.yaml")
@@ -28,10 +30,11 @@ FOLDERS = ("data", "checkpoints", "results", "report")
 SOURCES = ("src/squentropy", "workflow", "Snakefile", "notebooks/report.ipynb")
 
 
-def record(overlays: list[Path]) -> None:
-    """Put what a finished study has made under DVC. Raises SquentropyError where it is unfinished.
+def record(overlays: list[Path]) -> str:
+    """Put what a finished study has made under DVC; returns what `dvc push` is to be asked for.
 
-    `overlays` are the study files laid over params.yaml; none for the default study.
+    `overlays` are the study files laid over params.yaml; none for the default study. Raises
+    SquentropyError where it is unfinished.
     """
     installed.check("dvc")
     study = _Recorded.of(overlays)
@@ -40,6 +43,7 @@ def record(overlays: list[Path]) -> None:
     if overlays:
         study.add_stage()
     study.dvc("commit", "--force", study.target)
+    return study.target
 
 
 def restore(overlays: list[Path]) -> None:
@@ -52,6 +56,7 @@ def restore(overlays: list[Path]) -> None:
     study = _Recorded.of(overlays)
     study.check_recorded()
     remote = study.remote()
+    study.check_objects(remote)
     # Without this DVC believes what it downloads.
     study.dvc("remote", "modify", "--local", remote, "verify", "true")
     study.dvc("fetch", study.target)
@@ -73,16 +78,18 @@ class _Recorded:
 
     name: str
     overlays: list[Path]
+    stories: Files | None  # of your own
 
     @classmethod
     def of(cls, overlays: list[Path]) -> "_Recorded":
-        name = load([DEFAULT, *overlays]).study
+        study = load([DEFAULT, *overlays])
+        name, corpus = study.study, study.corpus
         if overlays and name == load([DEFAULT]).study:
             raise SquentropyError(
                 f"{overlays[-1]}: has the default study's name, {name}; "
                 "to record it beside that, give it its own, as `study: mine`"
             )
-        return cls(name, overlays)
+        return cls(name, overlays, corpus.files if corpus.source == "files" else None)
 
     @property
     def target(self) -> str:
@@ -99,9 +106,11 @@ class _Recorded:
 
     def add_stage(self) -> None:
         sources = [f"{source}:" for source in (DEFAULT, *self.overlays)]
+        stories = story_files.places(self.stories) if self.stories else []
+        stories = [place.replace("${", r"\${") for place in stories]  # which says a key to DVC
         self.dvc(
             "stage", "add", "--force", "--name", self.name, "--wdir", "..",
-            *_each("--deps", SOURCES), *_each("--params", sources),
+            *_each("--deps", [*SOURCES, *stories]), *_each("--params", sources),
             *_each("--outs-persist", self.folders),
             f"snakemake --cores all --configfile {' '.join(map(str, self.overlays))}",
             folder=OTHERS.parent,
@@ -128,6 +137,12 @@ class _Recorded:
             )
         return remote[-1]
 
+    def check_objects(self, remote: str) -> None:
+        """DVC waits for ever for a pipe in a folder that is a remote storage."""
+        folder = Path(".dvc", self.dvc("config", f"remote.{remote}.url").strip())
+        for path in folder.joinpath("files/md5").glob("??/*"):  # none in other storages
+            storage.plain(path)
+
     def check_fetched(self, remote: str) -> None:
         status = json.loads(self.dvc("data", "status", "--json", "--granular", *self.folders))
         missing = sorted(status.get("not_in_cache", []))
@@ -141,6 +156,8 @@ class _Recorded:
     def check_same(self) -> None:
         stages = json.loads(self.dvc("status", "--json", self.target))
         changes = [change for stage in stages.values() for change in stage]
+        if self.stories:  # a clone lacks them, and the corpus that was made of them is here
+            changes = [change for change in changes if not _is_of_missing_stories(change)]
         if changes:
             paths = {
                 path
@@ -181,6 +198,14 @@ class _Recorded:
             reason = reason_in(done.stdout + done.stderr)
             raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
         return done
+
+
+def _is_of_missing_stories(change: dict[str, dict[str, str]] | str) -> bool:
+    """Whether all that DVC says to have changed are files that are neither here nor git's."""
+    if not isinstance(change, dict) or change.keys() != {"changed deps"}:
+        return False
+    deps = change["changed deps"]
+    return all(state == "deleted" and path not in SOURCES for path, state in deps.items())
 
 
 MARKS = (

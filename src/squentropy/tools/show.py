@@ -2,12 +2,14 @@
 
     squentropy show                     the default study
     squentropy show smoke               another, by its name, its file or its folder of results
+    squentropy show --watch             how far it has come, again and again, while it is being run
 
 A page is a list of lines of text and of tables; `print_page` sets it for a terminal, or as plain
 text with Markdown for a file.
 """
 
 import textwrap
+import time
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -24,8 +26,8 @@ from squentropy.report.read import Results, read
 from squentropy.report.sections.pieces import reading_name
 from squentropy.report.sections.verdict import evidence, headline, sentences
 from squentropy.report.summary import baselines_table, final_table, markdown
-from squentropy.study.find import Places
 from squentropy.study.grid import GRID_KEYS, NAMES
+from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study
 from squentropy.tools.progress import STATES, Progress, Run, progress
@@ -56,8 +58,7 @@ class Table:
 def page(study: Study, places: Places) -> list[str | Table]:
     """What there is to say of a study, in any phase."""
     so_far = progress(study, places)
-    who = f"is being run by {so_far.holder}" if so_far.holder else "is not being run"
-    parts: list[str | Table] = [f"The study {study.study} {who}."]
+    parts: list[str | Table] = [_who(study, so_far)]
     try:
         results = read(places.results)
         if changed := differences(results.study.table_keys(), study.table_keys()):
@@ -77,6 +78,24 @@ def page(study: Study, places: Places) -> list[str | Table]:
             "storage holds them, `make study` trains them."
         )
     return parts
+
+
+def watch(study: Study, places: Places, console: Console, seconds: float = 5.0) -> None:
+    """How far a study has come, again and again until nobody runs it, on this machine or another
+    that shares its folder. In a terminal in place of what was there before."""
+    while True:
+        so_far = progress(study, places)
+        said = f"{time.strftime('%H:%M:%S')}  {_who(study, so_far)}"
+        console.clear()
+        print_page([said, _steps(so_far), *_lists(study, so_far)], console)
+        if so_far.holder is None:
+            return
+        time.sleep(seconds)
+
+
+def _who(study: Study, so_far: Progress) -> str:
+    who = f"is being run by {so_far.holder}" if so_far.holder else "is not being run"
+    return f"The study {study.study} {who}."
 
 
 def _verdict(results: Results) -> str:

@@ -53,9 +53,10 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
 def saved(path: Path) -> dict[str, Any]:
     """What a state file holds beside its tensors: losses, history, and what the run depends on.
 
-    Raises safetensors.SafetensorError, or another error of reading, where it is damaged.
+    Raises safetensors.SafetensorError, or another error of reading, where it is damaged, and
+    SquentropyError where it is no plain file.
     """
-    with safetensors.safe_open(path, "numpy") as file:
+    with safetensors.safe_open(storage.plain(path), "numpy") as file:
         return json.loads(file.metadata()["state"])
 
 

@@ -7,13 +7,16 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from squentropy import storage
+from squentropy.corpus import story_files
 from squentropy.errors import SquentropyError
+from squentropy.kinds import CorpusManifest
 from squentropy.runs import records
 from squentropy.study.find import find
 from squentropy.study.grid import Cell
+from squentropy.study.layout import refine_file
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
-from squentropy.tuning.selection import refine_file
 
 
 def study_of(folder: Path) -> list[str]:
@@ -48,23 +51,54 @@ def stale_runs(
     cells = {root / cell.name: cell for cell in every}
     for folder in folders or []:
         if folder not in cells:
-            raise SquentropyError(
-                f"{folder}: is no run of the study {study.study}; they lie in {root}"
-            )
+            cells[folder] = _other(folder, root, study)
     try:
         tokens = TokenFolder.open(Path("data") / study.study / "tokens")
     except SquentropyError as error:
         waits = f"waits for its tokens ({error})"
         yield from ((folder, [waits]) for folder in folders or cells)
         return
+    stories = _stories(study)
     for folder in folders or cells:
         cell = cells[folder]
-        if cell.lr is None:
+        tunes = cell.phase == "refine" and cell.loss in study.sweep.losses
+        if not tunes and cell not in every:
+            reasons = [f"is no run of the study {study.study} any more, so nothing uses it"]
+        elif cell.lr is None:
             reasons = [waits_for[cell.loss]]
         else:
-            reasons = _reasons(study, cell, tokens, folder, states)
+            reasons = [*stories, *_reasons(study, cell, tokens, folder, states)]
         if folders or reasons:
             yield folder, reasons
+
+
+def _other(folder: Path, root: Path, study: Study) -> Cell:
+    """The cell of a run that no parameter names, as those that refine a loss, or any more."""
+    if folder.is_relative_to(root) and (folder / "run.json").exists():
+        return Cell(**records.read_run(folder)["cell"])
+    raise SquentropyError(f"{folder}: is no run of the study {study.study}; they lie in {root}")
+
+
+def _stories(study: Study) -> list[str]:
+    """Which of its own story files are not as the corpus was made of them; none in a restored
+    clone, which lacks them."""
+    if study.corpus.source != "files":
+        return []
+    manifest: CorpusManifest = storage.read_sealed(
+        Path("data") / study.study / "corpus" / "manifest.json"
+    )
+    try:
+        found = story_files.entries(story_files.hashed(study.corpus.files))
+    except SquentropyError:
+        return []
+    if manifest["source"] != "files" or manifest["provenance"] == found:
+        return []
+    before, now = (
+        {(split, file["file"], file["sha256"]) for split, files in each.items() for file in files}
+        for each in (manifest["provenance"], found)
+    )
+    changed = ", ".join(sorted({file for _, file, _ in before ^ now})) or "their order"
+    return [f"its story files have changed: {changed}"]
 
 
 def _reasons(
@@ -75,7 +109,7 @@ def _reasons(
     if reasons:
         unfinished = list((states / study.study / cell.name).glob("*.safetensors"))
         return reasons + [f"{path}: an unfinished run to go on from" for path in unfinished]
-    if cell.phase == "sweep":
+    if cell.phase in ("sweep", "refine"):
         return []
     run = records.read_run(folder)
     scores = records.why_remake(folder / "test.json", records.scored_from(study, folder, run))

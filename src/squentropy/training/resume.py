@@ -76,7 +76,10 @@ class StateFile:
         progress = Progress()
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
-                state, kept = _read(path, whole=path == self.path)
+                state, kept = _read(storage.plain(path), whole=path == self.path)
+            except SquentropyError as error:
+                say(f"{error}; it is not used")
+                continue
             except _OtherFormat as error:
                 say(f"{path}: is of format {error}, not {FORMAT}, so it is not used; delete it")
                 continue

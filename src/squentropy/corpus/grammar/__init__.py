@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from squentropy.corpus.source import Source, Story
-from squentropy.study.corpus import Grammar
+from squentropy.study.corpus import Corpus
 from squentropy.study.params import SPLITS
 
 A = TypeVar("A")
@@ -18,11 +18,11 @@ R = TypeVar("R")
 BLOCK = 5_000  # stories that a process writes at once
 
 
-def source(section: Grammar) -> Source:
+def source(corpus: Corpus) -> Source:
     """Stories of the grammar: consecutive ranges of one numbered sequence, train first."""
     from squentropy.corpus.grammar.grammar import load_grammar
 
-    grammar = load_grammar()
+    section, grammar = corpus.grammar, load_grammar()
 
     def stories(start: int, stop: int) -> Iterator[Story]:
         blocks = [(s, min(s + BLOCK, stop)) for s in range(start, stop, BLOCK)]

@@ -31,7 +31,7 @@ from squentropy.kinds import RunRecord, ScoresRecord
 from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
-from squentropy.study.catalogue import label, loss_info
+from squentropy.study.catalogue import label, loss_info, slug
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
@@ -298,13 +298,15 @@ def card(
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
     known = licence.lower() in LICENCES
     kind = "GPT-2" if model.wpe is not None else "MPT"
-    metadata = {
+    metadata: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": licence.lower() if known else "other",
         **({} if known else {"license_name": licence}),
         "tags": [kind.lower().replace("-", ""), "squentropy", cell["loss"]],
     }
+    if scores is not None:
+        metadata["model-index"] = [model_index(run, scores, corpus_name(tokens))]
     head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     lines = [
         f"---\n{head}---",
@@ -319,8 +321,9 @@ def card(
         "## How good it is",
         _table(run, scores),
         "## Use",
+        "In this folder; elsewhere with its path, or its name on the hub, in place of the dot:",
         "```python\nfrom transformers import pipeline\n\n"
-        'tell = pipeline("text-generation", "this folder")\n'
+        'tell = pipeline("text-generation", ".")\n'
         'print(tell("Once upon a time")[0]["generated_text"])\n```',
         f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
         "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
@@ -328,7 +331,7 @@ def card(
         f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
         "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
         "the context, as in the study:",
-        '```python\ntell = pipeline("text-generation", "this folder", trust_remote_code=True)\n'
+        '```python\ntell = pipeline("text-generation", ".", trust_remote_code=True)\n'
         'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
         "## Licence",
         f"The stories it was trained on are under: {licence}. The code that trained it is under "
@@ -337,14 +340,54 @@ def card(
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
+def model_index(run: RunRecord, scores: ScoresRecord, corpus: str) -> dict[str, Any]:
+    """The scores on test as the hub reads them from a card, by each reading."""
+    count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
+    metrics: list[dict[str, Any]] = []
+    for name, measured in scores["readings"].items():
+        nll = sum(measured["nll"]) / count
+        values = {
+            "perplexity": math.exp(nll),
+            "nll, nats per token": nll,
+            "bits per byte": nll * count / size / math.log(2),
+        }
+        metrics += [
+            {"type": what.partition(",")[0].replace(" ", "_"), "value": round(value, 6)}
+            | {"name": f"{what}, outputs read by {name}"}
+            for what, value in values.items()
+        ]
+    cell = run["cell"]
+    return {
+        "name": f"squentropy {slug(cell['loss'])} seed {cell['seed']}",
+        "results": [
+            {
+                "task": {"type": "text-generation", "name": "Text generation"},
+                "dataset": {"type": corpus, "name": corpus, "split": scores["split"]},
+                "metrics": metrics,
+            }
+        ],
+    }
+
+
 def corpus_licence(tokens: TokenFolder) -> str:
     """Of the corpus beside the tokens; unknown where that is not there, or another."""
+    return (_corpus(tokens) or {}).get("licence", "unknown")
+
+
+def corpus_name(tokens: TokenFolder) -> str:
+    """The hub's name of the corpus beside the tokens, or that of its source."""
+    held = _corpus(tokens) or {}
+    return held.get("provenance", {}).get("dataset") or held.get("source", "unknown")
+
+
+def _corpus(tokens: TokenFolder) -> dict[str, Any] | None:
+    """The manifest of the corpus beside the tokens; None where that is not there, or another."""
     corpus = tokens.folder.parent / "corpus"
     try:
         tokens.check_corpus(corpus)
-        return storage.read_sealed(corpus / "manifest.json")["licence"]
+        return storage.read_sealed(corpus / "manifest.json")
     except (SquentropyError, OSError):
-        return "unknown"
+        return None
 
 
 def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
