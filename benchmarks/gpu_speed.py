@@ -156,13 +156,13 @@ def run_ours(part: Part) -> None:
 
     part.attempt("bfloat16 products", products)
     trained = Trained(part, shape(part))
-    static = Memory(part).now
+    lasting = Memory(part).now * 4 / 3  # weights, two moments, and gradients as long
     contest = _ours_at(part, trained, BATCH)
     contest.compete(time.monotonic() + 0.4 * part.left, shared.ROUNDS)
     tell(part, contest, "ours", rate)
 
     most = max(contest.most.values(), default=0)
-    batch = largest(part, static, most)
+    batch = largest(part, lasting, most)
     while batch > BATCH and part.left > 0:
         if part.attempt(f"ours fits, batch {batch}", lambda b=batch: _fits(part, trained, b)):
             contest = _ours_at(part, trained, batch)
@@ -189,12 +189,14 @@ def _fits(part: Part, trained: Trained, batch: int) -> dict[str, Any]:
     return {"peak_memory_gb": memory.most / 1e9}
 
 
-def largest(part: Part, static: int, most: int) -> int:
-    """Sequences that 90 % of the memory holds, by what `BATCH` of them took, in steps of four."""
+def largest(part: Part, lasting: float, most: int) -> int:
+    """Sequences that 90 % of the memory holds beside what is `lasting`, in steps of four; by the
+    `most` that `BATCH` of them took."""
     if part.device.type != "cuda":
         return 2 * BATCH
     total = torch.cuda.get_device_properties(0).total_memory
-    return min(512, int((0.9 * total - static) / ((most - static) / BATCH)) // BATCH * BATCH)
+    each = max(most - lasting, 1) / BATCH
+    return min(512, int((0.9 * total - lasting) / each) // BATCH * BATCH)
 
 
 def run_nanogpt(part: Part) -> None:
@@ -210,7 +212,7 @@ def run_nanogpt(part: Part) -> None:
         model = theirs.GPT(theirs.GPTConfig(**{name: getattr(config, name) for name in names}))
         model.to(part.device)
         optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), part.device.type)
-    compiled, static = part.compiled(model), Memory(part).now
+    compiled, lasting = part.compiled(model), 4 * Memory(part).now
 
     def step(batch: int) -> None:
         ids = torch.randint(config.vocab_size, (2, batch, config.block_size), device=part.device)
@@ -234,7 +236,7 @@ def run_nanogpt(part: Part) -> None:
             tell(part, contest, "nanoGPT", rate)
             if batch > BATCH:
                 return
-            batch, until = largest(part, static, contest.most["cross entropy"]), part.until
+            batch, until = largest(part, lasting, contest.most["cross entropy"]), part.until
             if batch == BATCH:
                 return
         else:

@@ -94,10 +94,11 @@ def study_and_tokens(folder: Path, part: Part, **train: Any) -> tuple[Any, Token
 def run_sweep(part: Part) -> None:
     """Iterations of small cells per second: one by itself as `train` does it, and more at once."""
     with tempfile.TemporaryDirectory() as folder:
-        part.attempt("cells one by one and at once", lambda: _sweep(part, Path(folder)))
+        for size in (1, 2) if part.miniature else (1, 4, 16, 64):
+            part.attempt(f"cells at once: {size}", partial(_at_once, part, Path(folder), size))
 
 
-def _sweep(part: Part, folder: Path) -> dict[str, Any]:
+def _at_once(part: Part, folder: Path, size: int) -> dict[str, Any]:
     from gpu_speed import seconds_of
 
     from squentropy.study import params
@@ -107,39 +108,31 @@ def _sweep(part: Part, folder: Path) -> dict[str, Any]:
     from squentropy.training.setup import set_up
 
     study = params.load([ROOT / "params.yaml"])
-    train = {"device": part.device.type}
-    study = params.parse(overlay(study.model_dump(), {"train": train}))
-    tokens = token_folder(folder, 200 if part.miniature else 5000, 8)
-    sizes, times = ((2,), 1) if part.miniature else ((4, 16, 64), 20)
-    losses, rates = study.sweep.losses, np.geomspace(1e-4, 1e-2, 16)
-    grid = itertools.product(rates.tolist(), losses)
-    cells = [params.Cell("sweep", loss, lr, 0.0, 2, 0) for lr, loss in grid]
-
-    run, count = set_up(study, cells[0], tokens, Group()), itertools.count()
+    changes = {"train": {"device": part.device.type}}
+    study = params.parse(overlay(study.model_dump(), changes))
+    there = (folder / "manifest.json").exists()
+    tokens = TokenFolder.open(folder) if there else token_folder(folder, 1000, 8)
+    grid = itertools.product(np.geomspace(1e-4, 1e-2, 16).tolist(), study.sweep.losses)
+    cells = [params.Cell("sweep", loss, lr, 0.0, 2, 0) for lr, loss in grid][:size]
+    runs = [set_up(study, cell, tokens, Group()) for cell in cells]
+    iterations = itertools.count()
 
     def alone() -> None:
-        run.gradients(next(count))
-        run.optimizer.step(1e-3)
+        runs[0].gradients(next(iterations))
+        runs[0].optimizer.step(1e-3)
 
-    figures = {}
-    alone()
-    figures["1"] = 1 / seconds_of(part, alone, times)
-    for size in sizes:
-        if part.left <= 0:
-            break
-        runs = [set_up(study, cell, tokens, Group()) for cell in cells[:size]]
-        stack = stacked.StackedGPT([each.model for each in runs])
-        members = [stacked._Member(each, None, stacked.Progress(), 0) for each in runs]
-        compiled = runs[0].forward is not runs[0].model
-        forward = torch.compile(stack.forward) if compiled else stack.forward
+    stack = stacked.StackedGPT([run.model for run in runs])
+    members = [stacked._Member(run, None, stacked.Progress(), 0) for run in runs]
+    forward = part.compiled(stack.forward) if part.device.type == "cuda" else stack.forward
 
-        def at_once(runs=runs, stack=stack, members=members, forward=forward) -> None:
-            stacked._gradients(runs, stack, forward, next(count))
-            stacked._step(members, stack, 10, study.sweep)
+    def at_once() -> None:
+        stacked._gradients(runs, stack, forward, next(iterations))
+        stacked._step(members, stack, 10, study.sweep)
 
-        at_once()
-        figures[str(size)] = size / seconds_of(part, at_once, times)
-    return {"cells_at_once": {size: round(rate, 1) for size, rate in figures.items()}}
+    step = alone if size == 1 else at_once
+    step()
+    seconds = seconds_of(part, step, 1 if part.miniature else 20)
+    return {"cell_iterations_per_second": size / seconds}
 
 
 # --- final runs ---------------------------------------------------------------------------------
