@@ -163,7 +163,7 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "final: {reported: 3}": "final.reported = 3: is not a section; give lr, dropout, n_layer, loss",
     "sample: {1: 2}": "sample[1] = 1: is under a key that is not text; write the key in quotes",
     "corpus: {hub: {text: {2020-01-01: 1}}}": "corpus.hub.text: is not text; write it in quotes",
-    "sweep: {lr: &a [*a]}": "sweep.lr[0] = a list: should be a valid number",
+    "sweep: {lr: &a [*a]}": "is longer than 100,000 bytes with its aliases",
     '"a\\nb": 1': "a\\nb: unknown key; known here: study, ",
     'study: "a\\u2028b"': "study = \"a\\u2028b\": holds more than letters, ",
     'corpus: {hub: {text: "\\ud800"}}': 'corpus.hub.text = "\\ud800": should be a valid string, ',

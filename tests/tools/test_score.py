@@ -143,7 +143,7 @@ def test_a_baseline_of_other_stories_is_refused(copy, ours, tiny_study, data):
 @pytest.mark.parametrize("text", ["", "name,nll\na,1\n", "\0", '"'])
 def test_a_file_that_is_no_table_of_baselines_is_refused(tmp_path, text):
     (tmp_path / "baselines.csv").write_text(text)
-    with pytest.raises(SquentropyError, match="delete it and score again"):
+    with pytest.raises(SquentropyError, match="delete it, and ask again"):
         read.read_baselines(tmp_path)
 
 

@@ -50,6 +50,7 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
                 {"results": str(results), "figures": str(figures)},
                 kernel_name=KERNEL,
                 progress_bar=False,
+                start_timeout=600,  # seconds; a machine may have much else to do
             )
         except PapermillExecutionError as error:
             raise SquentropyError(
