@@ -16,6 +16,8 @@
 # make test-docs                        run what the documentation says can be run; look at its pages
 # make test-slurm                       those of them that need a Slurm, which they start themselves
 # make test-cloud                       those of them that run a study in pods, its files in S3
+# make fuzz                             look for bytes that parameters, readers or parsers do not take:
+#                                       ten minutes each; SECONDS=60: less
 # make pdf                              print the default study's report as a PDF, by Chromium
 # make test-torch                       the library's, with the oldest and the newest torch allowed
 # make readme                           put the committed studies' answers into README.md and the docs
@@ -64,7 +66,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study record restore install $(EXTRAS) lint pdf leaderboard readme expected docs lock clean \
-        test test-slow test-faults test-processes test-restore test-slurm test-cloud test-docs test-torch
+        test fuzz test-slow test-faults test-processes test-restore test-slurm test-cloud test-docs \
+        test-torch
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -92,6 +95,11 @@ test-faults: $(VENV)/.installed-test
 
 test-processes: $(VENV)/.installed-test
 	pytest -m slow tests/test_processes.py
+
+SECONDS ?= 600
+fuzz: $(VENV)/.installed-test $(VENV)/.installed-fuzz
+	for target in parameters readers manifests grammar; do \
+	  python tests/fuzz/run.py $$target $(SECONDS) || exit; done
 
 pdf: $(VENV)/.installed
 	squentropy pdf report/grammar/index.html report/grammar/report.pdf
@@ -164,7 +172,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@$(INSTALL) requirements.lock
 	@touch $@
 
-$(EXTRAS:%=$(VENV)/.installed-%): $(VENV)/.installed-%: requirements-%.lock $(VENV)/.installed
+$(patsubst %,$(VENV)/.installed-%,$(EXTRAS) fuzz): $(VENV)/.installed-%: requirements-%.lock $(VENV)/.installed
 	@$(INSTALL) requirements-$*.lock
 	@touch $@
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 GPU = re.compile(r"(nvidia-|cuda-|triton==)")
-EXTRAS = ("dvc", "hub", "kubernetes", "slurm")
+EXTRAS = ("dvc", "hub", "kubernetes", "slurm", "fuzz")
 Lock = dict[str, str]  # a package's name: its lines
 
 

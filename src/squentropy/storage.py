@@ -19,7 +19,7 @@ from squentropy.errors import SquentropyError
 HINTS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EFBIG: "a file may not be so large here (`ulimit -f`); allow more, or use another disk",
+    errno.EFBIG: "too large a file for `ulimit -f` or the disk; raise that, or choose another disk",
     errno.EACCES: "no permission; make the folder writable, or choose another",
     errno.EPERM: "no permission; make the folder writable, or choose another",
     errno.EROFS: "the file system is read-only; choose another folder",

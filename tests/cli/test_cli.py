@@ -358,7 +358,11 @@ SURROGATE = UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed
         (errors.ParameterError("a: b; c"), errors.USAGE, "a: b; c"),
         (FileNotFoundError(2, "No such file", "x.csv"), errors.FAILED, "x.csv: No such file"),
         (OSError(28, "No space", "x.csv"), errors.FAILED, "x.csv: cannot be written: the disk is"),
-        (OSError(27, "File too large"), errors.FAILED, "a file: cannot be written: a file may not"),
+        (
+            OSError(27, "File too large"),
+            errors.FAILED,
+            "a file: cannot be written: too large a",
+        ),
         (OSError(11, "Try again"), errors.FAILED, "no more threads or processes may be started"),
         (OSError(12, "Cannot allocate memory"), errors.FAILED, "out of memory; end other programs"),
         (FileNotFoundError(2, "No such file"), errors.FAILED, "the working folder: is no longer"),

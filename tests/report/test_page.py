@@ -262,7 +262,7 @@ def test_a_table_sorts_by_value_and_back_by_keyboard(visit, study):
 
 def _row_name(row) -> str:
     """What a row of metrics.csv is called in the page."""
-    return {"loss": label, "ngram": "{} counts".format, "source": str}[row.kind](row.loss)
+    return {"loss": label, "ngram": "{} counts".format}.get(row.kind, str)(row.loss)
 
 
 def test_a_table_is_sorted_by_one_column_and_cells_without_a_number_come_last(visit):

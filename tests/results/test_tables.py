@@ -19,6 +19,7 @@ from squentropy.results import tables
 from squentropy.results.metric_rows import METRICS, ORDERS
 from squentropy.results.original import REPORTED
 from squentropy.results.tables import metrics
+from squentropy.results.voices import write_voices
 from squentropy.study import digests
 from squentropy.tuning.outcomes import ppl
 from squentropy.tuning.selection import select, selected_hyperparameters
@@ -278,6 +279,7 @@ def test_the_same_runs_give_the_same_bytes(copy, finished, data, tiny_study):
     for path in (copy / "results").iterdir():
         path.unlink()
     select(tiny_study(), copy / "checkpoints", copy / "results")
+    write_voices(tiny_study(), data, copy / "checkpoints", copy / "results")
     metrics(tiny_study(), data, copy / "checkpoints", copy / "results")
     assert {p.name: p.read_bytes() for p in (copy / "results").iterdir()} == first
 

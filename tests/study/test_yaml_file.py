@@ -3,6 +3,7 @@
 pytest tests/study/test_yaml_file.py
 """
 
+import contextlib
 import itertools
 import os
 import random
@@ -135,14 +136,14 @@ def test_an_alias_that_stands_for_little_is_read(tmp_path):
     assert read(path) == {"a": {"x": 1, "y": [2]}, "b": {"x": 1, "y": [2]}, "c": {"x": 3, "y": [2]}}
 
 
-def test_an_error_shows_the_beginning_of_a_value_however_long_it_would_be(tmp_path):
+def test_an_error_shows_the_beginning_of_a_value_however_long_it_would_be():
     """Snakemake reads its configuration by itself, and may hand over anything."""
     values = read(ROOT / "params.yaml")
     bomb: list = ["x"]
     for _ in range(40):
         bomb = [bomb] * 10
-    for value in (bomb, ["x" * 10**7], {"a": bomb}):
-        with pytest.raises(ParameterError, match=r"^parameters: corpus\.source = .{40,60}\.\.\.: "):
+    for value, said in ((bomb, " = .{57}..."), (["x" * 10**7], " = .{57}..."), ({"a": bomb}, "")):
+        with pytest.raises(ParameterError, match=rf"^parameters: corpus\.source{said}: is not"):
             params.parse(values | {"corpus": values["corpus"] | {"source": value}})
 
 
@@ -198,17 +199,21 @@ def mutated(text: str, draw: random.Random) -> str:
 
 
 def plain(value: object) -> object:
-    """What a reader takes words for that YAML 1.1 alone takes for truth values."""
+    """A value whatever its kind is to a version of YAML: 1e-3, as the name of a split, is text to
+    one and a number to the other; and so yes, a truth value or text."""
     if isinstance(value, dict):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     words = {"yes": True, "on": True, "no": False, "off": False}
+    if isinstance(value, str) and re.fullmatch(r"[-+.\d]+(e[-+\d]+)?", value, re.IGNORECASE):
+        with contextlib.suppress(ValueError):
+            return float(value)
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-@pytest.mark.parametrize("tries", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tries", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_study_changed_at_random_is_refused_in_a_line_or_says_what_it_seems_to(
     tmp_path, path, tries
 ):

@@ -57,7 +57,8 @@ SAID = [  # what DVC or Snakemake says, and what a person is told
     ),
     (
         "ERROR: unexpected error - Can't remove the following unsaved files without confirmation. "
-        "Use `--force` to force.\n{here}/data/a\n{here}/data/b\nTraceback (most recent call):\n",
+        "Use `--force` to force.\n{here}/data/a\n{here}/data/b\nTraceback (most recent call):\n"
+        "{here}/data/a\n{here}/data/b\n",
         "data/a and 1 more would be overwritten, but was never recorded; move it away",
     ),
     (

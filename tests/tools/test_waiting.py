@@ -44,9 +44,10 @@ def write_log(folder: Path, job: dict, now: float) -> Path:
     """As the job has left it by now, its runs one after the other."""
     log = folder / f"{job['id']}.log"
     done = min((now - job["start"]) / (job["end"] - job["start"]), 1.0) * job["runs"]
-    lines = [f"{job['rule']}/{k}: 400 iterations, validation nll 2.5" for k in range(int(done))]
+    name = f"{job['rule']}/{job['of']}"
+    lines = [f"{name}/{k}: 400 iterations, validation nll 2.5" for k in range(int(done))]
     if (part := round(done % 1 * 400)) and int(done) < job["runs"]:
-        lines.append(f"{job['rule']}/{int(done)}: {part} of 400 iterations, loss 3.1, 00:05 left")
+        lines.append(f"{name}/{int(done)}: {part} of 400 iterations, loss 3.1, 00:05 left")
     log.write_text("".join(f"{line}\n" for line in lines))
     return log
 
@@ -89,8 +90,8 @@ def test_from_a_quarter_on_the_studys_end_is_foreseen(name, tmp_path):
                 assert said == pytest.approx(left, rel=0.3, abs=10)
         assert share <= waiting.share <= 1 or waiting.running
         share = waiting.share
-    assert waiting.counted() == f"{waiting.runs_over} of {waiting.runs_over}"
-    assert waiting.runs_over == sum(job["runs"] for job in jobs)
+    runs = sum(job["runs"] for job in jobs)
+    assert waiting.counted() == f"{runs} of {runs}"
 
 
 def test_before_any_job_has_ended_there_is_an_estimate(tiny_study):
@@ -100,6 +101,19 @@ def test_before_any_job_has_ended_there_is_an_estimate(tiny_study):
     assert waiting.counted() == "0 of about 24"  # 9 cells, 3 x 3, 6
     faster = Waiting(study, waiting.total, slots=6)
     assert faster.seconds_left(0.0) < waiting.seconds_left(0.0)
+
+
+def test_where_the_whole_grid_is_one_job_its_cells_count_once(tiny_study, tmp_path):
+    waiting = Waiting(tiny_study(), {"grid": 1, "sweep": 9}, slots=2)
+    assert waiting.counted() == "0 of 9"
+    logs = [tmp_path / "whole.log", tmp_path / "row.log"]
+    for job, (rule, log, said) in enumerate(
+        [("grid", logs[0], "6 iterations, validation nll 5.0"), ("sweep", logs[1], "already there")]
+    ):
+        waiting.start(job, rule, {}, str(log), 0.0)
+        log.write_text("".join(f"sweep/mse/lr{k}/x: {said}\n" for k in range(9)))
+        waiting.end(job, 5.0)
+        assert waiting.counted() == "9 of 9"
 
 
 @pytest.fixture

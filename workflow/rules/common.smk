@@ -110,10 +110,11 @@ VOICES = f"{RESULTS}/{params.VOICES}"
 
 STAGES = {  # of dvc.yaml: what each makes last, and its rules
     "data": (TOKENS[0], "corpus tokens"),
-    "sweep": (f"{RESULTS}/selected.json", "sweep refine select"),
+    "sweep": (f"{RESULTS}/selected.json", "grid sweep refine select"),
     "final": (
         f"{RESULTS}/metrics.csv",
-        "final lengths reported evaluate_final sample_final evaluate_reported sample_reported metrics",
+        "final lengths reported evaluate_final sample_final evaluate_reported sample_reported"
+        " voices metrics",
     ),
     "report": (f"{REPORT}/index.html", "draw page all"),
 }

@@ -216,7 +216,7 @@ def leaderboard(
         ),
     ] = None,
 ) -> None:
-    """Put every loss that was run by the default study's protocol into one table.
+    """Put the losses of the default study's protocol in a table.
 
     Reads results/ and params.yaml. Writes results/leaderboard.csv; with --enter the study file
     instead, and what that study need not make anew.

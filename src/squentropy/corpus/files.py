@@ -262,7 +262,7 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
                     yield Story(_checked(story, where, column), where)
                     length += len(story) + LEAST
                     check_expansion(length, size, path)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError) as error:  # ValueError: names that are not UTF-8
             reason = str(error).splitlines()[0]
             raise SquentropyError(f"{path}: is not a whole parquet file: {reason}") from None
 

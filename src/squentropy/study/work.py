@@ -10,15 +10,18 @@ from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import Study
 
 START = 4.0  # seconds, of a process with torch
-FIXED = {"corpus": 4.0, "tokens": 3.0, "select": 2.0, "metrics": 15.0, "draw": 8.0, "page": 8.0}
+FIXED = {
+    "corpus": 4.0, "tokens": 3.0, "select": 2.0, "voices": 6.0, "metrics": 15.0, "draw": 8.0,
+    "page": 8.0,
+}  # fmt: skip
 """Seconds of jobs that train and score nothing, by rule."""
 CPU_FLOPS = 40e9  # a second and thread; resources.py asks a cluster for time on the safe side
 SCORING = 2  # passes' worth over the stories, of all readings of a run
 LEFT_LAST = ("metrics", "draw", "page")
 """Rules whose jobs wait for all others, and for one another."""
 STAGES = (
-    ("corpus",), ("tokens",), ("sweep",), ("refine",), ("lengths", "final", "reported"),
-    ("evaluate_final", "sample_final", "evaluate_reported", "sample_reported"),
+    ("corpus",), ("tokens",), ("grid",), ("sweep",), ("refine",), ("lengths", "final", "reported"),
+    ("evaluate_final", "sample_final", "evaluate_reported", "sample_reported"), ("voices",),
     *((rule,) for rule in LEFT_LAST),
 )  # fmt: skip
 """Rules in the order in which their jobs wait for one another, for a loss at least."""
@@ -52,6 +55,8 @@ def jobs(study: Study, gpu: bool = False) -> dict[str, Job]:
         flops += n * resources.scoring_flops(study, "validation")
         flops += n * resources.fitting_flops(study) * (phase != "sweep")
         found[phase] = Job(START + flops / speed, n)
+    rows = len(study.sweep.lr) * len(study.sweep.losses)
+    found["grid"] = Job(START + rows * (found["sweep"].seconds - START), rows * runs["sweep"])
     for phase, n in {"final": len(final.seeds), "reported": 1}.items():
         scored = n + runs["lengths"] * (phase == "final")
         test = SCORING * scored * resources.scoring_flops(study, "test")

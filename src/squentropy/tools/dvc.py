@@ -225,7 +225,7 @@ def reason_in(said: str) -> str:
         if found := re.search(rf"^{mark}(.+)((?:\n.*)*)", said, re.MULTILINE):
             first, more = found[1].strip(), [line.strip() for line in found[2].split("\n") if line]
             if first.startswith("Can't remove the following unsaved files"):
-                files = [os.path.relpath(line) for line in more if os.path.isabs(line)]
+                files = list(dict.fromkeys(os.path.relpath(p) for p in more if os.path.isabs(p)))
                 return f"{_first(files)} would be overwritten, but was never recorded; move it away"
             while first.endswith(":") and more:  # what it is about stands below
                 first = f"{first} {more.pop(0)}"

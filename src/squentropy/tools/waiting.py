@@ -31,11 +31,13 @@ PARTS = {
     "evaluate_reported": "scores",
     "sample_final": "stories",
     "sample_reported": "stories",
+    "voices": "models",
     "metrics": "tables",
     "draw": "figures",
     "page": "report",
 }
 """What a job that trains nothing has made, by its rule."""
+TRAINING = (*PHASES, "grid")
 TELLING = 0.05  # share of a job from which on its time tells how long the rest takes
 
 
@@ -80,6 +82,8 @@ class Waiting:
         """
         self.study, self.slots = study, max(slots, 1)
         self.jobs = work.jobs(study, gpu)
+        if "grid" in counts:  # whose cells the rows then find
+            self.jobs["sweep"] = work.Job(work.START)
         self.total = {rule: n for rule, n in counts.items() if rule in self.jobs}
         self.started: Counter[str] = Counter()
         self.running: dict[int, _Running] = {}
@@ -88,13 +92,16 @@ class Waiting:
         """By rule: the seconds that jobs took, and those that they were thought to take."""
         self.found: list[int] = []
         """Of each loss that was refined, the number of its runs."""
-        self.runs_over = 0
+        self.over: set[str] = set()
+        """The runs that are, by name."""
+        self.unseen = 0.0
+        """How many more there are whose jobs' logs lie elsewhere."""
 
     def start(self, job: int, rule: str, of: Mapping[str, str], log: str, now: float) -> None:
         """A job was started; `of` are its wildcards."""
         if rule not in self.jobs:
             return
-        path = Path(log) if log and rule in PHASES else None
+        path = Path(log) if log and rule in TRAINING else None
         stale = _signature(path) if path is not None else None
         self.running[job] = _Running(rule, of.get("loss", ""), path, now, stale)
         self.started[rule] += 1
@@ -105,7 +112,7 @@ class Waiting:
 
     def _look(self, job: _Running) -> list[str]:
         over = job.look()
-        self.runs_over += len(over)
+        self.over.update(over)
         return [name for name in over if job.runs[name].now]
 
     def end(self, job: int, now: float) -> list[str]:
@@ -114,9 +121,9 @@ class Waiting:
         if ended is None:
             return []
         lines = [self._line(name) for name in self._look(ended)]
-        trains = ended.rule in PHASES
-        if trains and not ended.runs:  # its log lies elsewhere
-            self.runs_over += round(self.jobs[ended.rule].runs)
+        trains = ended.rule in TRAINING
+        if trains and not ended.runs:
+            self.unseen += self.jobs[ended.rule].runs
         if ended.rule == "refine" and ended.runs:
             self.found.append(len(ended.runs))
         if (worth := self._worth(ended, 1.0)) >= TELLING:
@@ -149,7 +156,8 @@ class Waiting:
         runs = sum(n * self.jobs[rule].runs for rule, n in self.total.items() if rule != "refine")
         total = round(runs + sum(self.found) + max(left, 0) * self._refining)
         about = "about " if left > 0 else ""
-        return f"{self.runs_over:,} of {about}{max(total, self.runs_over):,}"
+        over = round(len(self.over) + self.unseen)
+        return f"{over:,} of {about}{max(total, over):,}"
 
     @property
     def _refining(self) -> float:
@@ -161,11 +169,12 @@ class Waiting:
         runs = self.jobs[job.rule].runs
         if job.rule == "refine":
             runs = max(self._refining, job.begun())
-        return min(job.done() / runs, 0.99) if job.runs else 0.0
+        return min(job.done() / runs, 0.99) if job.runs and runs else 0.0
 
     def _worth(self, job: _Running, unknown: float) -> float:
         """What a job has done, as a share of what it was thought to do."""
-        return job.done(trained=True) / self.jobs[job.rule].runs if job.runs else unknown
+        runs = self.jobs[job.rule].runs
+        return job.done(trained=True) / runs if job.runs and runs else unknown
 
     # --- how long -------------------------------------------------------------------------------
 
