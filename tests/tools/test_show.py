@@ -212,6 +212,7 @@ def test_pipes_in_place_of_a_state_a_log_and_the_lock_are_lines_and_not_waited_f
 ):
     state = begun(FINAL, [1.0])
     log = Path(failed(ROW, "one"))
+    shutil.rmtree(SWEPT)
     PLACES.lock.parent.mkdir(parents=True)
     for path in (state, log, PLACES.lock):
         path.unlink(missing_ok=True)
