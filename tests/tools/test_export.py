@@ -24,6 +24,7 @@ from squentropy.runs.weights import load_model
 from squentropy.sampling.generate import generate
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import END_OF_TEXT, gpt2_encoding, read_encoding, train_encoding
+from squentropy.tools.huggingface import card as card_module
 from squentropy.tools.huggingface import export as module
 from squentropy.tools.huggingface.export import export, tokenizer
 from squentropy.training.run import train_run
@@ -217,16 +218,19 @@ def test_the_hub_reads_the_scores_from_the_card(exported, finished):
 
 def test_a_card_names_the_data_set_of_the_hub(tokens, monkeypatch):
     held = {"source": "hub", "provenance": {"dataset": "roneneldan/TinyStories"}}
-    monkeypatch.setattr(module, "_corpus", lambda _: held)
-    assert module.corpus_name(tokens) == "roneneldan/TinyStories"
-    monkeypatch.setattr(module, "_corpus", lambda _: None)
-    assert (module.corpus_name(tokens), module.corpus_licence(tokens)) == ("unknown", "unknown")
+    monkeypatch.setattr(card_module, "_corpus", lambda _: held)
+    assert card_module.corpus_name(tokens) == "roneneldan/TinyStories"
+    monkeypatch.setattr(card_module, "_corpus", lambda _: None)
+    assert (card_module.corpus_name(tokens), card_module.corpus_licence(tokens)) == (
+        "unknown",
+        "unknown",
+    )
 
 
 def test_a_licence_that_the_hub_does_not_know_is_given_in_words(
     finished, tiny_study, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "corpus_licence", lambda _: 'mine: "ask", me')
+    monkeypatch.setattr(card_module, "corpus_licence", lambda _: 'mine: "ask", me')
     export(tiny_study(), finished / RUN, TokenFolder.open(data / "tokens"), tmp_path)
     metadata = yaml.safe_load((tmp_path / "README.md").read_text().split("---\n")[1])
     assert (metadata["license"], metadata["license_name"]) == ("other", 'mine: "ask", me')

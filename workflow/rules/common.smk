@@ -14,9 +14,8 @@ from snakemake.logging import logger
 IN_DVC = os.environ.get("DVC_STAGE")
 if IN_DVC:
     sys.path.insert(0, f"{workflow.basedir}/src")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
-    )
+    others = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ.update(PYTHONPATH=os.pathsep.join([sys.path[0], *others]))
 
 from squentropy import home, installed
 from squentropy.corpus import story_files
@@ -87,10 +86,13 @@ def quoted(path):
 
 # The commands of this environment, whether it was activated or not; not by the shell, to which a
 # folder's name may say something. A bug's traceback is in the log.
-os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-os.environ |= {"FAILED": str(FAILED), "SQUENTROPY_TRACEBACKS": "1", "PYTHONIOENCODING": "utf-8"}
-if "squentropy" in workflow.output_settings.log_handler_settings:
-    os.environ["ENDS_SHOWN"] = "1"  # by --logger squentropy
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+    FAILED=str(FAILED),
+    ENDS_SHOWN="1" if "squentropy" in workflow.output_settings.log_handler_settings else "",
+    SQUENTROPY_TRACEBACKS="1",
+    PYTHONIOENCODING="utf-8",
+)
 
 # For a command that fails, `failed`. The trap has the shell wait for a command that is asked to end
 # and saves its state: a scheduler kills what a dead shell leaves.
