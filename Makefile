@@ -85,7 +85,7 @@ install: $(VENV)/.installed
 $(EXTRAS): %: $(VENV)/.installed-%
 
 test: $(VENV)/.installed-test
-	pytest
+	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	pytest -m slow
