@@ -58,7 +58,7 @@ endif
 
 EXTRAS := dvc hub kubernetes slurm
 # Studies whose results are committed.
-CLAIMED := grammar shakespeare fairytales tinystories-sample
+CLAIMED := grammar
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
