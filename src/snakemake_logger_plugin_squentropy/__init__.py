@@ -48,6 +48,8 @@ class LogHandler(LogHandlerBase):
         self.spoke = time.monotonic()
         self.turn, self.over = threading.RLock(), threading.Event()
         if not self.common_settings.dryrun:
+            if sys.stdout.isatty():
+                self._draw(self.spoke)
             threading.Thread(target=self._watch, daemon=True).start()
 
     @property
