@@ -71,11 +71,15 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        self.over.set()
         with self.turn:
-            if self.bar is not None:
-                self.bar.close()
+            self._end()
         super().close()
+
+    def _end(self) -> None:
+        self.over.set()
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
     # --- what Snakemake says --------------------------------------------------------------------
 
@@ -136,6 +140,7 @@ class LogHandler(LogHandlerBase):
 
     def _note(self, message: str) -> None:
         if message == NOTHING_TO_BE_DONE_MSG:
+            self._end()
             self._say(message)
             self._say(self.ending() if self.ending else "")
         elif message.startswith(STOPPING) and not self.stopping:
