@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -329,6 +330,7 @@ def test_each_run_of_a_study_is_a_line_when_it_has_ended_and_the_table_the_end(m
 @slow
 def test_a_second_time_a_terminal_shows_the_table_too(repository):
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
     with subprocess.Popen(
         STUDY, cwd=repository, env=environment(repository), stdout=theirs, stderr=theirs
     ):

@@ -48,6 +48,8 @@ class LogHandler(LogHandlerBase):
         self.spoke = time.monotonic()
         self.turn, self.over = threading.RLock(), threading.Event()
         if not self.common_settings.dryrun:
+            if sys.stdout.isatty():
+                self._draw(self.spoke)
             threading.Thread(target=self._watch, daemon=True).start()
 
     @property
@@ -69,11 +71,15 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        self.over.set()
         with self.turn:
-            if self.bar is not None:
-                self.bar.close()
+            self._end()
         super().close()
+
+    def _end(self) -> None:
+        self.over.set()
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
     # --- what Snakemake says --------------------------------------------------------------------
 
@@ -134,6 +140,7 @@ class LogHandler(LogHandlerBase):
 
     def _note(self, message: str) -> None:
         if message == NOTHING_TO_BE_DONE_MSG:
+            self._end()
             self._say(message)
             self._say(self.ending() if self.ending else "")
         elif message.startswith(STOPPING) and not self.stopping:

@@ -224,7 +224,8 @@ class Waiting:
     # --- in words -------------------------------------------------------------------------------
 
     def status(self, now: float) -> str:
-        return f"{self.counted()}   {progress.left(self.seconds_left(now))} left"
+        counted, left = self.counted(), progress.left(self.seconds_left(now))
+        return f"{left} left" if counted == "0 of 0" else f"{counted}   {left} left"
 
     def _line(self, name: str) -> str:
         """A run that is over."""
