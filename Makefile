@@ -11,7 +11,7 @@
 # make test-slow                        the tests that take minutes
 # make test-faults                      those of them that kill processes, damage files, fill disks
 # make test-processes                   those of them that train one run in several processes
-# make test-restore                     those of them that restore a study from remote storage
+# make test-restore                     those of them that restore a study, or run experiments of DVC's
 # make docs                             build the documentation into site/
 # make test-docs                        run what the documentation says can be run; look at its pages
 # make test-slurm                       those of them that need a Slurm, which they start themselves
@@ -19,20 +19,25 @@
 # make fuzz                             look for bytes that parameters, readers or parsers do not take:
 #                                       ten minutes each; SECONDS=60: less
 # make pdf                              print the default study's report as a PDF, by Chromium
-# make readme                           put the default study's figure and table into README.md
+# make test-torch                       the library's, with the oldest and the newest torch allowed
+# make readme                           put the committed studies' answers into README.md and the docs
+# make expected                         write down what is normal: their losses and times, for the docs
+# make leaderboard                      the table of losses; LOSS=my_losses.py:name: run this one first
 # make lock                             pin what is not pinned yet in requirements*.lock; UPGRADE=1: all anew
 # make lint                             formatting, types, what imports what, and other checks
 # make clean                            remove the environment
 #
 # PYTHON   the interpreter that .venv is made of
 # SYSTEM   1: use torch as it is installed already, as GPU images have it
-# TORCH    any: take torch as the package index has it, in a build whose hash is not in the lock
+# TORCH    cpu or cuda: the build for these; any: as the package index has it, in a build whose hash
+#          is not in the lock; else the build that pip takes by its settings
 # CORES    how many cores the study may use
 # GPUS     how many GPUs it may use; each trains one cell at a time
 
 PYTHON ?= python3
 CORES  ?= all
 STUDY  ?=
+LOSS   ?=
 SYSTEM ?=
 TORCH  ?=
 GPUS   ?= $(shell found=$$(nvidia-smi --list-gpus 2> /dev/null) || found=; printf %s "$$found" | grep -c .)
@@ -45,15 +50,24 @@ ifneq ($(origin TORCH),command line)
 TORCH :=
 endif
 
+# Where the home is missing or cannot be written to, caches lie here.
+ifneq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.snakemake/squentropy/home
+$(shell mkdir -p "$(HOME)")
+endif
+
 EXTRAS := dvc hub kubernetes slurm
+# Studies whose results are committed.
+CLAIMED := grammar shakespeare fairytales tinystories-sample
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Byte code is written once; without it, every process of the study compiles torch anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study record restore install $(EXTRAS) lint pdf readme docs lock clean \
-        test fuzz test-slow test-faults test-processes test-restore test-slurm test-cloud test-docs
+.PHONY: study record restore install $(EXTRAS) lint pdf leaderboard readme expected docs lock clean \
+        test fuzz test-slow test-faults test-processes test-restore test-slurm test-cloud test-docs \
+        test-torch
 
 # `make study studies/smoke.yaml` would start the default study.
 $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAKECMDGOALS))"))
@@ -61,7 +75,7 @@ $(if $(filter %.yaml,$(MAKECMDGOALS)),$(error write STUDY="$(filter %.yaml,$(MAK
 study: $(VENV)/.installed
 	@squentropy params --params params.yaml $(addprefix --params ,$(STUDY)) > $(VENV)/params.yaml
 	@! grep -qs '^  source: hub' $(VENV)/params.yaml || $(MAKE) --no-print-directory hub
-	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
+	snakemake --logger squentropy --cores $(CORES) --resources gpu=$(GPUS) $(if $(STUDY),--configfile $(STUDY))
 
 record restore: $(VENV)/.installed-dvc
 	@squentropy $@ $(STUDY)
@@ -91,10 +105,10 @@ pdf: $(VENV)/.installed
 	squentropy pdf report/grammar/index.html report/grammar/report.pdf
 
 test-restore: $(VENV)/.installed-test
-	pytest -m slow tests/test_restore.py
+	pytest -m slow tests/test_restore.py tests/test_experiments.py
 
 test-docs: $(VENV)/.installed-test
-	pytest -m slow tests/test_docs.py
+	pytest -m slow tests/test_docs.py tests/test_site.py
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
@@ -107,8 +121,31 @@ test-slurm: $(VENV)/.installed-test
 test-cloud: $(VENV)/.installed-test
 	pytest -m slow tests/test_cloud.py
 
+# Each torch lies in a folder of its own, which goes before the environment's.
+LIBRARY_TESTS := tests/lm tests/test_losses.py tests/test_functional.py tests/test_library.py
+TORCH_BOUNDS = $(shell sed -n 's/^ *"torch\(>=[^"]*\)".*/\1/p' pyproject.toml)
+OLDEST_TORCH = $(shell echo '$(TORCH_BOUNDS)' | sed 's/>=\([0-9.]*\).*/==\1/')
+
+test-torch: $(VENV)/.installed-test
+	for torch in 'torch$(OLDEST_TORCH)' 'torch$(TORCH_BOUNDS)'; do \
+	  rm -rf .torch && $(BIN)/python -m pip install --quiet --target .torch "$$torch" && \
+	  PYTHONPATH=.torch $(BIN)/python -c 'import torch; print("torch", torch.__version__)' && \
+	  PYTHONPATH=.torch pytest $(LIBRARY_TESTS) || exit; \
+	done; rm -rf .torch
+
+leaderboard: $(VENV)/.installed
+ifneq ($(LOSS),)
+	@file=$$(squentropy leaderboard --enter "$(LOSS)") && \
+	  $(MAKE) --no-print-directory study STUDY="$$file"
+endif
+	@squentropy leaderboard
+
 readme: $(VENV)/.installed
 	squentropy readme README.md results/grammar report/grammar
+	squentropy claims docs/explanation/claims.md $(CLAIMED:%=results/%)
+
+expected: $(VENV)/.installed
+	$(BIN)/python benchmarks/expected.py $(wildcard $(CLAIMED:%=results/%))
 
 lock:
 	rm -rf .lock && $(PYTHON) -m venv .lock
@@ -126,7 +163,7 @@ lint: $(VENV)/.installed-test
 	@! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Specify a conda environment or container'
 
 # The locks pin every package. What a CUDA build of torch brings along is added where it is one.
-INSTALL := $(BIN)/python tools/install.py $(if $(filter any,$(TORCH)),--any-torch)
+INSTALL := $(BIN)/python tools/install.py $(if $(TORCH),--torch=$(TORCH))
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(if $(filter-out 0,$(SYSTEM)),--system-site-packages) $(VENV)

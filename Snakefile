@@ -46,24 +46,18 @@ rule all:
 
 onstart:
     start()
-    print(disk.summary(STUDY))
+    tell(disk.summary(STUDY))
+    if workflow.local_exec:
+        tell(resources.summary(STUDY, workflow.cores, on_gpu()))
     # Folders that dvc.yaml names, empty if the study has no such runs.
     for phase in ("lengths", "reported"):
         Path(CHECKPOINTS, phase).mkdir(parents=True, exist_ok=True)
 
 
 onerror:
-    print(what_failed())
-    print("\nThat has failed, the rest is done; the same command goes on from here.")
+    tell(what_failed())
+    tell("That has failed, the rest is done; the same command goes on from here.")
 
 
 onsuccess:
-    if STORAGE:
-        print(f"\nThe study {STUDY.study} lies in {STORAGE}")
-    else:
-        # Quiet after a target alone, when the tables are missing or older than the parameters.
-        shell(
-            "squentropy show {RESULTS} --table 2> /dev/null"
-            " && printf '\\nThe report: %s\\nThe stories: %s\\n' {REPORT}/index.html {RESULTS}/samples.md"
-            " || true"
-        )
+    tell(what_came())

@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 SCALE = Path(__file__).with_name("results") / "scale.csv"
 TINYSTORIES = (2_114_719, 5_000, 21_990)  # by the data set's card, 5,000 cut from train
 PEAKS = {"H100": 989.4e12, "A100": 312e12, "RTX4090": 165.2e12}
-"""bfloat16, dense, FLOPs a second, by NVIDIA's data sheets (H100 and A100 SXM) and white paper."""
+"""Dense bfloat16 FLOPs per second, by NVIDIA's data sheets (H100, A100 SXM) and white paper."""
 STEPS = 3
 
 
@@ -110,7 +110,7 @@ def phases(study: Study, sample: Sample, validation: int, test: int) -> dict[str
 
 
 def processor_rate(study: Study, vocab_size: int) -> float:
-    """FLOPs a second of processor time of a training step, with one thread."""
+    """FLOPs per second of processor time of a training step, with one thread."""
     torch.set_num_threads(1)
     model, n_layer = study.model, min(study.sweep.n_layer)
     step = training.our_step(
@@ -172,7 +172,7 @@ def main() -> None:
 
     print(shared.machine(1))
     rate = processor_rate(study, sample.vocab_size)
-    print(f"{sample.tokens:.1f} tokens a story; a final run makes {passes:.1f} passes of train.\n")
+    print(f"{sample.tokens:.1f} tokens per story; a final run sees train {passes:.1f} times.\n")
     rows = [
         [
             phase,

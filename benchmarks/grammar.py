@@ -75,7 +75,7 @@ def numbered(stories: list[list[str]], ids: dict[str, int]) -> tuple[np.ndarray,
 
 def recall(texts: list[str]) -> tuple[float, list[int], float]:
     """What the last sentence takes from afar: entities it recalls, the words since each was
-    mentioned before, and the nats a story that drawing them anew would cost."""
+    mentioned before, and the nats per story that drawing them anew would cost."""
     grammar = load_grammar()
     prior = {
         entry.forms["text"]: words.log_probs[entry.index]
@@ -145,9 +145,9 @@ def main() -> None:
     row("words a story: min, 1, 5, 25, 50, 75, 95, 99 %, max", values)
     entropy, error = fmean(surprisals), stdev(surprisals) / sqrt(number)
     words, size = fmean(lengths), fmean(sizes)
-    row("entropy, nats a story", f"{entropy:.3f} ± {error:.3f} (standard error)")
-    row("entropy, nats a word (at spaces)", f"{entropy / words:.4f} ± {error / words:.4f}")
-    row("entropy, bits a byte", f"{entropy / size / log(2):.4f} ± {error / size / log(2):.4f}")
+    row("entropy, nats per story", f"{entropy:.3f} ± {error:.3f} (standard error)")
+    row("entropy, nats per word (at spaces)", f"{entropy / words:.4f} ± {error / words:.4f}")
+    row("entropy, bits per byte", f"{entropy / size / log(2):.4f} ± {error / size / log(2):.4f}")
 
     train = [tokens(story.text) for story in grammar.stories(SEED, FAR, FAR + TRAIN)]
     held_out = list(grammar.stories(SEED, FAR + TRAIN, FAR + TRAIN + TEST))
@@ -164,8 +164,8 @@ def main() -> None:
     for name, nats in models:
         row(
             f"held-out {name}",
-            f"{nats / TEST:.1f} nats a story, {nats / total_words:.3f} a word, "
-            f"{nats / total_bytes / log(2):.3f} bits a byte",
+            f"{nats / TEST:.1f} nats per story, {nats / total_words:.3f} a word, "
+            f"{nats / total_bytes / log(2):.3f} bits per byte",
         )
 
     texts = [story.text for story in held_out]
@@ -175,7 +175,7 @@ def main() -> None:
         "words since each was last mentioned: 50, 75, 95 %",
         " ".join(str(distances[int(q * len(distances))]) for q in (0.5, 0.75, 0.95)),
     )
-    row("drawing them anew would cost", f"{nats:.1f} nats a story")
+    row("drawing them anew would cost", f"{nats:.1f} nats per story")
 
     start = time.process_time()
     derivations = [parser.parse(text) for text in texts]

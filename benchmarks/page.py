@@ -1,9 +1,11 @@
-"""The report in Chromium: how soon it is seen, and how long it takes to write and to print.
+"""The report in Chromium: how soon it is seen, how soon its models tell, and how long it takes to
+write and to print.
 
     python benchmarks/page.py results/grammar report/grammar/figures
 
 A browser is started anew for each round, so nothing is cached. Seen: the first contentful paint,
-from the start of the navigation. Medians of five after a warm-up. Prints a Markdown table.
+from the start of the navigation. First token: from the first press of the button of "Ask the
+models", all of them at once. Medians of five after a warm-up. Prints a Markdown table.
 """
 
 import argparse
@@ -18,6 +20,15 @@ from playwright.sync_api import sync_playwright
 from squentropy.report import pdf, render
 
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+FIRST = """new Promise((resolve) => {
+    const start = performance.now();
+    const look = () => {
+        if (document.querySelector(".ask .story span")) resolve(performance.now() - start);
+        else setTimeout(look);
+    };
+    document.querySelector(".ask button").click();
+    look();
+})"""
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 
 
@@ -32,13 +43,14 @@ def main() -> None:
         page, printed = Path(folder) / "index.html", Path(folder) / "report.pdf"
         writing = seconds(lambda: render.render(options.results, options.figures, page))
         printing = seconds(lambda: pdf.print_page(page, printed))
-        seen, whole = zip(*(visit(page) for _ in range(shared.ROUNDS + 1)), strict=True)
+        seen, whole, told = zip(*(visit(page) for _ in range(shared.ROUNDS + 1)), strict=True)
         shared.table(
             ["measure", "value"],
             [
                 ["size of the page, MB", f"{page.stat().st_size / 1e6:.2f}"],
                 ["first seen after, ms", f"{statistics.median(seen[1:]):.0f}"],
                 ["loaded after, ms", f"{statistics.median(whole[1:]):.0f}"],
+                ["first token after, ms", f"{statistics.median(told[1:]):.0f}"],
                 ["written in, s", f"{writing:.1f}"],
                 ["printed in, s", f"{printing:.1f}"],
                 ["size of the PDF, MB", f"{printed.stat().st_size / 1e6:.2f}"],
@@ -52,14 +64,14 @@ def seconds(do) -> float:
     return time.perf_counter() - start
 
 
-def visit(path: Path) -> tuple[float, float]:
-    """Milliseconds till the page is seen, and till it is loaded."""
+def visit(path: Path) -> tuple[float, float, float]:
+    """Milliseconds till the page is seen, till it is loaded, and from a press to a token."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=pdf.chromium(), chromium_sandbox=False)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(path.resolve().as_uri())
         page.wait_for_function(f"{PAINTED} > 0")
-        times = page.evaluate(PAINTED), page.evaluate(LOADED)
+        times = page.evaluate(PAINTED), page.evaluate(LOADED), page.evaluate(FIRST)
         browser.close()
     return times
 

@@ -1,4 +1,4 @@
-"""Sampling measured: tokens a second of `squentropy.sampling.generate.generate` against nanoGPT's.
+"""Sampling measured: tokens per second of `squentropy.sampling.generate` against nanoGPT's.
 
     python benchmarks/sampling.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, required=True, help="checkout of nanoGPT")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=shared.ROUNDS)
-    parser.add_argument("--tokens", type=int, default=256, help="new tokens a story")
+    parser.add_argument("--tokens", type=int, default=256, help="new tokens per story")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(shared.machine(options.threads), flush=True)

@@ -1,4 +1,4 @@
-"""One training step measured: tokens a second of ours against nanoGPT's.
+"""One training step measured: tokens per second of ours against nanoGPT's.
 
     python benchmarks/training.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
     python benchmarks/training.py --nanogpt PATH --only 4 5    # of SETTINGS, by number

@@ -11,6 +11,7 @@
 import functools
 import html
 import json
+import math
 import posixpath
 import re
 import textwrap
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import griffe
+import pandas as pd
 import typer
 import yaml
 from latex2mathml.converter import convert
@@ -30,9 +32,11 @@ from typer.cli import get_docs_for_click
 from squentropy.cli import app
 from squentropy.errors import SquentropyError
 from squentropy.report import summary
+from squentropy.report.format import DASH, integer, nats, number, short, unknown
 from squentropy.report.read import read
 from squentropy.study import params
 from squentropy.study.catalogue import label
+from squentropy.tools import leaderboard
 
 log = get_plugin_logger("squentropy")
 
@@ -277,4 +281,59 @@ def floors() -> str:
     return "\n".join(lines)
 
 
-DRAWN = {"results": results, "commands": commands, "parameters": parameters, "floors": floors}
+@functools.cache
+def board() -> str:
+    """The losses of the leaderboard, as `squentropy leaderboard` prints them."""
+    return leaderboard.markdown(pd.read_csv(ROOT / leaderboard.FILE))
+
+
+@functools.cache
+def expected() -> str:
+    """The nll and the time of every committed study, by loss and tokens."""
+    held = pd.read_csv(ROOT / "benchmarks/results/expected.csv")
+    shown = {
+        "study": held["study"],
+        "training tokens": [short(value) for value in held["tokens"]],
+        "loss": [label(loss) for loss in held["loss"]],
+        "test nll": [nats(value) for value in held["nll"]],
+        "perplexity": [number(math.exp(value)) for value in held["nll"]],
+        "runs": held["runs"],
+        "a run takes": [_duration(value) for value in held["seconds"]],
+        "on": [_machine(*each) for each in zip(held["processor"], held["cores"])],
+    }
+    return summary.markdown(pd.DataFrame(shown).astype(str))
+
+
+def _duration(seconds: float) -> str:
+    if unknown(seconds):
+        return DASH
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def _machine(processor: object, cores: float) -> str:
+    return DASH if pd.isna(processor) else f"a core of {cores:.0f}, {processor}"
+
+
+@functools.cache
+def splits() -> str:
+    """The default study's corpus in numbers."""
+    r = read(ROOT / "results/grammar")
+    lines = ["| split | stories | bytes | tokens |", "|---|---|---|---|"]
+    for name, split in r.corpus["splits"].items():
+        sizes = (integer(split[key]) for key in ("stories", "bytes", "tokens"))
+        lines.append(f"| {name} | {' | '.join(sizes)} |")
+    entropy, error = (nats(r.corpus[key]) for key in ("source_nll", "source_nll_se"))
+    seed = r.study.corpus.grammar.seed
+    said = f"Seed {seed}; entropy {entropy} nats per token (standard error {error})."
+    return "\n".join([*lines, "", said])
+
+
+DRAWN = {
+    "results": results,
+    "commands": commands,
+    "parameters": parameters,
+    "floors": floors,
+    "leaderboard": board,
+    "expected": expected,
+    "splits": splits,
+}

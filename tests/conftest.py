@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from squentropy import losses, storage
 from squentropy.corpus.grammar.grammar import load_grammar
@@ -25,7 +25,7 @@ from squentropy.errors import SquentropyError
 from squentropy.evaluation.run import evaluate_run
 from squentropy.lm.model import GPT, Config
 from squentropy.report import pdf
-from squentropy.results import tables
+from squentropy.results import tables, voices
 from squentropy.sampling.run import sample_run
 from squentropy.study import params
 from squentropy.study.overlays import overlay
@@ -184,6 +184,7 @@ def finished(data, tokens, tmp_path_factory) -> Path:
             evaluate_run(study, run, tokens, sizes, "test")
             if cell in finals:
                 sample_run(study, run, tokens, encoding)
+    voices.write_voices(study, data, checkpoints, results)
     tables.metrics(study, data, checkpoints, results)
     return folder
 
@@ -309,6 +310,32 @@ def browsers(tmp_path_factory) -> Iterator[Callable[[str], Browser]]:
 def browser(browsers) -> Browser:
     """A headless Chromium; skips where there is none."""
     return browsers("wide")
+
+
+@pytest.fixture
+def visitor(browsers) -> Iterator[Callable[..., Page]]:
+    """visitor(path, width, font, …) -> the report there in a browser, ready; it may ask for nothing
+    and complain of nothing."""
+    asked, said, contexts = [], [], []
+
+    def visit(path: Path, width: int = 1280, font: str = "wide", **how) -> Page:
+        how = {"viewport": {"width": width, "height": 800}, "offline": True, **how}
+        contexts.append(browsers(font).new_context(**how))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(path.as_uri())
+        if how.get("java_script_enabled", True):
+            page.locator(".browser[hidden]").wait_for(state="detached")
+        asked.remove(path.as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == []
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tiktoken
+import torch
 import yaml
 
-from squentropy.results import adequacy, intervals, quality
+from squentropy.lm.model import GPT, Config
+from squentropy.results import adequacy, intervals, quality, voices
 from squentropy.results.tables import write_manifest
 from squentropy.results.theory import contexts, optimum
 from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.study import params
 from squentropy.study.catalogue import loss_info
 from squentropy.study.overlays import overlay
+from squentropy.tokens.tokenizer import PATTERN, train_encoding
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats per token
 NGRAMS = {"unigram": 5.31, "bigram": 3.60, "trigram": 2.90, "4-gram": 2.75, "5-gram": 2.74}
@@ -122,6 +126,7 @@ def write(
     _csv(_quality(s, rng, diverged, checked=source_nll is not None), folder / "quality.csv")
     _csv(_theory(s, whole=source_nll is not None), folder / "theory.csv")
     write_text(folder / "samples.md", "# Sampled stories\n")
+    write_sealed(folder / "voices.json", _voices(s, diverged))
     write_manifest(s, folder)
     return folder
 
@@ -363,6 +368,49 @@ def _lengths(s, rng, table, source_nll) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+KINDS = [("alibi", False, 1), ("learned", True, 1), ("alibi", True, 2)]
+"""Positions, biases and layers of the models of voices.json."""
+
+
+@functools.cache
+def encoding() -> tiktoken.Encoding:
+    """The vocabulary of voices.json."""
+    return train_encoding([STORY], 300)
+
+
+@functools.cache
+def model(number: int) -> GPT:
+    """One of voices.json, as it was before its weights were rounded: small, untrained, decided."""
+    torch.manual_seed(number)
+    positions, bias, n_layer = KINDS[number]
+    model = GPT(Config(encoding().n_vocab, 16, n_layer, 2, 16, 0.0, bias, positions))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(9 if parameter.dim() == 2 else 1).add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def story_tokens() -> list[int]:
+    """As many of the story's tokens as a model of voices.json can see."""
+    return [encoding().eot_token, *encoding().encode_ordinary(STORY)][:16]
+
+
+def _voices(s, diverged) -> dict:
+    cells = [cell for cell in s.voice_cells() if cell.loss not in diverged]
+    held, heat = [], 0.9 if s.plan.reading == "tempered" else 1.0
+    for number, cell in enumerate(cells[: len(KINDS)]):
+        packed = voices.pack(model(number))
+        ids = torch.tensor(story_tokens())
+        held.append({
+            "loss": cell.loss, "seed": cell.seed, "run": cell.name, "run_sha256": "0" * 64,
+            "temperature": heat, **packed,
+            "rounding": voices.rounding(model(number), voices.unpack(packed), [ids], heat),
+        })  # fmt: skip
+    vocabulary = [encoding().decode_single_token_bytes(i) for i in range(encoding().eot_token)]
+    return {"pattern": PATTERN, "vocabulary": [v.decode("latin-1") for v in vocabulary],
+            "voices": held}  # fmt: skip
+
+
 METRICS = [
     "kind", "loss", "lr", "dropout", "n_layer", "n_seeds", "diverged", "parameters", "tokens",
     "train_loss", "train_nll", "validation_nll",
@@ -426,6 +474,7 @@ def _needed(gap: float) -> float:
 def _yardsticks(source_nll, learnt) -> pd.DataFrame:
     better = 0 if learnt else 1.5
     rows = [("ngram", name, nll - better * (name != "unigram")) for name, nll in NGRAMS.items()]
+    rows.append(("compressor", "xz", 4.1))
     if source_nll is not None:
         rows.append(("source", "source entropy", source_nll))
     return pd.DataFrame(

@@ -196,7 +196,9 @@ def test_in_pods_the_study_has_the_same_tables(nowhere, tmp_path):
         assert "Nothing to be done" in project.snakemake(*MINE, *PROFILE)
     assert lost
     rules = [rule_of(job) for job in cluster.jobs if rule_of(job) not in HERE_PERHAPS]
-    assert sorted(rules) == sorted(["corpus", "tokens", "tokens", "metrics", "draw", *GPU_RULES])
+    assert sorted(rules) == sorted(
+        ["corpus", "tokens", "tokens", "voices", "metrics", "draw", *GPU_RULES]
+    )
     for job in cluster.jobs:
         [container] = job["spec"]["template"]["spec"]["containers"]
         assert container["image"] == "registry.example/squentropy:1"
@@ -237,7 +239,7 @@ def test_the_plan_for_a_cluster_asks_for_gpus_where_the_study_wants_them(project
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)+)", said, flags=re.MULTILINE)
     plan = {rule: re.search(r"resources: .*\bgpu=(\d+)", text) for rule, text in jobs}
     assert set(plan) == {
-        *("corpus", "tokens", "select", "metrics", "draw", "page", "all", *GPU_RULES)
+        *("corpus", "tokens", "select", "voices", "metrics", "draw", "page", "all", *GPU_RULES)
     }
     assert {rule for rule, found in plan.items() if found} == GPU_RULES
     assert {int(found[1]) for found in plan.values() if found} == {gpus}

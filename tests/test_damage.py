@@ -31,6 +31,7 @@ COMMANDS = {  # name: (words, where it writes)
     "select": (("select", "checkpoints", "out/results"), "out"),
     "evaluate": (("evaluate", RUN, "--data", "data"), RUN),
     "sample": (("sample", RUN, "--tokens", "data/tokens"), RUN),
+    "voices": (("voices", "data", "checkpoints", "results"), "results"),
     "metrics": (("metrics", "data", "checkpoints", "results"), "results"),
     "figures": (("figures", "results", "out/figures"), "out"),
     "report": (("report", "results", "report/figures", "out/index.html"), "out"),

@@ -1,11 +1,14 @@
 """The documentation says what is so: its commands exist, its code runs, its links lead somewhere.
 
 pytest tests/test_docs.py               # what the pages say, in seconds
-pytest -m slow tests/test_docs.py       # builds the site, looks at it, runs the blocks marked `run`
+pytest -m slow tests/test_docs.py       # runs the blocks marked `run`
 """
 
+import contextlib
 import functools
+import json
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -20,14 +23,15 @@ import pandas as pd
 import pytest
 import typer
 import yaml
-from axe_playwright_python.sync_playwright import Axe
 from typer.exceptions import TyperException
 
 from squentropy.cli import app
 from squentropy.study import params
+from squentropy.study.catalogue import PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+FOLDERS = ("", "docs/**/", "benchmarks/", "config/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 MODULES = sorted(ROOT.glob("src/squentropy/**/*.py"))
 SOURCES = tuple(
     f"{name}/" for name in ("benchmarks", "docs", "examples", "profiles", "src", "studies", "tests")
@@ -52,6 +56,7 @@ def commands(text: str) -> Iterator[list[str]]:
     text = re.sub(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n.*?^\s*\2$", r"\3", text, flags=re.M | re.S)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.wordchars += ":"  # as in my_losses.py:smooth
         words: list[str] = []
         for word in [*lexer, ";"]:
             if set(word) <= set(";&|()"):
@@ -255,108 +260,18 @@ def described_columns() -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("table", sorted(ROOT.glob("results/grammar/*.csv")), ids=lambda p: p.name)
+TABLES = sorted([*ROOT.glob("results/grammar/*.csv"), *ROOT.glob("results/*.csv")])
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.name)
 def test_every_column_of_a_table_is_described_and_no_other(table):
     assert described_columns()[table.name] == list(pd.read_csv(table, nrows=0).columns)
 
 
-# --- the site -----------------------------------------------------------------------------------
-
-LOOKED_AT = (
-    "index.html",
-    "tutorials/first-study.html",
-    "howto/losses-in-your-code.html",
-    "reference/commands.html",
-    "reference/parameters.html",
-    "reference/library/losses.html",
-    "explanation/losses.html",
-)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The site, built strictly: mkdocs checks every link, anchor and page of the navigation."""
-    folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "WARNING" not in done.stdout + done.stderr
-    return folder
-
-
-@pytest.fixture
-def visit(browser, site):
-    """visit(page, …) -> the page from disk; it may ask for nothing and complain of nothing."""
-    asked, said, contexts = [], [], []
-
-    def visit(page: str, width: int = 1280, **how):
-        size = {"width": width, "height": 800}
-        contexts.append(browser.new_context(viewport=size, offline=True, **how))
-        visited = contexts[-1].new_page()
-        visited.on("request", lambda request: asked.append(request.url))
-        visited.on("console", lambda message: said.append(message.text))
-        visited.on("pageerror", lambda error: said.append(str(error)))
-        visited.goto((site / page).as_uri())
-        return visited
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert [url for url in asked if urlsplit(url).scheme not in ("file", "data")] == []
-    assert said == []
-
-
-@slow
-def test_the_site_shows_what_is_drawn_from_the_repository(site):
-    def text(page: str) -> str:
-        return (site / page).read_text(encoding="utf-8")
-
-    assert "<!-- " not in text("reference/commands.html").partition("<article")[2]
-    for command in typer.main.get_command(app.app).commands:
-        assert f'id="squentropy-{command}"' in text("reference/commands.html")
-    for key in ("corpus.files.separator", "final.reported.n_layer", "theory.weights"):
-        assert f"<code>{key}</code>" in text("reference/parameters.html")
-    for loss in params.known_losses():
-        assert f'id="squentropy.losses.{loss}"' in text("reference/library/losses.html")
-    assert "nll − cross entropy" in text("index.html")  # of the table
-    assert "<math" in text("explanation/losses.html")
-    assert "```" not in text("tutorials/first-study.html")
-
-
-@slow
-def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
-    names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
-    # A server shows the first, whose paths begin at its root; test_page.py visits the other.
-    for name in sorted(names - {"404.html", "repository/report/grammar/index.html"}):
-        page = visit(name, width=360)
-        wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wider <= 0, f"{name} is {wider} px too wide"
-        page.context.close()
-
-
-@slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit, scheme):
-    for name in LOOKED_AT:
-        # Without preload, by which axe would fetch the style sheets, and a file may not.
-        found = Axe().run(visit(name, color_scheme=scheme), options={"preload": False}).response
-        serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
-        assert [(name, v["id"], v["nodes"][0]["html"]) for v in serious] == []
-
-
-@slow
-def test_the_search_works_from_disk(visit):
-    page = visit("index.html")
-    page.keyboard.press("/")
-    page.keyboard.type("inverse link")
-    result = page.locator(".md-search-result__item a").first
-    result.wait_for()
-    assert result.get_attribute("href")
-
-
 # --- what claims to run -------------------------------------------------------------------------
 
+STUDY = ("make", "study", "STUDY=studies/smoke.yaml")
+ENDING = "The report: report/smoke/index.html\nThe stories: results/smoke/samples.md\n"
 RUNNING = [page for page in PAGES if any("run" in block.words for block in pages.blocks(page))]
 
 
@@ -367,8 +282,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> Path:
-    """A copy of the repository, its environment that of the tests, with the smoke study done."""
+def made(tmp_path_factory) -> tuple[Path, str]:
+    """A copy of the repository, its environment that of the tests, with the smoke study done; and
+    what was said meanwhile, where nobody looks at a terminal."""
     folder = tmp_path_factory.mktemp("repository")
     git = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -385,12 +301,46 @@ def repository(tmp_path_factory) -> Path:
     author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
     for words in (["init", "--quiet"], ["add", "--all"], [*author, "commit", "--quiet", "-m", "."]):
         subprocess.run(["git", *words], cwd=folder, check=True)
-    study = ["make", "study", "STUDY=studies/smoke.yaml"]
     done = subprocess.run(
-        study, cwd=folder, env=environment(folder), capture_output=True, text=True
+        STUDY, cwd=folder, env=environment(folder), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def repository(made) -> Path:
+    return made[0]
+
+
+@slow
+def test_each_run_of_a_study_is_a_line_when_it_has_ended_and_the_table_the_end(made):
+    folder, said = made
+    runs = len(list(folder.glob("checkpoints/smoke/**/run.json")))
+    lines = [line for line in said.splitlines() if line.startswith(tuple(f"{p} " for p in PHASES))]
+    assert len(lines) == runs
+    came = re.compile(r"  (nll \d+\.\d\d|diverged) +\d+ of (about )?\d+   \d+ \w+ left$")
+    assert [line for line in lines if not came.search(line)] == []
+    assert f" {runs} of {runs}   " in said
+    assert "Select jobs" not in said
+    assert said.endswith(ENDING)
+
+
+@slow
+def test_a_second_time_a_terminal_shows_the_table_too(repository):
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        STUDY, cwd=repository, env=environment(repository), stdout=theirs, stderr=theirs
+    ):
+        os.close(theirs)
+        shown = ""
+        with contextlib.suppress(OSError):  # its end is closed
+            while part := os.read(ours, 10000):
+                shown += part.decode()
+    os.close(ours)
+    assert "finding out what is to be done" in shown
+    assert "Nothing to be done" in shown
+    assert shown.replace("\r\n", "\n").rstrip("\r ").endswith(ENDING)
 
 
 @slow
@@ -402,3 +352,20 @@ def test_what_a_page_says_can_be_run_runs(page, repository, tmp_path):
         words, cwd=folder, env=environment(folder), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@slow
+def test_the_notebook_runs(repository, tmp_path):
+    words = ["notebooks/library.ipynb", str(tmp_path / "out.ipynb"), "--no-progress-bar"]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", *words], cwd=repository,
+        env=environment(repository), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_notebook_is_committed_without_its_outputs():
+    held = json.loads((ROOT / "notebooks/library.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in held["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)

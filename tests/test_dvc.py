@@ -5,6 +5,7 @@ pytest tests/test_dvc.py
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_dvc_shows_the_metrics_of_every_loss():
     values = shown[""]["data"]["results/grammar/metrics.json"]["data"]
     committed = json.loads((ROOT / "results/grammar/metrics.json").read_text())
     assert values == committed
+
+
+def test_every_rule_of_the_workflow_is_of_a_stage():
+    """Where Snakemake has no notes, all rules of a stage run that DVC has found out of date."""
+    paths = [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
+    rules = set(re.findall(r"^ *rule (\w+):", text, re.M)) - {"figures", "report"}
+    steps = re.findall(r'f"(\w+)_\{phase\}"', text)
+    rules |= {f"{step}_{phase}" for step in steps for phase in ("final", "reported")}
+    (stages,) = re.findall(r"^STAGES = \{(.*?)^\}", text, re.M | re.S)
+    named = " ".join(re.findall(r'"([a-z_ ]+)"', stages)).split()
+    assert {"grid", "sweep", "evaluate_final", "all"} <= rules <= set(named)
 
 
 # --- as DVC's extension for VS Code asks (its src/cli/dvc/reader.ts) ----------------------------

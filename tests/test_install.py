@@ -48,12 +48,13 @@ def test_the_locks_hold_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     study = names(ROOT / "requirements.lock")
-    wanted = {"requirements.lock": [*project["dependencies"], *extras["pipeline"]]}
+    whole = [*project["dependencies"], *extras["study"], *extras["report"], *extras["pipeline"]]
+    wanted = {"requirements.lock": whole}
     for extra in load("lock").EXTRAS:
         wanted[f"requirements-{extra}.lock"] = extras[extra]
     wanted["requirements-test.lock"] = [*extras["test"], *extras["docs"]]
     for lock, requirements in wanted.items():
-        plain = {re.match(r"[\w-]+", each)[0].lower() for each in requirements}
+        plain = {re.match(r"[\w-]+", each)[0].lower() for each in requirements} - {"squentropy"}
         assert plain <= names(ROOT / lock) | (study if lock != "requirements.lock" else set())
 
 
@@ -126,14 +127,46 @@ def test_a_build_of_torch_that_the_lock_does_not_know_is_not_installed_unasked(
     monkeypatch.setattr(install, "run", run)
     lines = "torch==0.1 \\\n    --hash=sha256:00"
     with pytest.raises(SystemExit, match=r"^torch-0\.1-py3\.whl: its hash is not in .*TORCH=any"):
-        install.install_torch([], lines, any_build=False)
+        install.install_torch([], lines, build=None)
     assert ran == ["download"]
-    install.install_torch([], lines, any_build=True)
+    install.install_torch([], lines, build="any")
     assert ran[:3] == ["download", "download", "install"]
     build = "torch-0.1+own-py3.whl"  # of an index beside PyPI, whose hash nobody can know
-    install.install_torch([], lines, any_build=False)
+    install.install_torch([], lines, build=None)
     assert ran[3:5] == ["download", "install"]
     assert capsys.readouterr().out.startswith("torch-0.1+own-py3.whl: a build of the package index")
+
+
+@pytest.mark.parametrize(
+    ("build", "index", "other"),
+    [("cpu", "download.pytorch.org/whl/cpu", "0.1"), ("cuda", "pypi.org/simple", "0.1+cpu")],
+)
+def test_a_build_for_cpus_or_for_gpus_is_taken_from_where_it_lies(
+    install, monkeypatch, build, index, other
+):
+    """Where another build of that version is installed, too."""
+    asked = []
+
+    def run(command, what, *settings):
+        if "--dest" in command:
+            asked.append(command)
+            Path(command[command.index("--dest") + 1], "torch-0.1+own-py3.whl").write_text("-")
+        return 0
+
+    monkeypatch.setattr(install, "run", run)
+    monkeypatch.setattr(install, "installed", lambda name: other)
+    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", build)
+    [command] = asked
+    assert command[command.index("--index-url") + 1] == f"https://{index}"
+    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", None)  # any will do
+    monkeypatch.setattr(install, "installed", lambda name: "0.1" if build == "cuda" else "0.1+cpu")
+    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", build)  # is there already
+    assert len(asked) == 1
+
+
+def test_a_build_of_torch_that_there_is_none_of_is_said(install):
+    with pytest.raises(SystemExit, match=r"^TORCH=gpu: no such build; write cpu"):
+        install.main(["--torch=gpu"])
 
 
 def test_the_first_call_of_dvc_brings_it(install, tmp_path, monkeypatch):

@@ -7,40 +7,19 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import smallest
 import yaml
-
-from squentropy.study.params import load
+from recorded import commit, put_under_dvc, run
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 GRID = {"losses": ["cross_entropy", "mse"], "lr": [0.003, 0.03], "keep_weights": True}
 SMALL = smallest.STUDY | {"sweep": smallest.STUDY["sweep"] | GRID}
 OVERLAY = {"study": "mine", "sweep": {"losses": ["mse"], "lr": [0.003]}}
 HELD = ("data", "checkpoints", "results", "report")
-
-
-def run(project: Path, *command: str, fails: bool = False, **environment: str) -> str:
-    """What a command of this Python's environment says in a project, with its package."""
-    variables = os.environ | {
-        "PYTHONPATH": str(project / "src"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "GIT_CONFIG_GLOBAL": str(project.parent / "gitconfig"),
-        "GIT_CONFIG_SYSTEM": os.devnull,
-    }
-    if command[0] != "git":
-        command = (sys.executable, "-m", *command)
-    done = subprocess.run(
-        command, cwd=project, env=variables | environment, capture_output=True, text=True
-    )
-    assert bool(done.returncode) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def squentropy(project: Path, *words: str, **options) -> str:
@@ -55,11 +34,6 @@ def hashes(project: Path) -> dict[str, str]:
         for path in (project / folder).rglob("*")
         if path.is_file() and path.name not in (".gitignore", "provenance.json")
     }
-
-
-def commit(project: Path) -> None:
-    run(project, "git", "add", "--all")
-    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-mt")
 
 
 def clone(project: Path, folder: Path, remote: str) -> Path:
@@ -84,24 +58,13 @@ def damage(file: Path) -> None:
 def origin(tmp_path_factory, copy_project) -> Path:
     """A repository whose default study, a tiny one, and another were run, recorded and pushed."""
     project = copy_project(tmp_path_factory.mktemp("origin"))
-    shutil.copytree(
-        ROOT / ".dvc",
-        project / ".dvc",
-        ignore=shutil.ignore_patterns("tmp", "cache", "config.local"),
-    )
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, project / name)
-    (project / "smallest.yaml").write_text(yaml.safe_dump(SMALL))
-    study = load([project / "params.yaml", project / "smallest.yaml"])
-    (project / "params.yaml").write_text(study.dump())
     (project / "studies/mine.yaml").write_text(yaml.safe_dump(OVERLAY))
-    run(project, "git", "init", "--quiet")
-    commit(project)
+    put_under_dvc(project, SMALL)
     run(project, "snakemake", "--cores", "2")
-    squentropy(project, "record")
+    assert "`dvc push dvc.yaml`" in squentropy(project, "record")
     commit(project)
     run(project, "snakemake", "--cores", "2", "--configfile", "studies/mine.yaml")
-    squentropy(project, "record", "studies/mine.yaml")
+    assert "`dvc push studies/dvc.yaml:mine`" in squentropy(project, "record", "studies/mine.yaml")
     commit(project)
     remote = project.parent / f"{project.name}-remote"
     run(project, "dvc", "remote", "add", "--local", "--default", "storage", str(remote))
@@ -185,6 +148,7 @@ def test_another_study_is_restored_without_the_default_one(origin, remote, tmp_p
     expected = {name: h for name, h in hashes(origin).items() if "/mine" in name}
     assert {name: h for name, h in hashes(project).items() if "/mine" in name} == expected
     assert not (project / "data/grammar").exists()
+    assert "WARNING" not in run(project, "dvc", "push", "studies/dvc.yaml:mine")
 
 
 def test_recording_another_study_touches_no_other(origin):
@@ -233,7 +197,11 @@ def test_what_was_never_saved_is_not_overwritten(restored, tmp_path):
     file = project / "data/grammar/tokens/test.bin"
     file.write_bytes(b"mine")
     said = squentropy(project, "restore", fails=True)
-    assert re.fullmatch(r"squentropy: dvc checkout: Can't remove .*\n", said)
+    assert said.startswith(
+        "squentropy: dvc checkout: data/grammar/tokens/test.bin would be overwritten, but was "
+        "never recorded; move it away (more in "
+    )
+    assert said.count("\n") == 1
     assert file.read_bytes() == b"mine"
 
 

@@ -4,6 +4,7 @@ pytest tests/test_workflow.py
 """
 
 import itertools
+import os
 import re
 import shutil
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project, snakem
     }
 
 
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_on_one_gpu_the_whole_grid_goes_before_its_rows(
+    project, snakemake, tmp_path, monkeypatch, gpus
+):
+    """Several GPUs take a row each, and without one the rows are jobs that wait for none."""
+    if gpus:
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    words = ("--cores", "1", "--dry-run", "--configfile", "studies/smoke.yaml", "--quiet", "host")
+    done = snakemake(project, *words, "--resources", f"gpu={gpus}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": The whole grid at once\n") == (gpus == 1)
+    waiting = re.findall(r"checkpoints/smoke/sweep/.* updated by .*whole\.done", done.stdout)
+    assert len(waiting) == (6 if gpus == 1 else 0)
+
+
 def test_a_users_own_loss_retrains_no_other(project, monkeypatch):
     before = [digests.digest("training", loss=loss) for loss in ("mse", "squentropy")]
     monkeypatch.setattr(digests, "SOURCE", project / "src/squentropy")
@@ -89,13 +107,47 @@ def test_from_tables_alone_figures_are_drawn_without_training_and_the_study_trai
         shutil.copytree(ROOT / part, project / part)
     shutil.rmtree(project / "report/grammar/figures")
     done = snakemake(project, "--cores", "1", "--dry-run", "figures", "--quiet", "host")
-    assert "rule figures" in done.stdout
-    assert "sweep" not in done.stdout
+    planned = r"^(\w+) +\d+$"  # in the table of jobs
+    assert set(re.findall(planned, done.stdout, flags=re.MULTILINE)) == {"figures", "total"}
     done = snakemake(project, "--cores", "1", "--dry-run", "--quiet", "host")
-    rules = set(re.findall(r"^rule (\w+):", done.stdout, flags=re.MULTILINE))
+    rules = set(re.findall(planned, done.stdout, flags=re.MULTILINE))
     assert rules >= {"corpus", "tokens", "sweep", "final", "metrics"}
 
 
 def test_the_committed_results_are_of_the_default_study():
     committed = (ROOT / "results/grammar/params.yaml").read_text(encoding="utf-8")
     assert committed == load([ROOT / "params.yaml"]).dump()
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        "os.write(2, b'libgomp: Out of memory allocating 9 bytes\\n'); os._exit(1)",
+        "os.kill(os.getpid(), 9)",
+    ],
+)
+def test_a_job_that_the_machine_ends_says_what_may_help(copy_project, snakemake, tmp_path, ended):
+    """Neither OpenMP nor the kernel lets a program say anything more."""
+    project = copy_project(tmp_path / "project")
+    program = f"import os, sys\nif 'corpus' in sys.orig_argv[2:3]:\n    {ended}\n"
+    (project / "src/sitecustomize.py").write_text(program)
+    done = snakemake(project, "--cores", "1", "--configfile", "studies/smoke.yaml")
+    assert done.returncode == 1
+    end = done.stdout[done.stdout.index("logs/smoke/corpus.log ends:") :]
+    said = (project / "logs/smoke/corpus.log").read_text().splitlines()[-1]
+    assert said.startswith(
+        "squentropy: was ended by the machine, as where memory or threads run out"
+    )
+    assert said in end
+
+
+def test_a_study_that_cannot_fit_ends_before_work_begins(copy_project, snakemake, tmp_path):
+    project = copy_project(tmp_path / "project")
+    (project / "mine.yaml").write_text("study: mine\nmodel: {n_embd: 65536}\n")
+    done = snakemake(project, "--cores", "1", "--configfile", "mine.yaml")
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("squentropy: mine: training takes ")
+    assert "model.n_embd" in line
+    assert "Traceback" not in done.stderr
+    assert not list((project / "logs").rglob("*.log"))

@@ -1,7 +1,9 @@
 """Install locks into the environment that runs this, each file checked by its hash.
 
     .venv/bin/python tools/install.py requirements.lock [more.lock ...]
-        --any-torch  torch as the package index has it, in a build whose hash the lock lacks
+        --torch=cpu   torch's build for CPUs alone, from torch's own index
+        --torch=cuda  its build for NVIDIA's GPUs, from PyPI
+        --torch=any   as the package index has it, in a build whose hash the lock lacks
 
 In an environment that sees the system's packages, torch stays as it is installed there.
 
@@ -36,6 +38,12 @@ WHERE = re.compile(
     r"UV_(\w*INDEX\w*|FIND_LINKS|OFFLINE|INSECURE_HOST|HTTP_\w+|NATIVE_TLS|SYSTEM_CERTS|CACHE_DIR|"
     r"NO_CACHE|CONFIG_FILE|KEYRING_PROVIDER|LINK_MODE|CONCURRENT_\w+)"
 )
+# Where the builds of torch lie that can be asked for; `any` is left to pip's settings.
+TORCH = {
+    "cpu": ["--index-url", "https://download.pytorch.org/whl/cpu"],
+    "cuda": ["--index-url", "https://pypi.org/simple"],
+    "any": [],
+}
 # pip's settings and the variables by which uv is told the same.
 SAME = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -49,7 +57,9 @@ SAME = {
 
 
 def main(words: list[str]) -> None:
-    any_torch = "--any-torch" in words
+    torch_build = next((w.partition("=")[2] for w in words if w.startswith("--torch=")), None)
+    if torch_build is not None and torch_build not in TORCH:
+        sys.exit(f"TORCH={torch_build}: no such build; write {', '.join(TORCH)}, or leave it out")
     system = "include-system-site-packages = true" in Path(sys.prefix, "pyvenv.cfg").read_text()
     if system and find_spec("torch") is None:
         sys.exit(
@@ -70,7 +80,7 @@ def main(words: list[str]) -> None:
         torch = packages.pop("torch", None)
         install(uv, packages.values(), lock.name)
         if torch and not system:
-            install_torch(uv, torch, any_torch)
+            install_torch(uv, torch, torch_build)
     editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
     by_uv_or_pip(uv, editable, "the project itself")
     if find_spec("dvc") is None:
@@ -108,16 +118,19 @@ def install(uv: list[str], packages: Iterable[str], what: str) -> None:
         by_uv_or_pip(uv, ["--no-deps", "--require-hashes", "--requirement", lock], what)
 
 
-def install_torch(uv: list[str] | None, lines: str, any_build: bool) -> None:
-    """The build that pip takes by its settings, such as one for CPUs alone, and what it needs.
+def install_torch(uv: list[str] | None, lines: str, build: str | None) -> None:
+    """The build of `TORCH` that is asked for, or the one that pip takes by its settings; and what
+    it needs.
 
     Its hash is compared here: told the hashes, pip and uv would take PyPI's own build instead.
     """
     pinned = re.match(r"torch==[\w.]+", lines)[0]
-    if installed("torch") == pinned.removeprefix("torch=="):
+    version, _, of = (installed("torch") or "").partition("+")
+    if version == pinned.removeprefix("torch==") and build in (None, "any", of or "cuda"):
         return
     with tempfile.TemporaryDirectory() as name:
-        fetch = ["download", "--quiet", "--quiet", "--no-deps", "--dest", name, pinned]
+        where = TORCH[build] if build else []
+        fetch = ["download", "--quiet", "--quiet", "--no-deps", "--dest", name, *where, pinned]
         if run([*PIP[:3], *fetch], pinned):
             sys.exit(f"{pinned}: could not be downloaded")
         (wheel,) = Path(name).iterdir()
@@ -126,7 +139,7 @@ def install_torch(uv: list[str] | None, lines: str, any_build: bool) -> None:
         own_build = "+" in wheel.name  # as 2.13.0+cpu, of an index beside PyPI
         if digest not in lines and own_build:
             say(f"{wheel.name}: a build of the package index's own, whose hash the lock lacks")
-        elif digest not in lines and not any_build:
+        elif digest not in lines and build != "any":
             sys.exit(
                 f"{wheel.name}: its hash is not in requirements.lock; where the package index has "
                 "a build of its own that you trust, say TORCH=any"
@@ -141,9 +154,9 @@ def install_torch(uv: list[str] | None, lines: str, any_build: bool) -> None:
 
 
 def installed(name: str) -> str | None:
-    """The version of a package, without its build."""
+    """The version of a package, with its build as 2.13.0+cpu where that has a name."""
     try:
-        return metadata.version(name).partition("+")[0]
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 

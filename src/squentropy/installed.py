@@ -1,5 +1,6 @@
 """What is installed: whether it is this folder's own package, and what only some studies need."""
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,19 +20,35 @@ class ForeignPackage(SquentropyError):
 def check_own(folder: Path) -> None:
     """Raises ForeignPackage if the clone that a folder is of, if any, is not this package's own.
 
-    So it is in a copy of a clone together with its .venv, which belongs to the original still, and
-    with a PYTHONPATH that names another clone: they would train with other code than they show.
+    So it is in a copy of a clone together with its .venv, which belongs to the original still, with
+    a PYTHONPATH that names another clone, and after `pip install .`, which leaves a copy: they
+    would train with other code than they show.
     """
     for clone in (folder, *folder.parents):
         package = clone / "src" / "squentropy"
         if (clone / "Snakefile").is_file() and (package / "__init__.py").is_file():
             mine = Path(__file__).resolve().parent
             if mine != package.resolve():
+                copied = mine.parent.name in ("site-packages", "dist-packages")
+                fix = "unset PYTHONPATH, or `make clean` and `make install`, and run this again"
+                if copied:
+                    editable = "pip install --no-deps --no-build-isolation --editable ."
+                    fix = f"`{editable}` puts this clone's in its place"
                 raise ForeignPackage(
-                    f"{clone}: the package that is imported is not this clone's but {mine}; "
-                    "unset PYTHONPATH, or `make clean` and `make install`, and run this again"
+                    f"{clone}: the package that is imported is not this clone's but {mine}; {fix}"
                 )
             return
+
+
+def warn_of_another() -> None:
+    """Warn where the working folder is of a clone whose package is not the one that is imported.
+
+    For the library, which works all the same; a loss that is added to the clone is not in it.
+    """
+    try:
+        check_own(Path.cwd())
+    except ForeignPackage as foreign:
+        warnings.warn(str(foreign), stacklevel=3)
 
 
 def check(module: str) -> None:

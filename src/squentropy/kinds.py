@@ -9,6 +9,7 @@
     results/selected.json      SelectedRecord
     results/manifest.json      ResultsManifest
     results/corpus.json        CorpusRecord
+    results/voices.json        VoicesRecord
     row of a .csv              Row
 
 Whoever reads a file says by one of these what it holds, as its seal and its origin have shown that
@@ -230,3 +231,50 @@ class CorpusRecord(TypedDict):
     unigram_nll: float
     source_nll: float | None
     source_nll_se: float | None
+
+
+class PackedTensor(TypedDict):
+    """A matrix as int8 and a scale a row, or a vector as float32: little-endian, in base64."""
+
+    shape: list[int]
+    int8: NotRequired[str]
+    scales: NotRequired[str]
+    float32: NotRequired[str]
+
+
+class PackedModel(TypedDict):
+    config: dict[str, Any]
+    """The fields of a model.Config."""
+    tensors: dict[str, PackedTensor]
+    """By the names of the model's parameters."""
+
+
+class Rounding(TypedDict):
+    """What rounding a model's weights changes, on the beginnings of some test stories."""
+
+    error: float
+    """The most by which it moves a logit."""
+    cost: float
+    """By how much the nll of the primary reading rises, nats per token."""
+    tokens: int
+
+
+class Voice(PackedModel):
+    """A final run's model, for the page."""
+
+    loss: str
+    seed: int
+    run: str
+    """Its folder below checkpoints/STUDY."""
+    run_sha256: str
+    temperature: float
+    """Of its primary reading; 1 where that is the softmax."""
+    rounding: Rounding
+
+
+class VoicesRecord(TypedDict):
+    pattern: str
+    """What cuts text into the words that are merged; see tokenizer.py."""
+    vocabulary: list[str]
+    """The bytes of each token but the end of text, in the order of ranks, as characters."""
+    voices: list[Voice]

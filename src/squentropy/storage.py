@@ -7,19 +7,19 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from squentropy.errors import SquentropyError
 
-_HINTS = {
+HINTS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "too large a file for `ulimit -f` or the disk; raise that, or choose another disk",
     errno.EACCES: "no permission; make the folder writable, or choose another",
     errno.EPERM: "no permission; make the folder writable, or choose another",
     errno.EROFS: "the file system is read-only; choose another folder",
@@ -61,6 +61,26 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def scratch(path: str | Path) -> Iterator[Path]:
+    """A folder beside `path` to work in, gone when the block ends.
+
+    Not in the system's temporary folder, which others share: what a kill leaves here, the next one
+    removes. Raises SquentropyError where the file system refuses.
+    """
+    path = Path(path).absolute()
+    folder = path.with_name(f".{path.name}.folder.{os.getpid()}")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leavings(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def make_folder(folder: Path) -> None:
     """A folder that can be written to. Raises SquentropyError where the file system refuses."""
     with _explained(folder):
@@ -74,17 +94,22 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _HINTS:
+        if error.errno not in HINTS:
             raise
-        raise SquentropyError(f"{path}: cannot be written: {_HINTS[error.errno]}") from error
+        raise SquentropyError(f"{path}: cannot be written: {HINTS[error.errno]}") from error
 
 
 def _remove_leavings(path: Path) -> None:
-    """Temporary files of `path` whose process is no more."""
+    """Temporary files and folders of `path` whose process is no more."""
+    import psutil  # here, since who only reads does without it
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         pid = left.suffix.removeprefix(".")
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            left.unlink(missing_ok=True)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

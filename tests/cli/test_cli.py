@@ -3,6 +3,7 @@
 pytest tests/cli/test_cli.py
 """
 
+import json
 import os
 import re
 import shlex
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import typer
 
 import squentropy
 from squentropy import errors
 from squentropy.cli import app
+from squentropy.cli.explain import explain
 from squentropy.storage import read_sealed, write_sealed
 from squentropy.study import find, params
 
@@ -145,6 +148,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
     scored = [*final, checkpoints / "lengths/mse/iters4/seed1"]
     assert well("evaluate", *scored, "--data", data).count("test nll") == 3
     assert well("sample", *final, "--tokens", data / "tokens").count("Tim") >= 2
+    assert well("voices", data, checkpoints, results) == ""  # MSE's outputs are no logits
     well("metrics", data, checkpoints, results)
     status, out, _ = run("show", results, "--table")
     nll = pd.read_csv(results / "metrics.csv").nll[0]
@@ -209,12 +213,19 @@ def test_a_story_is_broken_off_quietly(run, places, monkeypatch):
     assert run("tell", folder, "--prompt", "Tim") == (130, "Tim\n\n", "")
 
 
-def test_a_run_is_exported_and_scored_by_hand(run, places):
+def test_a_run_is_exported_and_scored_by_hand(run, places, tiny_study):
     folder = places / "checkpoints/tiny/final/mse/seed1"
     status, out, err = run("export", folder, "exported")
     assert (status, out) == (0, "exported\n")
-    assert err.count("\n") == 1
-    assert "the loss's own link" in err
+    link, foreign = err.splitlines()
+    assert "the loss's own link" in link
+    assert foreign.endswith("name its own by --params, as results/STUDY or a file")
+    (places / "results/tiny").mkdir(parents=True)
+    mine = tiny_study(sample={"temperatures": [0.3], "top_k": 7})
+    (places / "results/tiny/params.yaml").write_text(mine.dump())
+    assert run("export", folder, "exported")[2].count("\n") == 1
+    drawn = json.loads(Path("exported/generation_config.json").read_text())
+    assert (drawn["temperature"], drawn["top_k"]) == (0.3, 7)
     status, out, _ = run("score", "exported", "--data", "data/tiny", "--results", "results")
     assert status == 0
     assert out.startswith("exported: test nll ")
@@ -230,6 +241,24 @@ def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
     assert run("sample", folder)[0] == 0
     assert run("why", folder)[1].startswith(f"{folder}: ")
     assert "other parameters" in run("sample", folder, "--params", "params.yaml")[2]
+
+
+def test_what_is_not_under_way_and_where_a_run_was_logged_is_said(run, places, monkeypatch):
+    said = "nothing is under way: no run has saved a state in state\n"
+    assert run("live") == (0, said, "")
+    folder = Path("checkpoints/tiny/final/mse/seed1")
+    monkeypatch.setattr("squentropy.tools.hosted.log", lambda runs, _: [(runs[0], "wandb/run-1")])
+    assert run("wandb", str(folder)) == (0, f"{folder}: wandb/run-1\n", "")
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "smoke"], ["params"], ["why"], ["record"]])
+def test_outside_a_clone_it_says_to_go_to_one(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, said = run(*words)
+    assert code != 0
+    assert out == ""
+    assert said.endswith("this is no clone of the repository, so go to the folder of one\n")
+    assert said.count("\n") == 1
 
 
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
@@ -258,7 +287,7 @@ MISTAKES = [  # words, what the one line says
     ),
     (
         ("sweep", "{tmp}", "--tokens", "{data}/tokens", "--loss", "mse_weighted", "--lr", "7"),
-        "--loss mse_weighted --lr 7.0: no such row",
+        "--lr 7.0: no such row",
     ),
     (("tokenize", "{tmp}", "{tmp}/out"), "manifest.json: does not exist"),
     (("evaluate", "{tmp}", "--data", "{data}"), "run.json: does not exist"),
@@ -271,6 +300,7 @@ MISTAKES = [  # words, what the one line says
     (("export", "{tmp}", "{tmp}/out"), "run.json: does not exist"),
     (("score", "{tmp}", "--data", "{data}"), "holds no config.json of a Hugging Face model"),
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
+    (("voices", "{data}", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
     (("show", "{tmp}"), "holds no manifest.json of results"),
     (("params", "nix"), "nix: no such study; there are: "),
@@ -318,14 +348,29 @@ def test_after_two_dashes_debug_is_a_word_like_any(run):
     assert err.count("\n") == 1
 
 
+SURROGATE = UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (errors.SquentropyError("a: b; c"), errors.FAILED, "a: b; c"),
         (errors.ParameterError("a: b; c"), errors.USAGE, "a: b; c"),
         (FileNotFoundError(2, "No such file", "x.csv"), errors.FAILED, "x.csv: No such file"),
-        (OSError(28, "No space left on device"), errors.FAILED, "No space left on device"),
+        (OSError(28, "No space", "x.csv"), errors.FAILED, "x.csv: cannot be written: the disk is"),
+        (
+            OSError(27, "File too large"),
+            errors.FAILED,
+            "a file: cannot be written: too large a",
+        ),
+        (OSError(11, "Try again"), errors.FAILED, "no more threads or processes may be started"),
+        (OSError(12, "Cannot allocate memory"), errors.FAILED, "out of memory; end other programs"),
+        (FileNotFoundError(2, "No such file"), errors.FAILED, "the working folder: is no longer"),
         (MemoryError(), errors.FAILED, "out of memory"),
+        (RuntimeError("std::bad_alloc"), errors.FAILED, "out of memory"),
+        (RuntimeError("can't start new thread"), errors.FAILED, "raise `ulimit -u`"),
+        (FileNotFoundError(2, "No such file", "a\nb"), errors.FAILED, "a\\nb: No such file"),
+        (SURROGATE, errors.FAILED, "a\\udcff: is not UTF-8, so it cannot be written down; rename"),
         (ModuleNotFoundError("", name="papermill"), errors.FAILED, "papermill: is not installed"),
         (KeyError("nll"), errors.BUG, "this is a bug: KeyError: 'nll' (--debug shows where)"),
         (ValueError("two\nlines"), errors.BUG, "this is a bug: ValueError: two lines"),
@@ -339,6 +384,44 @@ def test_every_error_is_one_line_and_an_exit_code(run, monkeypatch, error, code,
     assert err.startswith("squentropy: ")
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_torchs_own_error_of_memory_is_one_with_a_fix_that_fits_the_command():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 50)
+    for command, fix in (("train", "train.batch_size"), ("corpus", "end other programs")):
+        line, code = explain(raised.value, command)
+        assert line.startswith("out of memory; ")
+        assert fix in line
+        assert code == errors.FAILED
+
+
+def test_a_name_that_is_not_utf_8_is_a_line_of_every_command(run, words, tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    (tmp_path / "README.md").write_text("")
+    for given in (
+        ("params", name), ("show", name), ("why", name), ("check", name), ("tell", name),
+        ("export", name, name), ("pdf", name, name), ("score", name, "--data", name),
+        ("corpus", name, "--params", name), ("record", name), ("figures", name, name),
+        ("readme", name, name, name), ("judge", name, "--model", name),
+    ):  # fmt: skip
+        status, _, err = run(*given)
+        assert status in (errors.FAILED, errors.USAGE), (given[0], err)
+        assert err.count("\n") == 1
+        assert "\\udcff" in err or "OPENAI" in err
+
+
+def test_a_stale_backend_of_a_notebook_is_not_heeded():
+    program = (
+        "from squentropy.cli import app\n"
+        "def draw(*_, **__):\n    import matplotlib; print(matplotlib.get_backend())\n"
+        "app.app = draw; app.main([])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"MPLBACKEND": "stale"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("agg\n", "")
 
 
 @pytest.mark.parametrize(("error", "shown"), [(KeyError("nll"), True), (OSError(5, "no"), False)])

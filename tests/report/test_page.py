@@ -3,6 +3,7 @@
 pytest tests/report/test_page.py      # skipped where there is no Chromium
 """
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -12,8 +13,8 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from squentropy.output import visible
 from squentropy.report import catalogue, figures, render
-from squentropy.report.markup import visible
 from squentropy.report.read import label
 from squentropy.report.sections.stories import LONGEST
 from squentropy.results.tables import write_manifest
@@ -89,26 +90,9 @@ def samples(study) -> list[dict]:
 
 
 @pytest.fixture
-def visit(browsers, study):
-    """visit(width, font, …) -> the page; the page may ask for nothing and complain of nothing."""
-    uri = (study / "index.html").as_uri()
-    asked, said, contexts = [], [], []
-
-    def visit(width: int = 1280, font: str = "wide", **how):
-        how = {"viewport": {"width": width, "height": 800}, "offline": True, **how}
-        contexts.append(browsers(font).new_context(**how))
-        page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(uri)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert [url for url in asked if url != uri and not url.startswith("data:")] == []
+def visit(visitor, study):
+    """visit(width, font, …) -> the page."""
+    return functools.partial(visitor, study / "index.html")
 
 
 def overflow(page) -> int:
@@ -278,7 +262,7 @@ def test_a_table_sorts_by_value_and_back_by_keyboard(visit, study):
 
 def _row_name(row) -> str:
     """What a row of metrics.csv is called in the page."""
-    return {"loss": label, "ngram": "{} counts".format, "source": str}[row.kind](row.loss)
+    return {"loss": label, "ngram": "{} counts".format}.get(row.kind, str)(row.loss)
 
 
 def test_a_table_is_sorted_by_one_column_and_cells_without_a_number_come_last(visit):
@@ -379,5 +363,5 @@ def test_stories_leave_the_page_as_it_is(visit, samples):
     assert [card for card in cards if card not in told] == []
     assert page.locator("h2").count() == page.locator("nav a").count()
     assert page.locator("main > h2").last.inner_text() == "References"
-    assert page.locator("script").count() == 2
+    assert page.locator("script").count() == 2 + 3  # of data, and of what runs
     assert page.evaluate("document.body.lastElementChild.tagName") == "DIALOG"

@@ -3,18 +3,19 @@
 import re
 import shutil
 
+import nbformat
 import pytest
 
 from squentropy.errors import SquentropyError
-from squentropy.report import pdf
-
-PAGE = "<!doctype html><title>A page</title><p>Text<p style='break-before: page'>More"
+from squentropy.report import pdf, render
 
 
 @pytest.fixture
 def page(tmp_path):
+    """A report of few pages."""
     path = tmp_path / "a page.html"
-    path.write_text(PAGE)
+    text = nbformat.v4.new_markdown_cell("A paragraph.\n\n" * 60)
+    path.write_text(render.to_html(nbformat.v4.new_notebook(cells=[text]), "tiny"))
     return path
 
 
@@ -31,7 +32,7 @@ def test_a_page_is_printed(page, tmp_path):
     pdf.print_page(page, tmp_path / "out.pdf")
     printed = (tmp_path / "out.pdf").read_bytes()
     assert printed.startswith(b"%PDF")
-    assert len(re.findall(rb"/Type /Page\b", printed)) == 2
+    assert len(re.findall(rb"/Type /Page\b", printed)) > 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a page.html", "out.pdf"]
 
 
@@ -61,3 +62,46 @@ def test_a_browser_that_hangs_is_given_up(page, tmp_path, monkeypatch):
     monkeypatch.setattr(pdf, "PATIENCE", 0.1)
     with pytest.raises(SquentropyError, match=r"printed nothing in 0\.1 seconds"):
         pdf.print_page(page, tmp_path / "out.pdf")
+
+
+def foreign(page: str) -> list[str]:
+    """Pages that are no report of this version, though they look like one."""
+    script = re.search(r"script-src '([^']*)'", page)[1]
+    return [
+        "<!doctype html><title>A page</title>",
+        f"<script>1</script>{page}",
+        page.replace(script, "unsafe-inline", 1),
+        page.replace("default-src 'none'", "default-src *", 1),
+        "",
+    ]
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_as_root_only_a_report_is_printed_for_there_is_no_sandbox(
+    page, tmp_path, monkeypatch, which
+):
+    browser(tmp_path, monkeypatch, f"echo $* >> {tmp_path}/called; exit 1")
+    monkeypatch.setattr(pdf.os, "geteuid", lambda: 0)
+    report = page.read_text()
+    page.write_text(foreign(report)[which])
+    with pytest.raises(SquentropyError, match=r"a page\.html: is no report of this version"):
+        pdf.print_page(page, tmp_path / "out.pdf")
+    assert not (tmp_path / "called").exists()
+    monkeypatch.setattr(pdf.os, "geteuid", lambda: 1000)
+    with pytest.raises(SquentropyError, match="printed no PDF"):
+        pdf.print_page(page, tmp_path / "out.pdf")
+    assert "--no-sandbox" not in (tmp_path / "called").read_text()
+    monkeypatch.setattr(pdf.os, "geteuid", lambda: 0)
+    page.write_text(report)
+    with pytest.raises(SquentropyError, match="printed no PDF"):
+        pdf.print_page(page, tmp_path / "out.pdf")
+    assert "--no-sandbox" in (tmp_path / "called").read_text()
+
+
+def test_the_browsers_folder_lies_beside_the_pdf_and_does_not_stay(page, tmp_path, monkeypatch):
+    browser(tmp_path, monkeypatch, f"echo $* > {tmp_path}/called; exit 1")
+    with pytest.raises(SquentropyError):
+        pdf.print_page(page, tmp_path / "out.pdf")
+    profile = re.search(r"--user-data-dir=(\S+)", (tmp_path / "called").read_text())[1]
+    assert profile.startswith(f"{tmp_path}/.out.pdf.folder.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a page.html", "called", "chromium"]

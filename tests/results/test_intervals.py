@@ -12,7 +12,7 @@ HOW = {"resamples": 500, "confidence": 0.95, "seed": 0}
 
 
 def simulated(rng, seeds, stories, *, of_seed, of_story, of_both, shift=0.0):
-    """(nll, tokens) with random effects of seed, story and both, in nats a token around `shift`.
+    """(nll, tokens) with random effects of seed, story and both, in nats per token around `shift`.
 
     Stories' effects are skewed, as real ones are, and stories differ in length.
     """

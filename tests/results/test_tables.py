@@ -19,6 +19,7 @@ from squentropy.results import tables
 from squentropy.results.metric_rows import METRICS, ORDERS
 from squentropy.results.original import REPORTED
 from squentropy.results.tables import metrics
+from squentropy.results.voices import write_voices
 from squentropy.study import digests
 from squentropy.tuning.outcomes import ppl
 from squentropy.tuning.selection import select, selected_hyperparameters
@@ -167,12 +168,13 @@ def test_more_tokens_are_needed_if_and_only_if_a_loss_is_worse(rows):
 
 
 def test_yardsticks_are_the_n_grams_of_the_tokens_that_a_run_saw(yardsticks, rows, tokens):
-    assert yardsticks.index.tolist() == [*ORDERS.values(), "source entropy"]
+    assert yardsticks.index.tolist() == [*ORDERS.values(), "xz", "source entropy"]
     seen = min(int(rows.tokens.iloc[0]), len(tokens.split("train").ids))
     grams = yardsticks[yardsticks.kind == "ngram"]
     assert (grams.tokens == seen).all()
     assert grams.nll.notna().all()
-    assert (yardsticks.nll_low <= yardsticks.nll).all()
+    assert (grams.nll_low <= grams.nll).all()
+    assert 0 < yardsticks.nll["xz"] < 2 * yardsticks.nll["unigram"]
 
 
 def test_what_is_learnt_is_the_share_of_the_way_from_unigram_to_the_limit(rows, yardsticks):
@@ -277,6 +279,7 @@ def test_the_same_runs_give_the_same_bytes(copy, finished, data, tiny_study):
     for path in (copy / "results").iterdir():
         path.unlink()
     select(tiny_study(), copy / "checkpoints", copy / "results")
+    write_voices(tiny_study(), data, copy / "checkpoints", copy / "results")
     metrics(tiny_study(), data, copy / "checkpoints", copy / "results")
     assert {p.name: p.read_bytes() for p in (copy / "results").iterdir()} == first
 

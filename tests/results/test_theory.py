@@ -121,6 +121,19 @@ def test_the_floor_rises_with_the_square_term_from_nought_to_no_more_than_log_c(
     assert kl[0] < 1e-6 * max(1, true_weight)
 
 
+@pytest.mark.parametrize("digits", range(1, 17))
+def test_a_token_that_nearly_always_follows_has_its_floor(digits):
+    """As in a large corpus, where a token follows another all but once in a billion times."""
+    rare = 10.0**-digits
+    for classes, true_weight in itertools.product((3, 50, 2048, 50_257, 10**6), (0.0, 65.0)):
+        kl = [
+            optimum.floor([[1 - rare, rare]], classes, scale, true_weight)[0]
+            for scale in 10.0 ** np.arange(-13, 9)
+        ]
+        assert all(0 <= a <= b * (1 + 1e-6) + 1e-14 for a, b in itertools.pairwise(kl))
+        assert kl[-1] <= math.log(classes) + 1e-9
+
+
 @pytest.mark.parametrize("scale", [1e-4, 1e-5, 1e-6, 1e-9])
 def test_a_small_square_term_costs_in_proportion(scale):
     """Newton's method from f = 0 gave 0.075 nats at 1e-5, and more than log C below."""
@@ -209,6 +222,22 @@ def test_counting_in_chunks_changes_nothing(tokens, monkeypatch):
     chunked = contexts.bigram_contexts(tokens.split("train"), tokens.vocab_size)
     for name in ("pi", "starts", "times"):
         assert (getattr(whole, name) == getattr(chunked, name)).all()
+
+
+@pytest.mark.parametrize("weights", [[1e-5, 1e-8, 1e-12]])
+def test_a_small_weight_has_its_place_between_no_weight_and_a_larger_one(
+    data, grammar_data, tiny_study, weights
+):
+    for folder in (data, grammar_data):
+        table = table_of(tiny_study(theory={"weights": [*weights, 1e-4]}), folder)
+        for _, rows in table[table["weight"] < 1e-3].groupby(["contexts", "classes"]):
+            rows = rows.sort_values("weight")
+            assert list(rows["weight"]) == sorted([*weights, 1e-4])
+            for column in ("kl", "kl_10", "kl_50", "kl_90"):
+                assert (rows[column] >= 0).all()
+                assert rows[column].is_monotonic_increasing
+            assert (rows["kl"] <= 20 * rows["weight"]).all()
+            assert (rows["kl"] > 0).all()
 
 
 def table_of(study, data) -> pd.DataFrame:

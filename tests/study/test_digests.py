@@ -349,7 +349,7 @@ def test_fields_of_a_dataclass_count(source):
 STAGES = {
     "data": ("corpus", "tokens"),
     "sweep": ("training", "selection"),
-    "final": ("evaluation", "sampling", "tables"),
+    "final": ("evaluation", "sampling", "voices", "tables"),
     "report": ("figures", "report"),
 }
 

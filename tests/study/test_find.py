@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from squentropy.errors import ParameterError, SquentropyError
-from squentropy.study.find import DEFAULT, Places, find, overlays, study_of
+from squentropy.study.find import DEFAULT, find, overlays, study_of
+from squentropy.study.layout import Places
 
 SMOKE = Path("studies/smoke.yaml")
 

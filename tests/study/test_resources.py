@@ -3,8 +3,12 @@
 pytest tests/study/test_resources.py
 """
 
+import re
+
 import pytest
 
+from squentropy.errors import ParameterError
+from squentropy.lm.model import GPT, Config
 from squentropy.study import disk, resources
 
 
@@ -39,3 +43,61 @@ def test_minutes_grow_with_iterations_and_shrink_on_a_gpu(tiny_study):
     assert resources.minutes(study, flops, gpu=True) == resources.START_MINUTES
     threads = tiny_study(final={"max_iters": 20_000_000}, train={"threads": 2})
     assert resources.minutes(threads, flops, gpu=False) < resources.minutes(study, flops, gpu=False)
+
+
+def test_what_cannot_fit_into_memory_is_refused_by_what_its_tensors_take(tiny_study, monkeypatch):
+    study = tiny_study(model={"n_embd": 64}, sweep={"n_layer": [1, 3]})
+    shape = study.model.model_dump()
+    model = GPT(Config(study.tokens.vocab_size, n_layer=3, dropout=0.0, **shape))
+    tensors = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+    least = resources.least_mb(study)
+    assert 4 * tensors / 1e6 <= least + 1 <= resources.training_mb(study)
+    monkeypatch.setattr(resources, "machine_mb", lambda: least)
+    resources.check(study, gpu=False)
+    monkeypatch.setattr(resources, "machine_mb", lambda: least - 1)
+    with pytest.raises(ParameterError, match=r"^tiny: training takes .* GB of memory or more, "):
+        resources.check(study, gpu=False)
+    resources.check(study, gpu=True)  # whose memory is its own
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sweep": {"n_layer": [1000]}, "model": {"n_embd": 65_536, "n_head": 1}},
+        {"train": {"batch_size": 2_000_000_000}},
+        {"model": {"n_embd": 65_536, "block_size": 1_000_000}},
+    ],
+)
+def test_the_largest_parameters_are_refused_at_once(tiny_study, changes):
+    study = tiny_study(**changes)
+    with pytest.raises(ParameterError, match=r"make model\.n_embd, sweep\.n_layer or train\.b"):
+        resources.check(study, gpu=False)
+    assert "\n" not in resources.summary(study, 2, gpu=False)
+
+
+def test_what_cannot_fit_on_the_disk_is_refused_unless_it_lies_there(
+    tiny_study, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    study = tiny_study()
+    least = disk.least_bytes(study)
+    assert least <= disk.checkpoints(study)[1]
+    usage = type("Usage", (), {"free": least - 1})
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ParameterError, match=r"^tiny: its weights take .* GB or more of the disk"):
+        resources.check(study, gpu=False)
+    run = tmp_path / "checkpoints/tiny/final/mse/seed1"
+    run.mkdir(parents=True)
+    (run / "model.safetensors").write_bytes(b"x")
+    resources.check(study, gpu=False)
+
+
+def test_time_and_memory_are_said_in_one_line(tiny_study):
+    study = tiny_study()
+    pattern = r"Training takes about a minute on 1 core at most, and 2\.0 GB of memory a run; here"
+    assert re.match(pattern, resources.summary(study, 1, gpu=False))
+    long = tiny_study(final={"max_iters": 2_000_000_000}, train={"batch_size": 2000})
+    (two,) = re.findall(r"about ([0-9,]+) days on 2 cores", resources.summary(long, 2, gpu=False))
+    (four,) = re.findall(r"about ([0-9,]+) days on 4 cores", resources.summary(long, 4, gpu=False))
+    assert int(two.replace(",", "")) == pytest.approx(2 * int(four.replace(",", "")), rel=0.01)
+    assert "on a GPU" in resources.summary(long, 4, gpu=True)

@@ -61,6 +61,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_is_n
         (errno.EDQUOT, "quota"),
         (errno.EACCES, "no permission"),
         (errno.EROFS, "read-only"),
+        (errno.EFBIG, "ulimit -f"),
     ],
 )
 def test_what_the_file_system_refuses_is_one_line_with_a_fix(tmp_path, code, said):
@@ -69,6 +70,56 @@ def test_what_the_file_system_refuses_is_one_line_with_a_fix(tmp_path, code, sai
         with storage.atomic(path):
             raise OSError(code, os.strerror(code))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_to_work_in_lies_beside_its_file_and_is_gone_afterwards(tmp_path):
+    path = tmp_path / "report" / "index.html"
+    with storage.scratch(path) as folder:
+        (folder / "deeper").mkdir()
+        (folder / "deeper" / "a").touch()
+        storage.write_text(path, "new")
+        assert folder.parent == path.parent
+        assert folder.stat().st_mode & 0o077 == 0
+        assert folder.is_dir()
+    assert os.listdir(path.parent) == ["index.html"]
+    with pytest.raises(RuntimeError), storage.scratch(path) as folder:
+        raise RuntimeError
+    assert os.listdir(path.parent) == ["index.html"]
+
+
+def test_what_a_kill_leaves_of_such_a_folder_the_next_one_removes(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    program = (
+        "import sys, time; from squentropy import storage\n"
+        "with storage.scratch('index.html') as folder:\n"
+        "    (folder / 'a').touch(); print('there', flush=True); time.sleep(60)"
+    )
+    killed = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(shared)},
+    )  # fmt: skip
+    killed.stdout.readline()
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert sorted(left) == [f".index.html.folder.{killed.pid}", "shared"]
+    with storage.scratch(tmp_path / "index.html"):
+        assert not (tmp_path / f".index.html.folder.{killed.pid}").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["shared"]
+
+
+def test_a_file_beyond_the_limit_is_named_with_the_cause(tmp_path):
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from squentropy import storage; storage.write_text('a.txt', 'x' * 2000)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "SquentropyError: a.txt: cannot be written: too large a file" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_that_has_no_fix_is_not_disguised(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
@@ -23,6 +24,7 @@ from squentropy.runs.weights import load_model
 from squentropy.sampling.generate import generate
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import END_OF_TEXT, gpt2_encoding, read_encoding, train_encoding
+from squentropy.tools.huggingface import card as card_module
 from squentropy.tools.huggingface import export as module
 from squentropy.tools.huggingface.export import export, tokenizer
 from squentropy.training.run import train_run
@@ -198,10 +200,37 @@ def test_the_card_says_what_it_is_and_how_good(exported, finished):
     assert "Note" not in card
 
 
+def test_the_hub_reads_the_scores_from_the_card(exported, finished):
+    card = ModelCard((exported / "README.md").read_text())
+    scores = storage.read_sealed(finished / RUN / "test.json")
+    count = sum(scores["stories"]["tokens"])
+    found = {(r.metric_name, r.metric_type): r for r in card.data.eval_results}
+    assert len(found) == 3 * len(scores["readings"]) == 6
+    for reading in ("softmax", "tempered"):
+        nll = sum(scores["readings"][reading]["nll"]) / count
+        held = found[f"perplexity, outputs read by {reading}", "perplexity"]
+        assert held.metric_value == pytest.approx(math.exp(nll), abs=1e-6)
+        assert (held.task_type, held.dataset_type, held.dataset_split) == (
+            "text-generation", "files", "test"
+        )  # fmt: skip
+    assert card.data.model_name == "squentropy cross_entropy seed 1"
+
+
+def test_a_card_names_the_data_set_of_the_hub(tokens, monkeypatch):
+    held = {"source": "hub", "provenance": {"dataset": "roneneldan/TinyStories"}}
+    monkeypatch.setattr(card_module, "_corpus", lambda _: held)
+    assert card_module.corpus_name(tokens) == "roneneldan/TinyStories"
+    monkeypatch.setattr(card_module, "_corpus", lambda _: None)
+    assert (card_module.corpus_name(tokens), card_module.corpus_licence(tokens)) == (
+        "unknown",
+        "unknown",
+    )
+
+
 def test_a_licence_that_the_hub_does_not_know_is_given_in_words(
     finished, tiny_study, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "corpus_licence", lambda _: 'mine: "ask", me')
+    monkeypatch.setattr(card_module, "corpus_licence", lambda _: 'mine: "ask", me')
     export(tiny_study(), finished / RUN, TokenFolder.open(data / "tokens"), tmp_path)
     metadata = yaml.safe_load((tmp_path / "README.md").read_text().split("---\n")[1])
     assert (metadata["license"], metadata["license_name"]) == ("other", 'mine: "ask", me')
@@ -211,7 +240,9 @@ def test_a_run_that_was_not_scored_shows_its_validation(copy, tiny_study, tokens
     (copy / RUN / "test.json").unlink()
     export(tiny_study(), copy / RUN, tokens, tmp_path)
     nll = storage.read_sealed(copy / RUN / "run.json")["validation_nll"]
-    assert f"Validation nll {nll:.4f} nats a token" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert f"Validation nll {nll:.4f} nats a token" in card
+    assert "model-index" not in card
 
 
 def test_a_pure_squared_loss_is_warned_of(finished, tiny_study, tokens, tmp_path):

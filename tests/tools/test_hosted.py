@@ -40,9 +40,11 @@ def records(path) -> list[Record]:
 def test_a_run_is_logged_offline_with_its_cell_history_and_outcome(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    hosted.log([finished / "checkpoints/final/mse/seed1"], "squentropy")
+    folder = finished / "checkpoints/final/mse/seed1"
+    ((logged, place),) = hosted.log([folder], "squentropy")
     wandb.teardown()  # its own process has written everything when it ends
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert (logged, place) == (folder, str(path.parent.relative_to(tmp_path)))
     held = records(path)
     (run,) = [r.run for r in held if r.HasField("run")]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
@@ -60,12 +62,12 @@ def test_a_run_is_logged_offline_with_its_cell_history_and_outcome(finished, tmp
 def test_without_the_package_the_fix_is_one_line(finished, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(SquentropyError, match="wandb: is not installed; `pip install wandb`"):
-        hosted.log([finished / "checkpoints/final/mse/seed1"], "squentropy")
+        list(hosted.log([finished / "checkpoints/final/mse/seed1"], "squentropy"))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(SquentropyError, match=r"run\.json: does not exist"):
-        hosted.log([tmp_path], "squentropy")
+        list(hosted.log([tmp_path], "squentropy"))
 
 
 # --- TensorBoard --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ pytest tests/tools/test_score.py
 
 import json
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_a_baseline_of_other_stories_is_refused(copy, ours, tiny_study, data):
 @pytest.mark.parametrize("text", ["", "name,nll\na,1\n", "\0", '"'])
 def test_a_file_that_is_no_table_of_baselines_is_refused(tmp_path, text):
     (tmp_path / "baselines.csv").write_text(text)
-    with pytest.raises(SquentropyError, match="delete it and score again"):
+    with pytest.raises(SquentropyError, match="delete it, and ask again"):
         read.read_baselines(tmp_path)
 
 
@@ -154,18 +155,29 @@ def test_a_control_token_written_in_a_story_is_text(foreign):
     assert split.ids.dtype == np.int64
 
 
-def test_a_tokenizer_that_loses_text_is_warned_of(foreign, capsys):
+def test_a_tokenizer_that_loses_text_is_refused(foreign):
     class Lossy:
         eos_token_id, bos_token_id = 0, None
 
         def encode(self, text, **_):
             return [1] * len(text)
 
-        def decode(self, ids):
+        def decode(self, ids, **_):
             return "a" * len(ids)
 
-    encoded(["aaa", "aba"], Lossy(), foreign)
-    assert "does not give back 1 of 2 stories" in capsys.readouterr().err
+    encoded(["aaa", "a"], Lossy(), foreign)
+    with pytest.raises(SquentropyError, match="does not give back 1 of 2 stories"):
+        encoded(["aaa", "aba"], Lossy(), foreign)
+
+
+@pytest.mark.parametrize("kept", ["config.json", "tokenizer_config.json"])
+def test_a_folder_without_its_tokenizer_is_refused(ours, kept, tiny_study, data, tmp_path):
+    """Of which transformers makes a tokenizer that knows nothing, and so is never surprised."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in {"config.json", "model.safetensors", kept}:
+        shutil.copy(ours / name, folder)
+    mistake(folder, tiny_study, data, tmp_path)
 
 
 def granite(folder, scaling) -> Scored:

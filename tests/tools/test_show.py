@@ -19,7 +19,8 @@ from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
-from squentropy.study.find import Places, find
+from squentropy.study.find import find
+from squentropy.study.layout import Places
 from squentropy.tools import show
 from squentropy.tools.progress import STATES, progress
 from squentropy.training.resume import Progress, StateFile
@@ -160,6 +161,34 @@ def test_a_running_cell_is_shown_with_its_iteration_and_last_loss(shown, begun):
     assert steps(shown())["final"] == ("5 of 6", "2 diverged, 1 unfinished")
 
 
+def test_while_the_study_runs_a_runs_iteration_is_what_its_jobs_log_says(shown, begun):
+    begun(FINAL, [9.0, 8.0])
+    log = Path("logs/tiny/final/mse/seed1.log")
+    log.parent.mkdir(parents=True)
+    log.write_text("final/mse/seed1: 5 of 8 iterations, loss 7.000, 00:10 left\n")
+    saved = ["final/mse/seed1", "2 of 8 (25 %)", "8", ""]
+    logged = ["final/mse/seed1", "5 of 8 (62 %)", "8", ""]
+    assert saved in cells(shown(), "Unfinished")
+    PLACES.lock.parent.mkdir(parents=True)
+    PLACES.lock.touch()
+    os.utime(PLACES.lock, (2, 2))
+    with PLACES.lock.open() as file:
+        lock._lock(file)
+        assert logged in cells(shown(), "Running")
+        os.utime(log, (1, 1))  # of the study's last start
+        assert saved in cells(shown(), "Running")
+
+
+def test_watching_goes_on_until_nobody_runs_the_study(whole_study, tiny_study, monkeypatch):
+    holders = iter(["process 1", "process 1", None])
+    monkeypatch.setattr(lock, "holder", lambda path: next(holders))
+    file = io.StringIO()
+    show.watch(tiny_study(), PLACES, Console(file=file, width=80), seconds=0.0)
+    said = re.findall(r"^\d\d:\d\d:\d\d  The study tiny (.*)\.$", file.getvalue(), re.M)
+    assert said == ["is being run by process 1"] * 2 + ["is not being run"]
+    assert len(cells(file.getvalue(), "Progress")) == 12
+
+
 def test_who_runs_the_study_is_named(shown):
     lock.hold(PLACES.lock)
     assert re.search(rf"is being run by process {os.getpid()} on \S+ since ", shown())
@@ -183,6 +212,7 @@ def test_pipes_in_place_of_a_state_a_log_and_the_lock_are_lines_and_not_waited_f
 ):
     state = begun(FINAL, [1.0])
     log = Path(failed(ROW, "one"))
+    shutil.rmtree(SWEPT)
     PLACES.lock.parent.mkdir(parents=True)
     for path in (state, log, PLACES.lock):
         path.unlink(missing_ok=True)
@@ -314,7 +344,7 @@ def test_a_study_is_found_by_its_name_its_file_and_its_folder(whole_study, copy_
     os.chdir("results")
     assert find("tiny")[1].of("logs").resolve() == whole_study / "logs/tiny"
     os.chdir("..")
-    with pytest.raises(SquentropyError, match="nix: no such study; there are: long, quick, smoke"):
+    with pytest.raises(SquentropyError, match="nix: no such study; there are: fairytales, long"):
         find("nix")
     for folder in (".", "studies"):
         with pytest.raises(SquentropyError, match="holds no manifest"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from squentropy import storage
+from squentropy.cli import completion
 from squentropy.corpus import story_files
 from squentropy.errors import SquentropyError
 from squentropy.study import digests
@@ -79,7 +80,7 @@ def test_a_missing_file_is_named(why, name, said):
 
 def test_a_damaged_file_is_named(why):
     with (FINAL / "model.safetensors").open("r+b") as file:
-        file.write(b"x")
+        file.write(b"damaged")
     assert "model.safetensors: is not what its manifest says" in why()[FINAL][0]
 
 
@@ -104,6 +105,18 @@ def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole
     assert why(FINAL)[FINAL][0].startswith(f"waits for its tuning ({refined}: does")
     manifest.unlink()
     assert why(SWEPT)[SWEPT][0].startswith("waits for its tokens (data/tiny/tokens/manifest.json:")
+
+
+def test_every_run_that_completion_offers_is_known(why):
+    """Those that refine a loss too, and those of a loss or seed that the study has no more."""
+    offered = [Path(run) for run in completion.runs("checkpoints/")]
+    offered += Path("checkpoints/tiny/refine").glob("*/lr*")
+    assert len(offered) > 9
+    assert not any(why(*offered).values())
+    said = why(*offered, final={"seeds": [1]}, sweep={"losses": ["cross_entropy", "mse"]})
+    gone = {run for run in offered if run.name == "seed2" or "brier" in run.parts}
+    for run in offered:
+        assert ("no run of the study tiny any more" in "".join(said[run])) == (run in gone)
 
 
 def test_a_folder_that_is_no_run_of_the_study_is_refused(why):

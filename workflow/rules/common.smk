@@ -2,23 +2,46 @@
 
 import os
 import sys
+from base64 import urlsafe_b64encode
 from pathlib import Path
+from shlex import quote
 from shutil import which
 
-from squentropy import installed
+from snakemake.logging import logger
+
+# A stage of DVC's runs the code of its folder, which for a queued experiment is one of DVC's own, and
+# not the one that is installed.
+IN_DVC = os.environ.get("DVC_STAGE")
+if IN_DVC:
+    sys.path.insert(0, f"{workflow.basedir}/src")
+    others = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ.update(PYTHONPATH=os.pathsep.join([sys.path[0], *others]))
+
+from squentropy import home, installed
 from squentropy.corpus import story_files
 from squentropy.study.grid import point_name
+from squentropy.study.layout import REFINED, ROW, RUNS, Places
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
 from squentropy.errors import SquentropyError
+from squentropy.output import lenient, say, visible
 from squentropy.report.figures import names as figure_names
 from squentropy.study.catalogue import slug
 from squentropy.storage import write_text
+from squentropy.tools import waiting
+
+SHOWN_BY = workflow.logger_manager.get_log_handlers()  # of --logger
 
 
 def give_up(error):
     """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
-    print(f"squentropy: {error}", file=sys.stderr, flush=True)
+    for handler in SHOWN_BY:
+        handler.close()
+    say(error)
     os._exit(error.exit_code)
+
+
+lenient(sys.stdout)
+home.ensure(Path(workflow.basedir))
 
 
 try:
@@ -47,26 +70,33 @@ def kept(path):
     return path if STORAGE else update(path)
 
 
-DATA = f"data/{STUDY.study}"
-CHECKPOINTS = f"checkpoints/{STUDY.study}"
-RESULTS = f"results/{STUDY.study}"
-REPORT = f"report/{STUDY.study}"
-LOGS = f"logs/{STUDY.study}"
+PLACES = Places(Path("results", STUDY.study))
+RESULTS = PLACES.results.as_posix()
+DATA, CHECKPOINTS, REPORT, LOGS = (
+    PLACES.of(kind).as_posix() for kind in ("data", "checkpoints", "report", "logs")
+)
 PARAMS = here(f"{RESULTS}/params.yaml")
 FAILED = Path(LOGS, "failed")
 
+
+def quoted(path):
+    """A path as a word of a shell command, whatever is in it."""
+    return quote(str(path)).replace("{", "{{").replace("}", "}}")
+
+
 # The commands of this environment, whether it was activated or not; not by the shell, to which a
 # folder's name may say something. A bug's traceback is in the log.
-os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-os.environ["SQUENTROPY_TRACEBACKS"] = "1"
-
-# For a command that fails, the end of its log, whose name is kept for the end of the study. The trap
-# has the shell wait for a command that is asked to end and saves its state: a scheduler kills what a
-# dead shell leaves.
-shell.prefix(
-    "trap : TERM; "
-    f'failed() {{{{ code=$?; mkdir -p {LOGS}; echo "$1" >> {FAILED}; tail -n 5 "$1" >&2; exit $code; }}}}; '
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+    FAILED=str(FAILED),
+    ENDS_SHOWN="1" if "squentropy" in workflow.output_settings.log_handler_settings else "",
+    SQUENTROPY_TRACEBACKS="1",
+    PYTHONIOENCODING="utf-8",
 )
+
+# For a command that fails, `failed`. The trap has the shell wait for a command that is asked to end
+# and saves its state: a scheduler kills what a dead shell leaves.
+shell.prefix(f"trap : TERM; . {quoted(Path(workflow.basedir, 'workflow', 'failed.sh'))}; ")
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
     f"{DATA}/tokens/{split}.{end}"
@@ -77,6 +107,38 @@ TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + 
 
 TABLES = expand(f"{RESULTS}/{{name}}", name=[*params.TABLES, "manifest.json"])
 SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
+VOICES = f"{RESULTS}/{params.VOICES}"
+
+
+STAGES = {  # of dvc.yaml: what each makes last, and its rules
+    "data": (TOKENS[0], "corpus tokens"),
+    "sweep": (f"{RESULTS}/selected.json", "grid sweep refine select"),
+    "final": (
+        f"{RESULTS}/metrics.csv",
+        "final lengths reported evaluate_final sample_final evaluate_reported sample_reported"
+        " voices metrics",
+    ),
+    "report": (f"{REPORT}/index.html", "draw page all"),
+}
+
+
+def believe_dvc(stage):
+    """Run all jobs of a stage of DVC's, where Snakemake cannot tell which of them are out of date.
+
+    DVC has found by content that the stage is, and that what it depends on is there. Files that DVC
+    or git has brought lack the notes by which Snakemake judges what it has made itself, and their
+    times are those of the copying. A job is short whose runs are there already.
+    """
+    last, rules = STAGES.get(stage, STAGES["report"])
+    notes = Path(".snakemake/metadata", urlsafe_b64encode(last.encode()).decode())
+    if not notes.exists() and "--forceall" not in sys.argv:
+        only = ["--allowed-rules", *rules.split()] if stage in STAGES else []
+        snakemake = [sys.executable, "-m", "snakemake", *sys.argv[1:]]
+        os.execv(sys.executable, [*snakemake, "--forceall", *only])
+
+
+if IN_DVC and not workflow.remote_exec:
+    believe_dvc(IN_DVC)
 
 
 def write_parameters():
@@ -97,20 +159,46 @@ if workflow.remote_exec and not Path(PARAMS).exists():
 def start():
     """Hold the study's lock, and write the parameters down."""
     try:
-        lock.hold(Path(".snakemake", "squentropy", f"{STUDY.study}.lock"))
+        if workflow.local_exec:
+            resources.check(STUDY, on_gpu())
+        lock.hold(PLACES.lock)
         FAILED.unlink(missing_ok=True)
         write_parameters()
     except SquentropyError as error:
         give_up(error)
 
 
+def tell(text):
+    """On stdout, in its turn among what a logger of --logger shows."""
+    if SHOWN_BY:
+        logger.info(text, extra={"said": True})
+    elif text:
+        print(text)
+
+
 def what_failed():
     """The log of each job that failed, with its last lines."""
     logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.is_file() else []
-    return "\n".join(
-        f"\n{log} ends:\n" + "\n".join(Path(log).read_text(errors="replace").splitlines()[-5:])
-        for log in logs
-    )
+    return visible("".join(f"\n{waiting.ends(log)}\n" for log in logs))
+
+
+def what_came():
+    """The study's table, and where its pages lie; nothing after a target alone, when the tables
+    are missing or older than the parameters."""
+    if STORAGE:
+        return f"\nThe study {STUDY.study} lies in {STORAGE}"
+
+    from squentropy.report.summary import metrics_table
+
+    try:
+        table = metrics_table(Path(RESULTS))
+    except SquentropyError:
+        return ""
+    return f"{table}\n\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md"
+
+
+# --logger squentropy counts what is to be done of it, and shows its end even where nothing is.
+logger.info("", extra={"study": STUDY, "ending": what_came})
 
 
 def run_folder(cell):
@@ -135,6 +223,11 @@ def gpus_a_run(processes=1):
     return lambda wildcards: processes * on_gpu()
 
 
+def one_gpu():
+    """Whether this machine's runs share a single GPU."""
+    return workflow.local_exec and on_gpu() and workflow.global_resources.get("gpu").value == 1
+
+
 def memory(mb):
     """For `mem_mb`: twice as much each time that a job is tried again."""
     return lambda wildcards, attempt: mb * 2 ** (attempt - 1)
@@ -157,22 +250,27 @@ def stories():
     return story_files.digest(STUDY.corpus.files, known)
 
 
-# The runs of each phase that are scored, as folders below those of their loss.
+# The folders of each phase's runs that are scored, the loss left open.
 SCORED = {
-    "final": [f"seed{seed}" for seed in STUDY.final.seeds],
+    "final": [RUNS["final"].format(loss="{loss}", seed=seed) for seed in STUDY.final.seeds],
     "lengths": [
-        f"iters{length}/seed{seed}"
+        RUNS["lengths"].format(loss="{loss}", iterations=length, seed=seed)
         for length in STUDY.final.lengths
         for seed in STUDY.final.seeds[: STUDY.final.length_seeds]
     ],
-    "reported": [f"seed{cell.seed}" for cell in STUDY.reported_cells()],
+    "reported": [
+        RUNS["reported"].format(loss="{loss}", seed=cell.seed) for cell in STUDY.reported_cells()
+    ],
 }
 
 
 def files(phase, *names):
     """These files of a loss's runs of a phase."""
-    folder = f"{CHECKPOINTS}/{phase}/{{loss}}"
-    return [f"{folder}/{run}/{name}" for run in SCORED[phase] for name in names]
+    return [f"{CHECKPOINTS}/{folder}/{name}" for folder in SCORED[phase] for name in names]
+
+
+SELECTED = f"{CHECKPOINTS}/{REFINED}"
+ALL_SELECTED = [SELECTED.format(loss=slug(loss)) for loss in STUDY.sweep.losses]
 
 
 def scored(phase, *names):

@@ -1,7 +1,11 @@
 """Scores on the test split, stories, and the tables of the final runs."""
 
 SCORED_RUNS = {
-    phase: [f"{CHECKPOINTS}/{phase}/{slug(loss)}/{run}" for loss in losses for run in SCORED[phase]]
+    phase: [
+        f"{CHECKPOINTS}/{folder}".format(loss=slug(loss))
+        for loss in losses
+        for folder in SCORED[phase]
+    ]
     for phase, losses in {
         "final": STUDY.sweep.losses,
         "lengths": STUDY.sweep.losses,
@@ -35,6 +39,8 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
             evaluate=STUDY.evaluate.scoring_keys() | {"reading": STUDY.plan.reading},
             code=lambda wildcards: digests.digest("evaluation", loss=wildcards.loss),
             runs=folders(scored(phase, "run.json")),
+        message:
+            "{wildcards.loss}: scores on the test stories"
         shell:
             "squentropy evaluate {params.runs} --data {params.data} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
@@ -60,15 +66,49 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
             sample=STUDY.sample.model_dump(),
             code=lambda wildcards: digests.digest("sampling", loss=wildcards.loss),
             runs=folders(files(phase, "run.json")),
+        message:
+            "{wildcards.loss}: stories told"
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
+
+
+rule voices:
+    """Small models, as the report holds them."""
+    input:
+        TOKENS,
+        [
+            f"{run_folder(cell)}/{file}"
+            for cell in STUDY.voice_cells()
+            for file in ["run.json", "test.json", *WEIGHTS]
+        ],
+    output:
+        VOICES,
+    log:
+        f"{LOGS}/voices.log",
+    threads: STUDY.train.threads
+    resources:
+        mem_mb=memory(resources.PROCESS_MB),
+        runtime=minutes(),
+    params:
+        data=subpath(input[0], ancestor=2),
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
+        results=subpath(output[0], parent=True),
+        params=PARAMS,
+        plan=STUDY.plan.reading,
+        code=digests.digest("voices"),
+    message:
+        "Models for the report to tell stories by"
+    shell:
+        "squentropy voices {params.data} {params.checkpoints} {params.results}"
+        " --params {params.params} > {log} 2>&1 || failed {log}"
 
 
 rule metrics:
     input:
         f"{DATA}/corpus/manifest.json",
         SELECTION_TABLES,
+        VOICES,
         f"{DATA}/corpus/test.parquet",
         TOKENS,
         expand(
@@ -76,7 +116,7 @@ rule metrics:
             folder=[run_folder(cell) for cell in STUDY.sweep_cells()],
             file=["run.json", "history.csv"],
         ),
-        [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
+        ALL_SELECTED,
         [
             f"{folder}/{file}"
             for phase, runs in SCORED_RUNS.items()
@@ -85,7 +125,7 @@ rule metrics:
         ],
         [f"{run}/samples.json" for phase in ("final", "reported") for run in SCORED_RUNS[phase]],
     output:
-        [path for path in TABLES if path not in SELECTION_TABLES],
+        [path for path in TABLES if path not in (*SELECTION_TABLES, VOICES)],
     log:
         f"{LOGS}/metrics.log",
     resources:
@@ -99,6 +139,8 @@ rule metrics:
         tables=STUDY.table_keys(),
         code=digests.digest("tables"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "Tables"
     shell:
         "squentropy metrics {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

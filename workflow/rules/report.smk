@@ -39,6 +39,8 @@ rule draw:
         figures=subpath(output[0], parent=True),
         code=digests.digest("figures"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "Figures"
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -51,6 +53,8 @@ rule page:
         local("src/squentropy/report/report.html.j2"),
         local("src/squentropy/report/report.css"),
         local("src/squentropy/report/report.js"),
+        local("src/squentropy/report/voices.js"),
+        local("src/squentropy/report/ask.js"),
     output:
         page=report(
             f"{REPORT}/index.html",
@@ -68,9 +72,12 @@ rule page:
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: here(f"{REPORT}/figures"),
-        shown=STUDY.dump(),
+        # Not as text, whose braces would be wildcards: a prompt or a file's name may hold some.
+        shown=lambda wildcards: STUDY.dump(),
         code=digests.digest("report"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "The report"
     shell:
         "squentropy report {params.results} {params.figures} {output.page} > {log} 2>&1 || failed {log}"
 
@@ -84,6 +91,8 @@ rule figures:
     params:
         results=RESULTS,
         figures=f"{REPORT}/figures",
+    message:
+        "Figures, from the tables alone"
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -98,6 +107,8 @@ rule report:
         results=RESULTS,
         figures=f"{REPORT}/figures",
         page=f"{REPORT}/index.html",
+    message:
+        "Figures and report, from the tables alone"
     shell:
         "(squentropy figures {params.results} {params.figures}"
         " && squentropy report {params.results} {params.figures} {params.page})"

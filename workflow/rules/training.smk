@@ -12,18 +12,49 @@ WEIGHTS = ["model.safetensors"]
 CELL_FILES = ["run.json", "history.csv", *(WEIGHTS if STUDY.sweep.keep_weights else [])]
 
 
+WHOLE_GRID = f"{LOGS}/sweep/whole.done"
+
+
+rule grid:
+    """The whole grid at once, before its rows, each of which then finds its cells: on one GPU."""
+    input:
+        TOKENS,
+    output:
+        touch(WHOLE_GRID),
+    log:
+        f"{LOGS}/sweep/whole.log",
+    priority: 20
+    threads: STUDY.train.threads
+    resources:
+        gpu=gpus_a_run(),
+        mem_mb=memory(resources.training_mb(STUDY)),
+    params:
+        checkpoints=lambda wildcards: here(CHECKPOINTS),
+        tokens=subpath(input[0], parent=True),
+        params=PARAMS,
+        study=STUDY.training_keys("sweep"),
+        sweep=STUDY.sweep.model_dump(),
+        code=[digests.digest("training", loss=loss) for loss in STUDY.sweep.losses],
+    message:
+        "The whole grid at once"
+    shell:
+        "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
+        " > {log} 2>&1 || failed {log}"
+
+
 rule sweep:
     """A row of the grid: every dropout and depth at one loss and learning rate."""
     input:
         TOKENS,
+        lambda wildcards: WHOLE_GRID if one_gpu() and PROCESSES == 1 else [],
     output:
         [
-            kept(f"{CHECKPOINTS}/sweep/{{loss}}/lr{{lr}}/{point}/{file}")
+            kept(f"{CHECKPOINTS}/{ROW}/{point}/{file}")
             for point in sorted(set(map(point_name, STUDY.sweep.points())))
             for file in CELL_FILES
         ],
     log:
-        f"{LOGS}/sweep/{{loss}}/lr{{lr}}.log",
+        f"{LOGS}/{ROW}.log",
     priority: 20
     threads: STUDY.train.threads * PROCESSES
     resources:
@@ -37,6 +68,8 @@ rule sweep:
         study=STUDY.training_keys("sweep"),
         seed=STUDY.sweep.seed,
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
+    message:
+        "{wildcards.loss}: the grid at learning rate {wildcards.lr}"
     shell:
         "squentropy sweep {params.checkpoints} --tokens {params.tokens} --params {params.params}"
         " --loss {wildcards.loss} --lr {wildcards.lr} > {log} 2>&1 || failed {log}"
@@ -52,7 +85,7 @@ rule refine:
             if slug(cell.loss) == wildcards.loss
         ],
     output:
-        f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+        SELECTED,
     log:
         f"{LOGS}/refine/{{loss}}.log",
     priority: 10
@@ -72,6 +105,8 @@ rule refine:
             digests.digest("training", loss=wildcards.loss),
             digests.digest("selection"),
         ],
+    message:
+        "{wildcards.loss}: longer runs around its best cell"
     shell:
         "squentropy refine {params.checkpoints} --tokens {params.tokens} --params {params.params}"
         " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
@@ -80,7 +115,7 @@ rule refine:
 rule select:
     input:
         [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
-        [f"{CHECKPOINTS}/refine/{slug(loss)}/refine.json" for loss in STUDY.sweep.losses],
+        ALL_SELECTED,
     output:
         SELECTION_TABLES,
     log:
@@ -94,6 +129,8 @@ rule select:
         plan=STUDY.plan.reading,
         code=digests.digest("selection"),
         labels=digests.labels(STUDY.sweep.losses),
+    message:
+        "What is selected for each loss"
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
         " > {log} 2>&1 || failed {log}"
@@ -103,14 +140,14 @@ rule final:
     """Each loss with its selected hyperparameters, at full length."""
     input:
         TOKENS,
-        selected=f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+        selected=SELECTED,
     output:
         [
-            kept(f"{CHECKPOINTS}/final/{{loss}}/seed{{seed}}/{file}")
+            kept(f"{CHECKPOINTS}/{RUNS['final']}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
     log:
-        f"{LOGS}/final/{{loss}}/seed{{seed}}.log",
+        f"{LOGS}/{RUNS['final']}.log",
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
@@ -122,6 +159,8 @@ rule final:
         study=STUDY.training_keys("final"),
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
+    message:
+        "{wildcards.loss}: final run of seed {wildcards.seed}"
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
         " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
@@ -134,7 +173,7 @@ if STUDY.final.lengths:
         """The same at shorter lengths, each with a schedule of its own."""
         input:
             TOKENS,
-            f"{CHECKPOINTS}/refine/{{loss}}/refine.json",
+            SELECTED,
         output:
             [kept(path) for path in files("lengths", "run.json", "history.csv", *WEIGHTS)],
         log:
@@ -150,6 +189,8 @@ if STUDY.final.lengths:
             params=PARAMS,
             study=[STUDY.training_keys("lengths", length) for length in STUDY.final.lengths],
             code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
+        message:
+            "{wildcards.loss}: shorter runs"
         shell:
             "squentropy lengths {params.checkpoints} --tokens {params.tokens} --params {params.params}"
             " --loss {wildcards.loss} > {log} 2>&1 || failed {log}"
@@ -161,11 +202,12 @@ rule reported:
         TOKENS,
     output:
         [
-            kept(f"{CHECKPOINTS}/reported/{{loss}}/seed{{seed}}/{file}")
+            kept(f"{CHECKPOINTS}/{RUNS['reported']}/{file}")
             for file in ["run.json", "history.csv", *WEIGHTS]
         ],
     log:
-        f"{LOGS}/reported/{{loss}}/seed{{seed}}.log",
+        f"{LOGS}/{RUNS['reported']}.log",
+    priority: 5  # one run, which would else be left over at the end
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),
@@ -182,6 +224,8 @@ rule reported:
         ],
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
+    message:
+        "The original study's best cell: {wildcards.loss}"
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params}"
         " --phase reported --loss {wildcards.loss} {params.at} --seed {wildcards.seed}"

@@ -1,8 +1,15 @@
 """The commands of `squentropy`, thin over the library."""
 
+import sys
+
 
 def main() -> None:
     """The console script; imported late, so that the package costs nothing to import."""
-    from squentropy.cli.app import main as run
+    try:
+        from squentropy.cli.app import main as run
+    except ModuleNotFoundError as error:  # the library alone is installed
+        from squentropy import errors, installed
 
+        print(f"squentropy: {installed.missing(error.name or 'a package')}", file=sys.stderr)
+        sys.exit(errors.FAILED)
     run()

@@ -3,8 +3,8 @@
 Each command does one thing by hand that Snakemake, too, asks for in a study; the library does it.
 """
 
+import contextlib
 import copy
-import io
 import os
 import sys
 import traceback
@@ -16,27 +16,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import squentropy
-from squentropy import errors, installed
+from squentropy import errors, home, installed, output
 from squentropy.cli import models, steps, tools
+from squentropy.cli.explain import explain
 from squentropy.errors import SquentropyError
-
-
-class ReaderGone(Exception):
-    """Nobody reads our output any more, as in `squentropy show | head -1`."""
 
 
 class Commands(TyperGroup):
     """Typer's group, but for what its methods say."""
-
-    def invoke(self, ctx):
-        """Not Typer's exit code where the reader has gone, which is that of a failure."""
-        try:
-            try:
-                return super().invoke(ctx)
-            finally:
-                sys.stdout.flush()
-        except BrokenPipeError as error:
-            raise ReaderGone from error
 
     def resolve_command(self, ctx, args):
         """The lines of an example stay as they are written, however narrow the terminal.
@@ -44,7 +31,7 @@ class Commands(TyperGroup):
         And `sample --prompt`, as it once was, is `tell`.
         """
         if args[0] == "sample" and any(word.split("=")[0] == "--prompt" for word in args):
-            print("squentropy: `sample --prompt` is now `squentropy tell`", file=sys.stderr)
+            output.say("`sample --prompt` is now `squentropy tell`")
             args = ["tell", *args[1:]]
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and command.help:
@@ -93,10 +80,13 @@ def root(
 PANELS: dict[str, list[Callable[..., None]]] = {
     "Study steps": [
         steps.corpus, steps.tokenize, steps.train, steps.sweep, steps.refine, steps.lengths,
-        steps.select, steps.evaluate, steps.sample, steps.metrics, steps.figures, steps.report,
+        steps.select, steps.evaluate, steps.sample, steps.voices, steps.metrics, steps.figures,
+        steps.report,
     ],
     "Models": [models.tell, models.check, models.export, models.score, models.judge],
-    "Sharing": [tools.record, tools.restore, tools.readme, tools.pdf],
+    "Sharing": [
+        tools.record, tools.restore, tools.leaderboard, tools.readme, tools.claims, tools.pdf,
+    ],
     "Tools": [
         tools.params, tools.show, tools.why, tools.live, tools.tensorboard, tools.wandb,
     ],
@@ -118,39 +108,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = given[: given.index("--")] if "--" in given else given
     debug = "--debug" in options
     words = [word for word in options if word != "--debug"] + given[len(options) :]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale may lack what is to be printed
-            stream.reconfigure(errors="backslashreplace")
+    os.environ["MPLBACKEND"] = "agg"  # figures are files, whatever a notebook's shell has exported
+    with output.for_people():
+        sys.exit(_run(words, debug))
+
+
+def _run(words: list[str], debug: bool) -> int:
+    """The exit code of a command, once it is known that all it says has been written."""
     try:
-        app(words, prog_name="squentropy")
-    except ReaderGone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(errors.CLOSED)
+        try:
+            home.ensure(Path())
+            app(words, prog_name="squentropy")
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else errors.OK
     except KeyboardInterrupt:
-        sys.exit(errors.INTERRUPTED)
+        return errors.INTERRUPTED
     except Exception as error:
-        line, code = _explain(error)
-        if debug or (code == errors.BUG and "SQUENTROPY_TRACEBACKS" in os.environ):
-            traceback.print_exc()
-        if line:
-            print(f"squentropy: {line}", file=sys.stderr)
-        sys.exit(code)
-    sys.exit(errors.OK)
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """What an error is to the person at the terminal: one line, and the exit code."""
-    if isinstance(error, SquentropyError):
-        return str(error), error.exit_code
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}", errors.FAILED
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory; make train.batch_size or the model smaller", errors.FAILED
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return installed.missing(error.name), errors.FAILED
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"this is a bug: {what} (--debug shows where)", errors.BUG
+        line, code = explain(error, " ".join(words[:1]))
+        with contextlib.suppress(SquentropyError):  # of stderr: nobody is left to tell
+            if debug or (code == errors.BUG and "SQUENTROPY_TRACEBACKS" in os.environ):
+                traceback.print_exc()
+            if line:
+                output.say(line)
+        return code
+    return errors.OK
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from squentropy.study import catalogue, known
+from squentropy.study.layout import any_run
 
 
 def losses(typed: str) -> list[str]:
@@ -35,9 +36,7 @@ def studies(typed: str) -> list[str]:
 
 def runs(typed: str) -> list[str]:
     """Run folders of all studies, but those of the grid, which are too many to choose from."""
-    return _from(
-        typed, [*_paths("checkpoints/*/final/*/seed*"), *_paths("checkpoints/*/reported/*/seed*")]
-    )
+    return _from(typed, [*_paths(any_run("final")), *_paths(any_run("reported"))])
 
 
 def results(typed: str) -> list[str]:

@@ -19,6 +19,7 @@ from squentropy.cli.options import (
     study_of,
     tokens_of,
 )
+from squentropy.output import one_line, say
 
 
 def tell(
@@ -55,15 +56,13 @@ def tell(
         study = with_sample(study_of(run, params), given)
         folder = tokens_of(run, tokens, study)
 
-        from squentropy.report.markup import visible
         from squentropy.sampling.terminal import tell
 
         how = study.sample.model_dump(exclude={"prompts", "temperatures"})
-        terminal = sys.stdout.isatty()  # which a control character of a model's could confuse
         prompts = prompt or study.sample.prompts
         for story in tell(run, folder, prompts, temperature=study.sample.middle, **how):
             for piece in story:
-                print(visible(piece) if terminal else piece, end="", flush=True)
+                print(piece, end="", flush=True)
             print("\n")
 
 
@@ -101,7 +100,7 @@ def check(
         for key, value in grade(story.text)._asdict().items():
             counted[key] += value
         if not verdict.valid:
-            print(f"{story.where}: {verdict.message}")
+            print(one_line(f"{story.where}: {verdict.message}"))
     print(
         f"{valid:,} of {total:,} stories are the grammar's; in form: {counted['form']:,} stories, "
         f"{counted['in_form']:,} of {counted['sentences']:,} sentences; "
@@ -112,7 +111,7 @@ def check(
 
 
 def export(run: Run, out: Path, tokens: RunTokens = None, params: RunParams = None) -> None:
-    """Write a run as a GPT-2 or MPT for Hugging Face's transformers.
+    """Write a run as a model of Hugging Face's transformers.
 
     Reads RUN with its weights, and the folder TOKENS. Writes the model and its tokenizer
     into the folder OUT.
@@ -124,7 +123,7 @@ def export(run: Run, out: Path, tokens: RunTokens = None, params: RunParams = No
     from squentropy.tools.huggingface.export import export
 
     for warning in export(study, run, tokens_of(run, tokens, study), out):
-        print(f"squentropy: {run}: {warning}", file=sys.stderr)
+        say(f"{run}: {warning}")
     print(out)
 
 
@@ -166,14 +165,16 @@ def judge(
 ) -> None:
     """Let a language model grade a study's stories.
 
-    Reads the stories of RESULTS. Writes RESULTS/judge.csv.
+    Reads the stories of RESULTS. Writes RESULTS/judge.csv, and each answer into
+    RESULTS/judge.jsonl, from where the same command goes on.
 
     Needs OPENAI_API_KEY in the environment, and OPENAI_BASE_URL for an endpoint that is not
-    OpenAI's. No part of the study.
+    OpenAI's. No part of the study; its report, made anew, shows the grades.
 
     Example: squentropy judge results/grammar --model gpt-4o
     """
-    from squentropy.tools.judge import GRADES, judge
+    from squentropy.report.read import GRADES
+    from squentropy.tools.judge import judge
 
     for row in judge(results_of(results), model, stories):
         grades = ", ".join(f"{grade} {row[grade]:.1f}" for grade in GRADES)

@@ -86,7 +86,7 @@ def results_of(given: Path) -> Path:
 def tokens_of(run: Path, given: Path | None, study: "Study") -> "TokenFolder":
     """The token files given, or those of the run's study."""
     from squentropy.runs.records import read_run
-    from squentropy.study.layout import data_of
+    from squentropy.study.find import data_of
     from squentropy.tokens.token_files import TokenFolder
 
-    return TokenFolder.open(given or data_of(run, dict(read_run(run)), study) / "tokens")
+    return TokenFolder.open(given or data_of(run, read_run(run), study) / "tokens")

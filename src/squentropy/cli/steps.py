@@ -26,10 +26,12 @@ from squentropy.cli.training import (
     Loss,
     Phase,
     Resume,
+    Stacked,
     cell_of,
     launched,
     of_study,
     point_of,
+    train_at_once,
     train_each,
     train_one,
 )
@@ -115,28 +117,44 @@ def train(
 def sweep(
     checkpoints: Path,
     tokens: Tokens,
-    loss: GridLoss,
-    lr: Annotated[float, typer.Option(help="A learning rate of the study's grid.")],
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="A loss of the study's grid; else all.", autocompletion=completion.losses
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="A learning rate of the study's grid; else all.")
+    ] = None,
     params: Params = None,
     states: States = DEFAULT_STATES,
     resume: Resume = True,
+    stacked: Stacked = None,
 ) -> None:
-    """Train a row of the grid, at one loss and learning rate.
+    """Train the grid, or its cells at one loss or learning rate.
 
     Reads the folder TOKENS. Writes a run of every dropout and depth into
     CHECKPOINTS/sweep/LOSS/lrLR.
 
-    The cells go one after the other through one process, whose start costs as much as a small
-    cell; each is what `train` makes of it. Those that are there already are left as they are.
+    On a GPU cells of one depth are trained at once, as many as fit: the more the better, so leave
+    out --loss and --lr there. Elsewhere they go one after the other through one process, whose
+    start costs as much as a small cell. Each is what `train` makes of it, at once to rounding and
+    with other draws of dropout. Those that are there already are left as they are.
 
     Example: squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --lr 0.06
     """
     study = load(params)
-    loss = of_study(study, loss)
-    cells = [cell for cell in study.sweep_cells() if (cell.loss, cell.lr) == (loss, lr)]
+    loss = of_study(study, loss) if loss is not None else None
+    cells = [cell for cell in study.sweep_cells() if loss in (None, cell.loss)]
+    cells = [cell for cell in cells if lr in (None, cell.lr)]
     if not cells:
-        raise SquentropyError(f"--loss {loss} --lr {lr}: no such row in the grid of {study.study}")
-    train_each(study, cells, tokens, checkpoints, states if resume else None)
+        raise SquentropyError(f"--lr {lr}: no such row in the grid of {study.study}")
+    if stacked is None:
+        from squentropy.training.stacked import worthwhile
+
+        stacked = worthwhile(study)
+    train = train_at_once if stacked else train_each
+    train(study, cells, tokens, checkpoints, states if resume else None)
 
 
 def refine(
@@ -195,7 +213,7 @@ def lengths(
     study = load(params)
 
     from squentropy.runs.records import chosen_for
-    from squentropy.tuning.selection import refine_file
+    from squentropy.study.layout import refine_file
 
     loss = of_study(study, loss)
     chosen = {loss: chosen_for(loss, refine_file(checkpoints, loss))}
@@ -275,11 +293,27 @@ def sample(runs: Runs, tokens: RunTokens = None, params: RunParams = None) -> No
             print(story["text"], end="\n\n")
 
 
+def voices(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
+    """Pack small models for the report to tell stories by.
+
+    Reads the folder DATA, and of the runs of CHECKPOINTS the first seed of each loss whose outputs
+    are logits. Writes RESULTS/voices.json: models of three losses at most, none where they are
+    larger than a page has room for.
+
+    Example: squentropy voices data/grammar checkpoints/grammar results/grammar
+    """
+    from squentropy.results.voices import write_voices
+
+    for voice in write_voices(load(params), data, checkpoints, results):
+        cost, error = voice["rounding"]["cost"], voice["rounding"]["error"]
+        print(f"{voice['run']}: rounded at {cost:.4f} nats per token, no logit by over {error:.2f}")
+
+
 def metrics(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
     """Gather the final runs into the study's tables.
 
-    Reads the folder DATA, the runs of CHECKPOINTS and RESULTS/selected.json. Writes the tables,
-    params.yaml and manifest.json into RESULTS.
+    Reads the folder DATA, the runs of CHECKPOINTS, and selected.json and voices.json of RESULTS.
+    Writes the tables, params.yaml and manifest.json into RESULTS.
 
     Example: squentropy metrics data/grammar checkpoints/grammar results/grammar
     """

@@ -1,5 +1,7 @@
 """Seeing how a study stands, and sharing it."""
 
+import os
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +19,7 @@ from squentropy.cli.options import (
     load,
     results_of,
 )
+from squentropy.output import one_line, unchanged
 
 
 def params(study: Studies = None, params: Params = None) -> None:
@@ -40,6 +43,10 @@ def show(
     table: Annotated[
         bool, typer.Option("--table", help="The final table alone, as Markdown; or an error.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="How far it has come, every few seconds while it is run."),
+    ] = False,
 ) -> None:
     """Show a study's tables, and how far it has come.
 
@@ -61,9 +68,13 @@ def show(
 
     from rich.console import Console
 
-    from squentropy.tools.show import page, print_page
+    from squentropy.tools import show
 
-    print_page(page(found, places), Console(highlight=False))
+    console = Console(file=unchanged(sys.stdout), highlight=False)
+    if watch:
+        show.watch(found, places, console)
+    else:
+        show.print_page(show.page(found, places), console)
 
 
 def why(
@@ -82,13 +93,14 @@ def why(
     """
     from squentropy.tools.why import stale_runs, study_of
 
+    runs = [Path(os.path.relpath(run)) for run in runs or []]
     groups = [(load(params), runs or None)]
     if runs and not params:
         groups = [(load(name), list(of)) for name, of in groupby(runs, study_of)]
     stale = [found for study, of in groups for found in stale_runs(study, of, states)]
     for folder, reasons in stale:
         for reason in reasons or ["is up to date"]:
-            print(f"{folder}: {reason}")
+            print(one_line(f"{folder}: {reason}"))
     if not stale:
         print("every run is up to date")
 
@@ -109,8 +121,11 @@ def live(
     """
     from squentropy.tools.tracking import export
 
-    for folder in export(states, out, tensorboard):
+    folders = export(states, out, tensorboard)
+    for folder in folders:
         print(folder)
+    if not folders:
+        print(f"nothing is under way: no run has saved a state in {states}")
 
 
 def tensorboard(
@@ -143,7 +158,8 @@ def wandb(
     """
     from squentropy.tools.hosted import log
 
-    log(runs, project)
+    for folder, place in log(runs, project):
+        print(f"{folder}: {place}")
 
 
 def record(study: Studies = None) -> None:
@@ -157,8 +173,8 @@ def record(study: Studies = None) -> None:
     from squentropy.study.find import overlays
     from squentropy.tools import dvc
 
-    dvc.record(overlays(study or []))
-    print("recorded; to share it: `git add --all`, `git commit`, `dvc push`")
+    target = dvc.record(overlays(study or []))
+    print(f"recorded; to share it: `git add --all`, `git commit`, `dvc push {target}`")
 
 
 def restore(study: Studies = None) -> None:
@@ -189,6 +205,44 @@ def readme(file: Path, results: Results, report: Path) -> None:
 
     text = plain(file).read_text(encoding="utf-8")
     write_text(file, with_results(text, results_of(results), report))
+
+
+def leaderboard(
+    enter: Annotated[
+        str | None,
+        typer.Option(
+            help="Print the study file that trains this loss, such as my_losses.py:smooth.",
+            autocompletion=completion.losses,
+        ),
+    ] = None,
+) -> None:
+    """Put the losses of the default study's protocol in a table.
+
+    Reads results/ and params.yaml. Writes results/leaderboard.csv; with --enter the study file
+    instead, and what that study need not make anew.
+
+    Example: squentropy leaderboard --enter my_losses.py:smooth
+    """
+    from squentropy.tools import leaderboard
+
+    if enter is not None:
+        print(leaderboard.enter(enter))
+        return
+    print(leaderboard.markdown(leaderboard.write()))
+    print(f"\n{leaderboard.FILE}")
+
+
+def claims(file: Path, results: list[Path]) -> None:
+    """Put what studies find of others' claims into a page.
+
+    Reads each folder of RESULTS. Writes FILE, between its marks.
+
+    Example: squentropy claims docs/explanation/claims.md results/grammar
+    """
+    from squentropy.report.claims import with_claims
+    from squentropy.storage import write_text
+
+    write_text(file, with_claims(file.read_text(encoding="utf-8"), results))
 
 
 def pdf(page: Path, out: Path) -> None:

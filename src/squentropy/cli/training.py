@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from squentropy import progress
 from squentropy.cli import completion
 from squentropy.errors import SquentropyError
 from squentropy.study.catalogue import PHASES, name_of_slug
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from squentropy.study.grid import Cell
     from squentropy.study.params import Study
     from squentropy.tokens.token_files import TokenFolder
+    from squentropy.training.run import Trained
 
 Loss = Annotated[
     str, typer.Option(help="A loss, as mse or squentropy-0.1.", autocompletion=completion.losses)
@@ -25,6 +27,13 @@ Phase = Annotated[
     str,
     typer.Option(
         help="Whose schedule: sweep, refine, final or reported.", autocompletion=completion.phases
+    ),
+]
+Stacked = Annotated[
+    bool | None,
+    typer.Option(
+        "--stacked/--one-by-one",
+        help="Train cells of one depth at once, or each by itself; else at once on a GPU alone.",
     ),
 ]
 Resume = Annotated[
@@ -66,15 +75,36 @@ def train_each(
         train_one(study, cell, folder, checkpoints / cell.name, states)
 
 
+def train_at_once(
+    study: "Study", cells: list["Cell"], tokens: Path, checkpoints: Path, states: Path | None
+) -> None:
+    """Train cells of one depth at once, each into its folder of CHECKPOINTS."""
+    from squentropy.tokens.token_files import TokenFolder
+    from squentropy.training.stacked import train_stacks
+
+    if study.train.processes > 1:
+        raise SquentropyError(
+            f"--stacked: train.processes is {study.train.processes}, and cells at once take one; "
+            "write 1, or --one-by-one"
+        )
+    folder = TokenFolder.open(tokens)
+    for cell, trained in train_stacks(study, cells, folder, checkpoints, states):
+        _tell(cell, trained)
+
+
 def train_one(
     study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
 ) -> None:
     """Train a cell, and say how it went."""
     from squentropy.training.run import train_run
 
-    run, now, first = train_run(study, cell, tokens, out, states)
+    _tell(cell, train_run(study, cell, tokens, out, states))
+
+
+def _tell(cell: "Cell", trained: "Trained") -> None:
+    run, now, first = trained
     if first and not now:
-        print(f"{cell.name}: already there")
+        print(f"{cell.name}: {progress.THERE}")
     elif first:
         nll = run["validation_nll"]
         how = f"diverged at {run['diverged_at']}" if nll is None else f"validation nll {nll:.4f}"

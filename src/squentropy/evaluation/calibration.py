@@ -160,5 +160,5 @@ def profile(values: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, lis
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """Six decimals, 1e-6 nats a story: well below float32's own error."""
+    """Six decimals, 1e-6 nats per story: well below float32's own error."""
     return np.round(values, 6).tolist()

@@ -6,7 +6,6 @@ squentropy pdf report/grammar/index.html report/grammar/report.pdf
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from squentropy import storage
@@ -39,23 +38,20 @@ def chromium() -> str:
 def print_page(page: str | Path, out: str | Path) -> None:
     """Print a page of this machine to a PDF.
 
-    Raises SquentropyError if the page or the browser is missing, or the browser fails.
+    Raises SquentropyError if the page or the browser is missing, or the browser fails; for root,
+    also if the page is no report of this version.
     """
     page = Path(page).resolve()
     if not page.is_file():
         raise SquentropyError(f"{page}: does not exist; write the report first")
-    # Chromium's sandbox refuses to run as root. The page is our own, and its policy loads nothing.
-    flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else list(FLAGS)
-    with (
-        tempfile.TemporaryDirectory(
-            prefix="squentropy-pdf-", ignore_cleanup_errors=True
-        ) as profile,
-        storage.atomic(out) as temporary,
-    ):
-        command = [chromium(), *flags, f"--user-data-dir={profile}"]
+    browser, flags = chromium(), [*FLAGS, *_without_sandbox(page)]
+    with storage.scratch(out) as profile, storage.atomic(out) as temporary:
+        command = [browser, *flags, f"--user-data-dir={profile}"]
         command += [f"--print-to-pdf={temporary}", page.as_uri()]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=PATIENCE
+            )
         except subprocess.TimeoutExpired:
             raise SquentropyError(
                 f"{out}: the browser printed nothing in {PATIENCE} seconds; try again"
@@ -63,3 +59,17 @@ def print_page(page: str | Path, out: str | Path) -> None:
         if done.returncode or not temporary.stat().st_size:
             said = done.stderr.strip().splitlines() or ["nothing"]
             raise SquentropyError(f"{out}: the browser printed no PDF; it says: {said[-1]}")
+
+
+def _without_sandbox(page: Path) -> list[str]:
+    """For root, as whom Chromium's sandbox does not run: only our own page does without it."""
+    if os.geteuid() != 0:
+        return []
+    from squentropy.report.render import is_report
+
+    if not is_report(page.read_text(encoding="utf-8", errors="replace")):
+        raise SquentropyError(
+            f"{page}: is no report of this version, and as root the browser has no sandbox for "
+            "other pages; make the report anew, or print it as another user"
+        )
+    return ["--no-sandbox"]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.kinds import Chosen
+from squentropy.kinds import Chosen, VoicesRecord
 from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy
@@ -26,6 +26,13 @@ from squentropy.study.params import BASELINE
 BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
     "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
     "tokens", "nll", "ppl", "bits_per_byte", "nats_per_story",
+]  # fmt: skip
+
+GRADES = ("grammar", "creativity", "consistency", "plot")
+JUDGE = [  # of judge.csv, which `squentropy judge` writes: grades from 1 to 10, with intervals
+    "loss", "temperature", "model", "stories",
+    *(f"{grade}{end}" for grade in GRADES for end in ("", "_low", "_high")),
+    "samples_sha256",
 ]  # fmt: skip
 
 NGRAMS = {"unigram": 1, "bigram": 2, "trigram": 3, "4-gram": 4, "5-gram": 5}
@@ -74,6 +81,7 @@ class Results:
     corpus: Corpus
     selected: dict[str, Chosen]
     samples: list[Sample]
+    voices: VoicesRecord
     sweep: pd.DataFrame
     refine: pd.DataFrame
     history: pd.DataFrame
@@ -91,6 +99,8 @@ class Results:
     theory: pd.DataFrame
     baselines: pd.DataFrame
     """Other people's models on the same test stories; empty if none was scored."""
+    judged: pd.DataFrame
+    """A language model's grades for the sampled stories; empty if none was asked."""
 
     @property
     def confidence(self) -> str:
@@ -266,6 +276,10 @@ def read(folder: str | Path) -> Results:
             "beside them says; run the study again"
         )
     for name in params.TABLES:
+        if name not in manifest["sha256"]:
+            raise SquentropyError(
+                f"{folder}: is of an earlier version, which made no {name}; run the study again"
+            )
         storage.verified(folder / name, manifest["sha256"][name])
 
     def table(name: str) -> pd.DataFrame:
@@ -279,6 +293,7 @@ def read(folder: str | Path) -> Results:
         corpus=corpus,
         selected=storage.read_sealed(folder / "selected.json")["losses"],
         samples=json.loads(storage.read_bytes(folder / "samples.json")),
+        voices=storage.read_sealed(folder / params.VOICES),
         sweep=table("sweep"),
         refine=table("refine"),
         history=table("history"),
@@ -293,6 +308,7 @@ def read(folder: str | Path) -> Results:
         quality=table("quality"),
         theory=table("theory"),
         baselines=_baselines(folder, corpus["splits"]["test"]),
+        judged=_judged(folder, manifest["sha256"]["samples.json"]),
     )
 
 
@@ -313,15 +329,35 @@ def read_baselines(folder: Path) -> pd.DataFrame:
 
     Raises SquentropyError if the file is not of that kind.
     """
-    path = folder / "baselines.csv"
+    return _asked_for(folder / "baselines.csv", BASELINES, "score")
+
+
+def _judged(folder: Path, samples_sha256: str) -> pd.DataFrame:
+    """Raises SquentropyError if other stories were graded."""
+    path = folder / "judge.csv"
+    rows = _asked_for(path, JUDGE, "judge")
+    if (rows["samples_sha256"] != samples_sha256).any():
+        raise SquentropyError(
+            f"{path}: grades other stories than these results hold; run `squentropy judge` again, "
+            "or delete it"
+        )
+    return rows
+
+
+def _asked_for(path: Path, columns: list[str], command: str) -> pd.DataFrame:
+    """A table that a command writes beside the study's own, where somebody has asked for it."""
     if not path.exists():
-        return pd.DataFrame(columns=BASELINES)
-    try:
-        rows = pd.read_csv(storage.plain(path), dtype={"name": str}, keep_default_na=False)
+        return pd.DataFrame(columns=columns)
+    text = dict.fromkeys(("name", "model", "loss", "samples_sha256"), str)
+    unknown = {column: [""] for column in columns if column not in text}
+    try:  # a model may be named nan
+        rows = pd.read_csv(
+            storage.plain(path), dtype=text, keep_default_na=False, na_values=unknown
+        )
     except ValueError:  # pandas' own errors are
         rows = pd.DataFrame()
-    if list(rows.columns) != BASELINES:
+    if list(rows.columns) != columns:
         raise SquentropyError(
-            f"{path}: is not as `squentropy score` writes it; delete it and score again"
+            f"{path}: is not as `squentropy {command}` writes it; delete it, and ask again"
         )
     return rows

@@ -2,8 +2,9 @@
 
     squentropy report results/grammar report/grammar/figures report/grammar/index.html
 
-Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and
-report.js inside. The page loads nothing from anywhere, and the same results give the same bytes.
+Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and the
+*.js beside it inside. The page loads nothing from anywhere, and the same results give the same
+bytes.
 """
 
 import base64
@@ -11,7 +12,6 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +42,7 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
     check(results, figures)
     if not NOTEBOOK.is_file():
         raise SquentropyError(f"{NOTEBOOK}: does not exist; run from a checkout of the repository")
-    with _kernel() as folder:
+    with storage.scratch(out) as folder, _kernel(folder):
         try:
             notebook = papermill.execute_notebook(
                 NOTEBOOK,
@@ -50,6 +50,7 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
                 {"results": str(results), "figures": str(figures)},
                 kernel_name=KERNEL,
                 progress_bar=False,
+                start_timeout=600,  # seconds; a machine may have much else to do
             )
         except PapermillExecutionError as error:
             raise SquentropyError(
@@ -64,26 +65,34 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
     Not by nbconvert, which parses its page and writes it again, losing the white space of stories,
     and brings ten packages along.
     """
-    headings = [
-        line.removeprefix("## ").strip()
-        for cell in notebook.cells
-        if cell.cell_type == "markdown"
-        for line in cell.source.splitlines()
-        if line.startswith("## ")
-    ]
-    css, script = (
-        (HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    body = "\n".join(_shown(cell) for cell in notebook.cells)
+    css, *scripts = (
+        (HERE / name).read_text(encoding="utf-8")
+        for name in ("report.css", "voices.js", "ask.js", "report.js")
     )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE))
-    environment.filters["prose"] = prose
     return environment.get_template("report.html.j2").render(
         study=study,
-        contents=[(anchor(heading), heading) for heading in headings],
-        cells=notebook.cells,
+        contents=re.findall('<h2 id="(.*?)">(.*?)</h2>', body),
+        body=body,
         css=css,
-        script=script,
-        policy=policy(css, script),
+        scripts=scripts,
+        policy=policy(css, *scripts),
     )
+
+
+def is_report(page: str) -> bool:
+    """Whether a page is a report of this version: its policy, which comes first, runs our script
+    alone and loads nothing, whatever else is on it."""
+    start = to_html(nbformat.v4.new_notebook(), "").partition('<meta name="viewport"')[0]
+    return page.startswith(start)
+
+
+def _shown(cell: nbformat.NotebookNode) -> str:
+    if cell.cell_type == "markdown":
+        return prose(cell.source)
+    outputs = (output.get("data", {}) for output in cell.get("outputs", []))
+    return "\n".join(data.get("text/html", "") for data in outputs)
 
 
 class _Renderer(mistune.HTMLRenderer):
@@ -104,55 +113,53 @@ def anchor(heading: str) -> str:
     return re.sub(r"\s", "-", heading)
 
 
-def policy(css: str, script: str) -> str:
-    """The content security policy: this style, this script, images inside the page; no more."""
+def policy(css: str, *scripts: str) -> str:
+    """The content security policy: this style, these scripts, images inside the page; no more."""
 
     def source(text: str) -> str:
         digest = hashlib.sha256(text.encode("utf-8")).digest()
         return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
     return (
-        f"default-src 'none'; img-src data:; style-src {source(css)}; script-src {source(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {source(css)}; "
+        f"script-src {' '.join(map(source, scripts))}; base-uri 'none'; form-action 'none'"
     )
 
 
 @contextmanager
-def _kernel() -> Iterator[Path]:
-    """A folder with a kernel of this interpreter, and an environment that uses no other.
+def _kernel(folder: Path) -> Iterator[None]:
+    """A kernel of this interpreter, in a folder, and an environment that uses no other.
 
     Jupyter would otherwise take a kernel named python3 of the user's, perhaps of another Python,
     and run the user's start-up files in it.
     """
-    with tempfile.TemporaryDirectory(prefix="squentropy-report-") as name:
-        folder = Path(name)
-        specification = {
-            "argv": [
-                *(sys.executable, "-m", "ipykernel_launcher"),
-                *("-f", "{connection_file}", "--log-level=CRITICAL"),
-            ],
-            "display_name": KERNEL,
-            "language": "python",
-            "env": {
-                "PYTHONHASHSEED": "0",
-                "PYTHONPATH": str(HERE.parents[1]),
-                "PYTHONSTARTUP": "",  # a person's own, which could change the page
-            },
-        }
-        storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
-        changes = {
-            "JUPYTER_PATH": name,
-            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-            "JUPYTER_CONFIG_DIR": str(folder / "config"),
-            "IPYTHONDIR": str(folder / "ipython"),
-        }
-        before = {key: os.environ.get(key) for key in changes}
-        os.environ.update(changes)
-        try:
-            yield folder
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    del os.environ[key]
-                else:
-                    os.environ[key] = value
+    specification = {
+        "argv": [
+            *(sys.executable, "-m", "ipykernel_launcher"),
+            *("-f", "{connection_file}", "--log-level=CRITICAL"),
+        ],
+        "display_name": KERNEL,
+        "language": "python",
+        "env": {
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": str(HERE.parents[1]),
+            "PYTHONSTARTUP": "",  # a person's own, which could change the page
+        },
+    }
+    storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)
+    changes = {
+        "JUPYTER_PATH": str(folder),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "IPYTHONDIR": str(folder / "ipython"),
+    }
+    before = {key: os.environ.get(key) for key in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value

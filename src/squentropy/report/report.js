@@ -137,9 +137,16 @@ function browse(browser, told) {
   document.documentElement.classList.add("browsing");
 }
 
+// What markup.packed has packed.
+async function unpacked(element) {
+  const bytes = Uint8Array.from(atob(element.textContent), (c) => c.charCodeAt(0));
+  const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(text).json();
+}
+
 contents(document.querySelector("nav"));
 document.querySelectorAll(".table, pre").forEach(stops);
 document.querySelectorAll(".table table").forEach(sortable);
 enlarging(document.querySelectorAll("figure img"));
 const told = document.getElementById("told");
-if (told) browse(document.querySelector(".browser"), JSON.parse(told.textContent));
+if (told) unpacked(told).then((stories) => browse(document.querySelector(".browser"), stories));

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from squentropy.errors import SquentropyError
+from squentropy.output import visible
 from squentropy.report.format import DASH, fixed, integer, nats, p_text, share
-from squentropy.report.markup import visible
 from squentropy.report.read import NGRAMS, Results, Sample, label, read
 from squentropy.report.sections.verdict import (
     Evidence,

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from squentropy.kinds import Row, RunRecord, ScoresRecord
-from squentropy.results import adequacy, intervals, ngrams, scaling
+from squentropy.results import adequacy, compression, intervals, ngrams, scaling
 from squentropy.results.intervals import Interval
 from squentropy.study.grid import GRID_KEYS, Cell
 from squentropy.study.params import BASELINE, Study
 from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import read_encoding
 from squentropy.tuning.outcomes import ppl
 
 ENDS = ("", "_low", "_high")
@@ -131,7 +132,7 @@ def metric_rows(scored: Scored, yardsticks: list[Row]) -> list[Row]:
 def yardstick_rows(
     study: Study, tokens: TokenFolder, entropy: np.ndarray | None, sizes: int
 ) -> list[Row]:
-    """n-gram models of as many train tokens as a final run sees, and the source's entropy.
+    """n-gram models and xz after as many train tokens as a final run sees; the source's entropy.
 
     sizes  bytes of UTF-8 of the test stories
     """
@@ -158,6 +159,11 @@ def yardstick_rows(
         }
 
     rows = [row("ngram", ORDERS[n], nll, len(ids)) for n, nll in by_order.items()]
+    texts = [read_encoding(tokens).decode_bytes(some.tolist()) for some in (ids, test.ids)]
+    bits = compression.xz_bits(*texts)
+    nll = bits * math.log(2) / len(test.ids)
+    xz: Row = {"kind": "compressor", "loss": "xz", "tokens": len(ids), "nll": nll}
+    rows.append(xz | {"ppl": ppl(nll), "bits_per_byte": bits / sizes})
     return rows if entropy is None else [*rows, row("source", "source entropy", entropy, None)]
 
 

@@ -35,6 +35,7 @@ from squentropy.kinds import (
     SelectedRecord,
     SplitSize,
     ToldStory,
+    VoicesRecord,
 )
 from squentropy.results import quality
 from squentropy.results.metric_rows import (
@@ -51,10 +52,11 @@ from squentropy.results.theory import contexts
 from squentropy.runs.records import check_tokens, made_from, scored_from, told_from
 from squentropy.study import digests
 from squentropy.study.grid import GRID_KEYS, Cell
-from squentropy.study.params import SPLITS, TABLES, Study
+from squentropy.study.layout import refine_file
+from squentropy.study.params import SPLITS, TABLES, VOICES, Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tuning.outcomes import read_outcomes, write_csv
-from squentropy.tuning.selection import refine_file, selected_hyperparameters, tuning_sha256
+from squentropy.tuning.selection import selected_hyperparameters, tuning_sha256
 
 RUN = ["phase", "loss", *GRID_KEYS, "seed"]
 HISTORY = [*RUN, "iteration", "train_loss", "train_nll", "validation_nll"]
@@ -69,13 +71,14 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
 
     data         folder with corpus/ and tokens/
     checkpoints  folder of the runs, each with run.json, test.json and samples.json
-    results      folder with selected.json, as `select` wrote it
+    results      folder with selected.json, as `select` wrote it, and `voices`'s voices.json
     """
     chosen = selected_hyperparameters(study, results)
     finals, shorter = study.final_cells(chosen), study.length_cells(chosen)
     reported = study.reported_cells()
     every = read_outcomes(study, checkpoints, [*study.sweep_cells(), *finals, *shorter, *reported])
     _check_selection(study, checkpoints, results)
+    _check_voices(checkpoints, results)
     runs = {cell: every[cell] for cell in [*finals, *shorter, *reported]}
     tokens, entropy = TokenFolder.open(data / "tokens"), story_entropy(data)
     tokens.check_corpus(data / "corpus")
@@ -128,6 +131,17 @@ def _check_selection(study: Study, checkpoints: Path, results: Path) -> None:
         raise SquentropyError(
             f"{results / 'selected.json'}: is not of the runs in {checkpoints}; select again"
         )
+
+
+def _check_voices(checkpoints: Path, results: Path) -> None:
+    """Raises SquentropyError if voices.json is not of these runs."""
+    held: VoicesRecord = storage.read_sealed(results / VOICES)
+    for voice in held["voices"]:
+        if voice["run_sha256"] != storage.sha256(checkpoints / voice["run"] / "run.json"):
+            raise SquentropyError(
+                f"{results / VOICES}: is not of the runs in {checkpoints}; "
+                "run `squentropy voices` again"
+            )
 
 
 def story_entropy(data: Path) -> np.ndarray | None:
@@ -273,7 +287,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
-    """Every run's first story a prompt side by side, the text in fences as it is."""
+    """Every run's first story per prompt side by side, the text in fences as it is."""
     temperature = study.sample.middle
     first = [s for s in samples if (s["number"], s["temperature"]) == (0, temperature)]
     lines = ["# Sampled stories", "", f"The first of each run and prompt at temperature "

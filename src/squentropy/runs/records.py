@@ -1,22 +1,25 @@
 """What a run's folder says of itself: what it was made from, and whether it still is that.
 
 run.json names the cell, the parameters, the code and the tokens, and the hashes of the files beside
-it; test.json and samples.json name the run.json that they belong to. Read without torch.
+it; test.json and samples.json name the run.json that they belong to. Read without torch, and
+without what only a study's parameters need.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.kinds import RunRecord
 from squentropy.study import digests
-from squentropy.study.grid import GRID_KEYS, Cell
 from squentropy.study.overlays import differences
-from squentropy.study.params import Study
-from squentropy.tokens.token_files import TokenFolder
+
+if TYPE_CHECKING:
+    from squentropy.study.grid import Cell
+    from squentropy.study.params import Study
+    from squentropy.tokens.token_files import TokenFolder
 
 Origin = dict[str, Any]
 """What a file is a function of, by the names of its record's keys: see kinds.py."""
@@ -25,7 +28,7 @@ OfLoss = RunRecord | dict[str, dict[str, str]]
 """A run's record, or as much of it as says which loss it trained."""
 
 
-def origin(study: Study, cell: Cell, tokens: TokenFolder) -> Origin:
+def origin(study: "Study", cell: "Cell", tokens: "TokenFolder") -> Origin:
     """What a run is a function of; run.json begins with it."""
     return origin_of(study, cell) | {
         "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
@@ -33,7 +36,7 @@ def origin(study: Study, cell: Cell, tokens: TokenFolder) -> Origin:
     }
 
 
-def origin_of(study: Study, cell: Cell) -> Origin:
+def origin_of(study: "Study", cell: "Cell") -> Origin:
     """The part of a run's origin that is known without its tokens."""
     return {
         "cell": asdict(cell),
@@ -42,7 +45,7 @@ def origin_of(study: Study, cell: Cell) -> Origin:
     }
 
 
-def scored_from(study: Study, folder: Path, run: OfLoss) -> Origin:
+def scored_from(study: "Study", folder: Path, run: OfLoss) -> Origin:
     """What the scores of a run are a function of; SPLIT.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
@@ -51,7 +54,7 @@ def scored_from(study: Study, folder: Path, run: OfLoss) -> Origin:
     }
 
 
-def told_from(study: Study, folder: Path, run: OfLoss) -> Origin:
+def told_from(study: "Study", folder: Path, run: OfLoss) -> Origin:
     """What the stories of a run are a function of; samples.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
@@ -65,7 +68,7 @@ def read_run(folder: str | Path) -> RunRecord:
     return storage.read_sealed(Path(folder) / "run.json")
 
 
-def keeps_weights(study: Study, cell: Cell) -> bool:
+def keeps_weights(study: "Study", cell: "Cell") -> bool:
     return cell.phase not in ("sweep", "refine") or study.sweep.keep_weights
 
 
@@ -116,13 +119,15 @@ def check_origin(held: Mapping[str, Any], expected: Origin, path: Path) -> None:
 
 def chosen_for(loss: str, path: Path) -> dict[str, Any]:
     """The point of the grid of a loss from selected.json. Raises SquentropyError if it lacks."""
+    from squentropy.study.grid import GRID_KEYS
+
     chosen = storage.read_sealed(path).get("losses", {})
     if loss not in chosen:
         raise SquentropyError(f"{path}: holds no {loss}; run the sweep with it first")
     return {key: chosen[loss][key] for key in GRID_KEYS}
 
 
-def check_study(run: RunRecord, folder: Path, study: Study) -> None:
+def check_study(run: RunRecord, folder: Path, study: "Study") -> None:
     """Raises SquentropyError where a run was trained with other parameters than the study's."""
     cell = run["cell"]
     changed = differences(run["params"], study.training_keys(cell["phase"], cell["iterations"]))
@@ -133,7 +138,7 @@ def check_study(run: RunRecord, folder: Path, study: Study) -> None:
         )
 
 
-def check_tokens(run: RunRecord, folder: Path, tokens: TokenFolder) -> None:
+def check_tokens(run: RunRecord, folder: Path, tokens: "TokenFolder") -> None:
     """Raises SquentropyError where a run was trained on other tokens than these."""
     if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
         raise SquentropyError(

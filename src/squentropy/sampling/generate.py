@@ -1,6 +1,13 @@
 """Stories from a trained model.
 
 squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
+
+Each prompt starts after an end-of-text token, as stories do in training. Its draws come from its
+own generator, so a story does not depend on its neighbours. Beyond the context the window moves on
+by half, and what is left of it is read again, since learned positions cannot slide.
+
+Temperature T draws from p^(1/T), renormalised, of the probabilities p of temperature 1. The outputs
+of a loss with a link of its own need it (losses.own_link): their softmax is nearly flat.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,14 +53,8 @@ def stream(
     Yields (prompt, token) as each token is drawn, the end-of-text token too. The first prompt has
     the draws of prompt `first` of a larger batch, and so on.
 
-    Each prompt starts after an end-of-text token, as stories do in training. Its draws come from
-    its own generator, so a story does not depend on its neighbours. Temperature 0 takes the
-    most likely token; top_k 0 keeps all. Beyond the context the window moves on by half, and what
-    is left of it is read again, since learned positions cannot slide.
-
     The probabilities p of temperature 1 are the softmax of the model's outputs, or what `link`
-    makes of them, (n, C) -> (n, C); temperature T draws from p^(1/T), renormalised. The outputs
-    of a loss with a link of its own need it (losses.own_link): their softmax is nearly flat.
+    makes of them, (n, C) -> (n, C). Temperature 0 takes the most likely token; top_k 0 keeps all.
     """
     model.eval()
     block, device = model.config.block_size, model.output_weight.device

@@ -23,6 +23,7 @@ STEPS = {
     "evaluation": ("evaluation/run.py",),
     "sampling": ("sampling/run.py",),
     "selection": ("tuning/selection.py",),
+    "voices": ("results/voices.py",),
     "tables": ("results/tables.py",),
     "figures": ("report/figures.py",),
     "report": ("report/render.py", "report/sections/__init__.py"),  # what the notebook imports

@@ -1,6 +1,7 @@
 """What the weights of a study take on disk, known before it runs and without importing torch."""
 
 import shutil
+from pathlib import Path
 
 from squentropy.study.params import Study
 
@@ -11,15 +12,19 @@ FLOAT32 = 4
 def weights_bytes(study: Study, n_layer: int) -> int:
     """Bytes of the weights of one run; a bpe may end with fewer tokens than it was allowed."""
     model, width = study.model, study.model.n_embd
-    vocabulary = study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
     block = 12 * width**2 + 2 * width  # attention 4, its MLP 8; two norms
     biases = 11 * width  # of the same
     positions = model.block_size if model.positions == "learned" else 0
-    embeddings, last_norm = (vocabulary + positions) * width, width
+    embeddings, last_norm = (vocabulary(study) + positions) * width, width
     total = embeddings + n_layer * block + last_norm
     if model.bias:
         total += n_layer * biases + width
     return FLOAT32 * total
+
+
+def vocabulary(study: Study) -> int:
+    """How many tokens there are, at most."""
+    return study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
 
 
 def checkpoints(study: Study) -> tuple[int, int]:
@@ -35,6 +40,19 @@ def checkpoints(study: Study) -> tuple[int, int]:
         depths += [cell.n_layer for cell in study.sweep_cells()]
         depths += [max(study.sweep.n_layer)] * len(study.sweep.losses) * study.refine.max_runs
     return len(depths), sum(weights_bytes(study, depth) for depth in depths)
+
+
+def least_bytes(study: Study) -> int:
+    """What no run of the study does without: the final weights, at the fewest layers."""
+    final = study.final
+    runs = len(final.seeds) + len(final.lengths) * final.length_seeds
+    return len(study.sweep.losses) * runs * weights_bytes(study, min(study.sweep.n_layer))
+
+
+def held_bytes(study: Study) -> int:
+    """What of the study's checkpoints lies here already."""
+    files = Path("checkpoints", study.study).rglob("*.safetensors")
+    return sum(path.stat().st_size for path in files)
 
 
 def summary(study: Study) -> str:

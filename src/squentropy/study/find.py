@@ -11,36 +11,18 @@ A study is named by
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from squentropy.errors import ParameterError, SquentropyError
 from squentropy.kinds import RunRecord
 from squentropy.study import known
+from squentropy.study.grid import Cell
+from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study, load
-from squentropy.study.yaml_file import read
+from squentropy.study.yaml_file import clone_wanted, read
 
 DEFAULT = Path("params.yaml")
-
-
-@dataclass(frozen=True)
-class Places:
-    """The folders of a study, all of which lie where its results/STUDY does."""
-
-    results: Path
-
-    @property
-    def root(self) -> Path:
-        return self.results.parent.parent
-
-    def of(self, kind: str) -> Path:
-        """Its folder below data, checkpoints, report, logs or state."""
-        return self.root / kind / self.results.name
-
-    @property
-    def lock(self) -> Path:
-        return self.root / ".snakemake" / "squentropy" / f"{self.results.name}.lock"
 
 
 def find(*words: str | Path) -> tuple[Study, Places]:
@@ -121,8 +103,8 @@ def _files(what: str) -> list[Path]:
         return [folder / DEFAULT]
     if Path(what).is_dir():
         raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
-    there = ", ".join(known.names()) or "none in this folder"
-    raise SquentropyError(f"{what}: no such study; there are: {there}")
+    there = ", ".join(known.names()) or "none"
+    raise SquentropyError(f"{what}: no such study; there are: {there}{clone_wanted()}")
 
 
 def _named(name: str, root: Path = Path()) -> list[Path] | None:
@@ -153,3 +135,17 @@ def _is_whole(path: Path) -> bool:
         return True
     required = {key for key, field in Study.model_fields.items() if field.is_required()}
     return required <= values.keys()
+
+
+def data_of(folder: Path, run: RunRecord, study: Study) -> Path:
+    """data/STUDY beside checkpoints/STUDY for a run of that folder; else that of `study`.
+
+    Whether the tokens there are the run's own is for records.check_tokens to say.
+    """
+    name, here = Path(Cell(**run["cell"]).name), folder.resolve()
+    if here.parts[-len(name.parts) :] == name.parts:
+        checkpoints = here.parents[len(name.parts) - 1]
+        data = checkpoints.parents[1] / "data" / checkpoints.name
+        if data.is_dir():
+            return data
+    return Path("data", study.study)

@@ -10,6 +10,7 @@ from typing import Any
 
 from squentropy.study.catalogue import slug
 from squentropy.study.kinds import Dropout, Layers, Rate, Section, Values
+from squentropy.study.layout import ROW, RUNS
 
 
 class Point(Section):
@@ -58,18 +59,16 @@ class Cell:
     @property
     def name(self) -> str:
         """The run's folder below checkpoints/STUDY."""
-        if self.phase == "sweep":
-            return f"{self.row}/{point_name(self.point)}"
-        if self.phase == "refine":
-            return f"refine/{slug(self.loss)}/lr{self.lr!r}_{point_name(self.point)}"
-        if self.phase == "lengths":
-            return f"lengths/{slug(self.loss)}/iters{self.iterations}/seed{self.seed}"
-        return f"{self.phase}/{slug(self.loss)}/seed{self.seed}"
+        return self._in(RUNS[self.phase])
 
     @property
     def row(self) -> str:
-        """The folder of the cell's row of the grid: one loss at one learning rate."""
-        return f"sweep/{slug(self.loss)}/lr{self.lr!r}"
+        """The folder of the cell's row of the grid."""
+        return self._in(ROW)
+
+    def _in(self, layout: str) -> str:
+        point = point_name(self.point)
+        return layout.format(**vars(self) | {"loss": slug(self.loss), "point": point})
 
     @property
     def point(self) -> dict[str, Any]:

@@ -1,20 +1,62 @@
-"""Where the data of a run's study lie, told from where the run itself lies."""
+"""Where everything of a study lies: told here once, for rules, commands and tests.
 
+data/STUDY          corpus/ and tokens/
+checkpoints/STUDY   a folder for each run, see `RUNS`
+state/STUDY         what unfinished runs go on from
+results/STUDY       tables, and the parameters they were made by
+report/STUDY        figures/ and index.html
+logs/STUDY          what each job said
+"""
+
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from squentropy.study.grid import Cell
-from squentropy.study.params import Study
+from squentropy.study.catalogue import slug
+
+ROW = "sweep/{loss}/lr{lr}"
+"""The folder of a row of the grid: one loss at one learning rate."""
+
+RUNS = {
+    "sweep": ROW + "/{point}",
+    "refine": "refine/{loss}/lr{lr}_{point}",
+    "lengths": "lengths/{loss}/iters{iterations}/seed{seed}",
+    "final": "final/{loss}/seed{seed}",
+    "reported": "reported/{loss}/seed{seed}",
+}
+"""A run's folder below checkpoints/STUDY, by phase; the loss is a slug, the rest as in its cell.
+
+The rules' wildcards bear the same names.
+"""
+
+REFINED = "refine/{loss}/refine.json"
+"""What was selected for a loss, below checkpoints/STUDY."""
 
 
-def data_of(folder: Path, run: dict, study: Study) -> Path:
-    """data/STUDY beside checkpoints/STUDY for a run of that folder; else that of `study`.
+@dataclass(frozen=True)
+class Places:
+    """The folders of a study, all of which lie where its results/STUDY does."""
 
-    Whether the tokens there are the run's own is for records.check_tokens to say.
-    """
-    name, here = Path(Cell(**run["cell"]).name), folder.resolve()
-    if here.parts[-len(name.parts) :] == name.parts:
-        checkpoints = here.parents[len(name.parts) - 1]
-        data = checkpoints.parents[1] / "data" / checkpoints.name
-        if data.is_dir():
-            return data
-    return Path("data", study.study)
+    results: Path
+
+    @property
+    def root(self) -> Path:
+        return self.results.parent.parent
+
+    def of(self, kind: str) -> Path:
+        """Its folder below data, checkpoints, report, logs or state."""
+        return self.root / kind / self.results.name
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".snakemake" / "squentropy" / f"{self.results.name}.lock"
+
+
+def refine_file(checkpoints: Path, loss: str) -> Path:
+    """Below a study's checkpoints."""
+    return checkpoints / REFINED.format(loss=slug(loss))
+
+
+def any_run(phase: str) -> str:
+    """A glob of the runs of a phase, of any study, below the folder that studies lie in."""
+    return "checkpoints/*/" + re.sub("{.*?}", "*", RUNS[phase])

@@ -6,13 +6,13 @@ Snakemake's own outlives a kill, and has then to be removed by hand; the kernel 
 import fcntl
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import TextIO
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.output import say
 
 _held: list[TextIO] = []  # open, and so locked, until this process ends
 
@@ -39,10 +39,9 @@ def hold(path: Path) -> None:
             f"{path.stem}: this study is being run already, by {holder}; wait for it, or stop it"
         ) from None
     except OSError as error:
-        print(
-            f"squentropy: {path}: cannot be locked ({error.strerror}), so nothing keeps a second "
-            "Snakemake from running this study at the same time; start only one",
-            file=sys.stderr,
+        say(
+            f"{path}: cannot be locked ({error.strerror}), so nothing keeps a second Snakemake "
+            "from running this study at the same time; start only one"
         )
     file.truncate(0)
     since = time.strftime("%Y-%m-%d %H:%M:%S")

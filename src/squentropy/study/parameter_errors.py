@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from squentropy.output import one_line as one_line
+
 _FIXES = {
     "invalid_key": "is under a key that is not text; write the key in quotes",
     "too_short": "is empty; give at least one value",
@@ -67,10 +69,6 @@ def _shown(value: Any) -> str:
     except (TypeError, ValueError):  # keys that JSON lacks, a circle, an endless integer
         return f"a {type(value).__name__}"
     return text
-
-
-def one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _keys_at(root: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -39,10 +39,12 @@ from squentropy.study.yaml_file import read
 BASELINE = "cross_entropy"  # the loss that the others are compared with
 SELECTION_TABLES = ("sweep.csv", "refine.csv", "selected.json")
 """Written by `select`, before any final run."""
+VOICES = "voices.json"
+"""Written by `voices`, from final runs."""
 TABLES = (  # of results/STUDY
     *SELECTION_TABLES, "metrics.csv", "metrics.json", "readings.csv",
     "lengths.csv", "reported.csv", "history.csv", "stories.csv", "calibration.csv", "profile.csv",
-    "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv",
+    "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv", VOICES,
 )  # fmt: skip
 
 
@@ -200,9 +202,9 @@ class Plan(Section):
 class Sample(Section):
     prompts: Values[Text]
     temperatures: Values[Temperature]
-    stories: PositiveInt
+    stories: Annotated[int, Field(ge=1, le=100_000)]
     top_k: NaturalInt
-    max_tokens: PositiveInt
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
     seed: Seed
 
     @property
@@ -273,6 +275,15 @@ class Study(Section):
             Cell("final", loss, **selected.get(loss, NOT_TUNED), seed=seed)
             for loss in self.sweep.losses
             for seed in self.final.seeds
+        ]
+
+    def voice_cells(self) -> list[Cell]:
+        """The final runs whose models the report may hold: the first seed of each loss whose
+        outputs are logits. Their hyperparameters are None."""
+        return [
+            cell
+            for cell in self.final_cells({})
+            if cell.seed == self.final.seeds[0] and not loss_info(cell.loss).link
         ]
 
     def length_cells(self, selected: dict[str, dict]) -> list[Cell]:

@@ -43,6 +43,12 @@ class _Loader(yaml.SafeLoader):
         return read
 
 
+def clone_wanted() -> str:
+    """What else there is to say where something is missing: that this folder is no clone."""
+    here = Path("params.yaml").is_file()
+    return "" if here else "; this is no clone of the repository, so go to the folder of one"
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The keys of a file of parameters. Raises ParameterError with the file, line and fix."""
     try:
@@ -50,7 +56,7 @@ def read(path: str | Path) -> dict[str, Any]:
             data = file.read(MOST_BYTES + 1)
         text = data.decode("utf-8")
     except OSError as error:
-        raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ParameterError(f"{path}: cannot be read: {error.strerror}{clone_wanted()}") from None
     except SquentropyError as error:  # it is no plain file
         raise ParameterError(str(error)) from None
     except UnicodeDecodeError as error:

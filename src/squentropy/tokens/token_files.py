@@ -91,7 +91,7 @@ class Split:
         return counts
 
     def unigram_nll(self) -> float:
-        """Entropy of the token frequencies, nats a token: what a model without context reaches."""
+        """Entropy of the token frequencies, nats per token: what no context reaches."""
         counts = self.counts(1 << 16).astype(np.float64)
         frequencies = counts[counts > 0] / counts.sum()
         return float(-(frequencies * np.log(frequencies)).sum())

@@ -176,7 +176,7 @@ def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: 
 
 
 def write_encoding(path: Path, encoding: tiktoken.Encoding) -> None:
-    """In tiktoken's own file format: a line a token, its bytes in base64 and its rank."""
+    """In tiktoken's own file format: a line per token, its bytes in base64 and its rank."""
     tokens = sorted(encoding._mergeable_ranks.items(), key=lambda item: item[1])
     lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in tokens]
     storage.write_text(path, "".join(lines))

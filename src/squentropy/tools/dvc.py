@@ -1,13 +1,16 @@
 """Recording a finished study with DVC, and restoring it elsewhere without training.
 
-    squentropy record      after `make study`; then git commit, dvc push
+    squentropy record      after `make study`; then git commit, and dvc push as it says
     squentropy restore     in a fresh clone; then `snakemake -n` has nothing to do
 
 The default study's record is dvc.yaml and dvc.lock. Every other study is a stage of its own in
 studies/dvc.yaml, so that recording one changes nothing of another.
 """
 
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,10 +30,11 @@ FOLDERS = ("data", "checkpoints", "results", "report")
 SOURCES = ("src/squentropy", "workflow", "Snakefile", "notebooks/report.ipynb")
 
 
-def record(overlays: list[Path]) -> None:
-    """Put what a finished study has made under DVC. Raises SquentropyError where it is unfinished.
+def record(overlays: list[Path]) -> str:
+    """Put what a finished study has made under DVC; returns what `dvc push` is to be asked for.
 
-    `overlays` are the study files laid over params.yaml; none for the default study.
+    `overlays` are the study files laid over params.yaml; none for the default study. Raises
+    SquentropyError where it is unfinished.
     """
     installed.check("dvc")
     study = _Recorded.of(overlays)
@@ -39,6 +43,7 @@ def record(overlays: list[Path]) -> None:
     if overlays:
         study.add_stage()
     study.dvc("commit", "--force", study.target)
+    return study.target
 
 
 def restore(overlays: list[Path]) -> None:
@@ -56,7 +61,7 @@ def restore(overlays: list[Path]) -> None:
     study.dvc("remote", "modify", "--local", remote, "verify", "true")
     study.dvc("fetch", study.target)
     study.check_fetched(remote)
-    study.dvc("checkout", study.target)
+    study.dvc("checkout", "--verbose", study.target)  # or it keeps from us that the disk is full
     study.check_same()
     # Downloaded files are in no order, so Snakemake would make them all anew. That they are the
     # ones that belong to these parameters and this code was found just now.
@@ -182,16 +187,15 @@ class _Recorded:
         """What it says goes to a log. Raises SquentropyError with its first error if it fails."""
         done = subprocess.run(
             [sys.executable, "-m", tool, *words],
-            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"}, encoding="utf-8", errors="replace",
         )  # fmt: skip
         log = Path("logs", self.name, "versions.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {tool} {' '.join(words)}\n{done.stdout}{done.stderr}")
         if done.returncode:
-            said = ["it failed", *(done.stdout + done.stderr).splitlines()]
-            error = next((line for line in said if line.startswith("ERROR: ")), said[-1])
-            reason = error.removeprefix("ERROR: ").removeprefix("unexpected error - ")
+            reason = reason_in(done.stdout + done.stderr)
             raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
         return done
 
@@ -202,6 +206,31 @@ def _is_of_missing_stories(change: dict[str, dict[str, str]] | str) -> bool:
         return False
     deps = change["changed deps"]
     return all(state == "deleted" and path not in SOURCES for path, state in deps.items())
+
+
+MARKS = (
+    r"squentropy: ",
+    r"(?:[\d-]+ [\d:,]+ )?ERROR: (?:unexpected error - )?",
+    r"(?=[\w.]*(?:Error|Exception)\b)",
+)
+"""How the line begins that says what went wrong: one of ours before DVC's before Snakemake's."""
+
+
+def reason_in(said: str) -> str:
+    """What went wrong, by the output of a DVC or Snakemake that failed, in one line."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if os.strerror(number) in said:
+            return storage.HINTS[number]
+    for mark in MARKS:
+        if found := re.search(rf"^{mark}(.+)((?:\n.*)*)", said, re.MULTILINE):
+            first, more = found[1].strip(), [line.strip() for line in found[2].split("\n") if line]
+            if first.startswith("Can't remove the following unsaved files"):
+                files = list(dict.fromkeys(os.path.relpath(p) for p in more if os.path.isabs(p)))
+                return f"{_first(files)} would be overwritten, but was never recorded; move it away"
+            while first.endswith(":") and more:  # what it is about stands below
+                first = f"{first} {more.pop(0)}"
+            return first
+    return "it failed, and does not say why"
 
 
 def _first(names: list[str]) -> str:

@@ -9,7 +9,7 @@ What is kept offline for Weights & Biases is sent by `wandb sync`. Runs under wa
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from squentropy import storage
@@ -21,10 +21,11 @@ from squentropy.tools import tracking
 OUTCOME = ("status", "train_loss", "train_nll", "validation_nll", "validation_accuracy")
 
 
-def log(folders: list[Path], project: str) -> None:
+def log(folders: list[Path], project: str) -> Iterator[tuple[Path, str]]:
     """Log each run: its cell and parameters, its history by iteration, its outcome.
 
-    Raises SquentropyError where wandb is not installed, or a folder holds no run.
+    Yields each with where it is: its folder, or its address if it was sent. Raises SquentropyError
+    where wandb is not installed, or a folder holds no run.
     """
     try:
         import wandb
@@ -41,6 +42,8 @@ def log(folders: list[Path], project: str) -> None:
             for step, values in history.items():
                 logged.log(values, step=step)
             logged.summary.update(_outcome(run))
+            place = logged.url or os.path.relpath(Path(logged.dir).parent)
+        yield folder, place
 
 
 def write_events(folders: list[Path], out: Path) -> list[Path]:

@@ -3,31 +3,30 @@
     OPENAI_API_KEY=… squentropy judge results/grammar --model MODEL
 
 Eldan & Li 2023 (arXiv 2305.07759) let GPT-4 grade the grammar, creativity, consistency and plot of
-stories on a scale from 1 to 10. Any endpoint with OpenAI's chat completions serves. No part of the
-study: it costs money, and answers change with the model behind a name. Writes judge.csv.
+stories on a scale from 1 to 10. Any endpoint with OpenAI's chat completions serves; endpoint.py
+asks it. No part of the study: it costs money, and answers change with the model behind a name.
+
+    judge.jsonl    each answer, as it comes: it is paid for once, whatever happens to the next
+    judge.csv      mean grades, once all are there; the report shows them
 """
 
+import hashlib
 import json
-import os
-import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+from collections.abc import Iterable
 from itertools import islice
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.kinds import Row, ToldStory
-from squentropy.report.read import read
+from squentropy.progress import bar
+from squentropy.report.read import GRADES, JUDGE, read
 from squentropy.results import intervals
+from squentropy.tools import endpoint
 from squentropy.tuning.outcomes import write_csv
-
-GRADES = ("grammar", "creativity", "consistency", "plot")
-JUDGE = [
-    "loss", "temperature", "model", "stories",
-    *(f"{grade}{end}" for grade in GRADES for end in ("", "_low", "_high")),
-]  # fmt: skip
 
 INSTRUCTIONS = """\
 You grade stories for three to four year old children. You are given the beginning of a story and \
@@ -36,17 +35,19 @@ the way a student has completed it. Grade the completion alone, each from 1 (wor
 it agree with the beginning and with itself; "plot": does the story make sense from beginning to \
 end. Answer with one JSON object of these four keys and whole numbers, and nothing else."""
 
-TRIES = 5
-TIMEOUT = 120  # seconds for an answer
+AT_ONCE = 4  # questions
 CONFIDENCE = 0.95
+
+Grades = dict[str, int]
 
 
 def judge(results: Path, model: str, stories: int) -> list[Row]:
     """Grade `stories` stories a loss and temperature, those of the lowest numbers first.
 
-    Returns the rows of judge.csv: mean grades with Student's interval over stories. Reads
-    OPENAI_API_KEY, and OPENAI_BASE_URL for another endpoint than OpenAI's. Raises SquentropyError
-    where the endpoint refuses, or answers with anything but grades.
+    Returns the rows of judge.csv: mean grades with Student's interval over stories. Stories that
+    the model has graded before are not asked about again. Reads OPENAI_API_KEY, and OPENAI_BASE_URL
+    for another endpoint than OpenAI's. Raises SquentropyError where the endpoint refuses, or
+    answers with anything but grades; the answers that are there already stay.
     """
     told: list[Any] = read(results).samples
     groups: dict[tuple[str, float], list[ToldStory]] = {}
@@ -54,72 +55,102 @@ def judge(results: Path, model: str, stories: int) -> list[Row]:
         if sample["phase"] == "final":
             key = sample["loss"], sample["temperature"]
             groups.setdefault(key, []).append(sample)
-    rows = []
-    for (loss, temperature), samples in groups.items():
-        graded = [grade(sample, model) for sample in islice(samples, stories)]
+    asked = {key: list(islice(samples, stories)) for key, samples in groups.items()}
+    answers = Answers(results / "judge.jsonl", model)
+    answers.ask(sample for samples in asked.values() for sample in samples)
+    digest, rows = storage.sha256(results / "samples.json"), []
+    for (loss, temperature), samples in asked.items():
+        graded = [answers.held[digest_of(sample)] for sample in samples]
         row = {"loss": loss, "temperature": temperature, "model": model, "stories": len(graded)}
         for name in GRADES:
             mean = intervals.mean([grades[name] for grades in graded], CONFIDENCE)
             row |= {name: mean.estimate, f"{name}_low": mean.low, f"{name}_high": mean.high}
-        rows.append(row)
+        rows.append(row | {"samples_sha256": digest})
     write_csv(results / "judge.csv", rows, JUDGE)
     return rows
 
 
-def grade(sample: ToldStory, model: str) -> dict[str, int]:
-    """The grades of one story. Raises SquentropyError where the answer holds none."""
+class Answers:
+    """The grades that a model has given, each a line of a file."""
+
+    def __init__(self, path: Path, model: str):
+        self.path, self.model = path, model
+        self.held: dict[str, Grades] = {}
+        """By the digest of what was asked."""
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        for line in filter(None, lines):
+            try:
+                entry = json.loads(line)
+                if entry["model"] == model:
+                    self.held[entry["story"]] = {name: entry[name] for name in GRADES}
+            except (ValueError, KeyError, TypeError):
+                continue  # cut short by a kill
+        self.whole = not lines or lines[-1] == ""
+
+    def ask(self, samples: Iterable[ToldStory]) -> None:
+        """Grade the stories that are not graded yet, several at once, and keep each answer.
+
+        Raises the first SquentropyError, after the answers that were under way.
+        """
+        missing = {digest_of(sample): sample for sample in samples}
+        missing = {key: missing[key] for key in missing if key not in self.held}
+        if not missing:
+            return
+        endpoint.check()
+        failed, stop = [], Event()
+
+        def one(key: str) -> tuple[str, Grades | SquentropyError | None]:
+            try:
+                return key, None if stop.is_set() else grade(missing[key], self.model)
+            except SquentropyError as error:
+                stop.set()
+                return key, error
+
+        with ThreadPool(AT_ONCE) as pool:
+            for key, said in bar(
+                pool.imap_unordered(one, missing), self.model, "stories", of=len(missing)
+            ):
+                if isinstance(said, SquentropyError):
+                    failed.append(said)
+                elif said is not None:
+                    self.keep(key, said)
+        if failed:
+            raise failed[0]
+
+    def keep(self, key: str, grades: Grades) -> None:
+        self.held[key] = grades
+        line = json.dumps({"model": self.model, "story": key, **grades}) + "\n"
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line if self.whole else f"\n{line}")
+        self.whole = True
+
+
+def digest_of(sample: ToldStory) -> str:
+    """What was asked about a story, in 16 hex digits."""
+    asked = json.dumps([INSTRUCTIONS, question(sample)])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def question(sample: ToldStory) -> str:
     completion = sample["text"].removeprefix(sample["prompt"])
+    return f"{sample['prompt']} *** {completion}"
+
+
+def grade(sample: ToldStory, model: str) -> Grades:
+    """The grades of one story. Raises SquentropyError where the answer holds none."""
     messages = [
         {"role": "system", "content": INSTRUCTIONS},
-        {"role": "user", "content": f"{sample['prompt']} *** {completion}"},
+        {"role": "user", "content": question(sample)},
     ]
-    answer = _ask({"model": model, "temperature": 0, "messages": messages})
+    answer = endpoint.ask({"model": model, "temperature": 0, "messages": messages})
     try:
         content = json.loads(answer)["choices"][0]["message"]["content"]
         grades = json.loads(content[content.index("{") : content.rindex("}") + 1])
         if all(type(grades[name]) is int and 1 <= grades[name] <= 10 for name in GRADES):
             return {name: grades[name] for name in GRADES}
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         pass
     raise SquentropyError(
         f"{model} answered {answer.decode(errors='replace')[:200]!r}, which holds no grades from 1 "
         "to 10; try another model"
     )
-
-
-def _ask(body: dict[str, Any]) -> bytes:
-    """An answer of the endpoint; a busy one is asked again after as long as it says."""
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not key:
-        raise SquentropyError("OPENAI_API_KEY: is not set; the judge needs an endpoint's key")
-    url = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
-    if not url.startswith(("http://", "https://")):
-        raise SquentropyError(f"OPENAI_BASE_URL = {url}: is no http address")
-    request = urllib.request.Request(
-        f"{url}/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
-    )
-    for attempt in range(1, TRIES + 1):
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                return response.read()
-        except urllib.error.HTTPError as error:
-            said = " ".join(error.read().decode(errors="replace").split())[:200]
-            if (error.code != 429 and error.code < 500) or attempt == TRIES:
-                raise SquentropyError(f"{url}: answers {error.code}: {said}") from None
-            time.sleep(_seconds(error.headers.get("Retry-After"), attempt))
-        except (OSError, HTTPException) as error:  # no connection, none in time, or cut off
-            if attempt == TRIES:
-                reason = getattr(error, "reason", error)
-                raise SquentropyError(f"{url}: cannot be reached: {reason}") from None
-            time.sleep(_seconds(None, attempt))
-    raise AssertionError("unreachable")
-
-
-def _seconds(asked: str | None, attempt: int) -> float:
-    """How long to wait: as long as the endpoint asks, up to a minute, or ever longer."""
-    try:
-        return min(60.0, max(0.0, float(asked or "")))
-    except ValueError:
-        return min(60.0, 2.0**attempt)

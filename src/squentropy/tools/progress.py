@@ -2,6 +2,7 @@
 
 checkpoints/STUDY/RUN                run.json, once it was trained
 state/STUDY/RUN                      there while it is not, with the last state it has saved
+logs/STUDY/JOB.log                   its runs' iterations, every ten seconds while it runs
 logs/STUDY/failed                    the logs of the jobs that failed since the last start
 .snakemake/squentropy/STUDY.lock     who runs the study
 """
@@ -15,16 +16,16 @@ from typing import Any
 
 import safetensors
 
+from squentropy import progress as shown
 from squentropy import storage
 from squentropy.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
 from squentropy.study.catalogue import slug
-from squentropy.study.find import Places
 from squentropy.study.grid import Cell
+from squentropy.study.layout import Places, refine_file
 from squentropy.study.params import PHASES, Study
 from squentropy.tools import tracking
-from squentropy.tuning.selection import refine_file
 
 MadeFrom = Callable[[Study, Path, records.OfLoss], records.Origin]
 
@@ -94,6 +95,7 @@ def progress(study: Study, places: Places) -> Progress:
 
 
 def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) -> Iterator[Run]:
+    logged = _logged(places, failed) if running else {}
     trained_by = functools.cache(lambda loss: digests.by_module("training", loss=loss))
     for name, phase, loss, cell in _expected(study, places):
         length = cell.iterations if cell is not None else None
@@ -102,7 +104,7 @@ def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) ->
             origin["cell"] = asdict(cell)
         known = _finished(places, name, origin)
         if known["state"] not in OVER:
-            known |= _unfinished(places, name, origin, running)
+            known |= _unfinished(places, name, origin, running) | logged.get(name, {})
         if known["state"] not in (*OVER, "running") and any(_is_of(job, name) for job in failed):
             known["state"] = "failed"
         yield Run(name, phase, loss, cell.lr if cell is not None else None, **known)
@@ -180,6 +182,20 @@ def _unfinished(places: Places, name: str, origin: records.Origin, running: bool
             continue
         if mine and state["losses"]:
             found |= {"iterations": len(state["losses"]), "last_loss": state["losses"][-1]}
+    return found
+
+
+def _logged(places: Places, failed: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The same of each run that a job's log tells of, of one that has begun since the study did."""
+    logs, found = places.of("logs"), {}
+    for phase in PHASES:
+        for log in (logs / phase).rglob("*.log"):
+            job = log.relative_to(logs).as_posix().removesuffix(".log")
+            with contextlib.suppress(FileNotFoundError):
+                if job not in failed and log.stat().st_mtime >= places.lock.stat().st_mtime:
+                    for name, come in shown.of_log(log).items():
+                        if not come.over:
+                            found[name] = {"state": "running", "iterations": come.done}
     return found
 
 

@@ -2,12 +2,14 @@
 
     squentropy show                     the default study
     squentropy show smoke               another, by its name, its file or its folder of results
+    squentropy show --watch             how far it has come, again and again, while it is being run
 
 A page is a list of lines of text and of tables; `print_page` sets it for a terminal, or as plain
 text with Markdown for a file.
 """
 
 import textwrap
+import time
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,12 +21,13 @@ from rich.text import Text
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.output import one_line, visible
 from squentropy.report.read import Results, read
 from squentropy.report.sections.pieces import reading_name
 from squentropy.report.sections.verdict import evidence, headline, sentences
 from squentropy.report.summary import baselines_table, final_table, markdown
-from squentropy.study.find import Places
 from squentropy.study.grid import GRID_KEYS, NAMES
+from squentropy.study.layout import Places
 from squentropy.study.overlays import differences
 from squentropy.study.params import Study
 from squentropy.tools.progress import STATES, Progress, Run, progress
@@ -55,8 +58,7 @@ class Table:
 def page(study: Study, places: Places) -> list[str | Table]:
     """What there is to say of a study, in any phase."""
     so_far = progress(study, places)
-    who = f"is being run by {so_far.holder}" if so_far.holder else "is not being run"
-    parts: list[str | Table] = [f"The study {study.study} {who}."]
+    parts: list[str | Table] = [_who(study, so_far)]
     try:
         results = read(places.results)
         if changed := differences(results.study.table_keys(), study.table_keys()):
@@ -76,6 +78,24 @@ def page(study: Study, places: Places) -> list[str | Table]:
             "storage holds them, `make study` trains them."
         )
     return parts
+
+
+def watch(study: Study, places: Places, console: Console, seconds: float = 5.0) -> None:
+    """How far a study has come, again and again until nobody runs it, on this machine or another
+    that shares its folder. In a terminal in place of what was there before."""
+    while True:
+        so_far = progress(study, places)
+        said = f"{time.strftime('%H:%M:%S')}  {_who(study, so_far)}"
+        console.clear()
+        print_page([said, _steps(so_far), *_lists(study, so_far)], console)
+        if so_far.holder is None:
+            return
+        time.sleep(seconds)
+
+
+def _who(study: Study, so_far: Progress) -> str:
+    who = f"is being run by {so_far.holder}" if so_far.holder else "is not being run"
+    return f"The study {study.study} {who}."
 
 
 def _verdict(results: Results) -> str:
@@ -220,14 +240,15 @@ def print_page(parts: list[str | Table], console: Console) -> None:
             text = part if isinstance(part, str) else _plain(part)
             console.file.write(f"{text}\n\n")
         elif isinstance(part, str):
-            console.print(Text(part), end="\n\n")
+            console.print(Text(visible(part)), end="\n\n")
         else:
             console.print(Text(part.title, "bold"))
             console.print(_rich(part, console.width))
 
 
 def _plain(table: Table) -> str:
-    frame = pd.DataFrame(table.rows, columns=table.columns, dtype=str)
+    rows = [[one_line(cell) for cell in row] for row in table.rows]
+    frame = pd.DataFrame(rows, columns=table.columns, dtype=str)
     return f"{table.title}:\n\n{markdown(frame)}"
 
 
@@ -238,7 +259,7 @@ def _rich(table: Table, width: int) -> RichTable:
     """Intervals and counts stand below their number, and headings are no wider than the rest."""
     rich = RichTable(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = {
-        name: [_stacked(row[i]) for row in table.rows]
+        name: [_stacked(one_line(row[i])) for row in table.rows]
         for i, name in enumerate(table.columns)
         if name not in table.only_plain
     }

@@ -14,9 +14,9 @@ from squentropy.kinds import CorpusManifest
 from squentropy.runs import records
 from squentropy.study.find import find
 from squentropy.study.grid import Cell
+from squentropy.study.layout import refine_file
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
-from squentropy.tuning.selection import refine_file
 
 
 def study_of(folder: Path) -> list[str]:
@@ -51,9 +51,7 @@ def stale_runs(
     cells = {root / cell.name: cell for cell in every}
     for folder in folders or []:
         if folder not in cells:
-            raise SquentropyError(
-                f"{folder}: is no run of the study {study.study}; they lie in {root}"
-            )
+            cells[folder] = _other(folder, root, study)
     try:
         tokens = TokenFolder.open(Path("data") / study.study / "tokens")
     except SquentropyError as error:
@@ -63,12 +61,22 @@ def stale_runs(
     stories = _stories(study)
     for folder in folders or cells:
         cell = cells[folder]
-        if cell.lr is None:
+        tunes = cell.phase == "refine" and cell.loss in study.sweep.losses
+        if not tunes and cell not in every:
+            reasons = [f"is no run of the study {study.study} any more, so nothing uses it"]
+        elif cell.lr is None:
             reasons = [waits_for[cell.loss]]
         else:
             reasons = [*stories, *_reasons(study, cell, tokens, folder, states)]
         if folders or reasons:
             yield folder, reasons
+
+
+def _other(folder: Path, root: Path, study: Study) -> Cell:
+    """The cell of a run that no parameter names, as those that refine a loss, or any more."""
+    if folder.is_relative_to(root) and (folder / "run.json").exists():
+        return Cell(**records.read_run(folder)["cell"])
+    raise SquentropyError(f"{folder}: is no run of the study {study.study}; they lie in {root}")
 
 
 def _stories(study: Study) -> list[str]:
@@ -101,7 +109,7 @@ def _reasons(
     if reasons:
         unfinished = list((states / study.study / cell.name).glob("*.safetensors"))
         return reasons + [f"{path}: an unfinished run to go on from" for path in unfinished]
-    if cell.phase == "sweep":
+    if cell.phase in ("sweep", "refine"):
         return []
     run = records.read_run(folder)
     scores = records.why_remake(folder / "test.json", records.scored_from(study, folder, run))

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
+from squentropy.output import say
 from squentropy.study.overlays import differences
 
 FORMAT = "1"
@@ -78,20 +78,20 @@ class StateFile:
             try:
                 state, kept = _read(storage.plain(path), whole=path == self.path)
             except SquentropyError as error:
-                _say(f"{error}; it is not used")
+                say(f"{error}; it is not used")
                 continue
             except _OtherFormat as error:
-                _say(f"{path}: is of format {error}, not {FORMAT}, so it is not used; delete it")
+                say(f"{path}: is of format {error}, not {FORMAT}, so it is not used; delete it")
                 continue
             except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
-                _say(f"{path}: is damaged, so it is not used; delete it")
+                say(f"{path}: is damaged, so it is not used; delete it")
                 continue
             except OSError as error:
                 raise SquentropyError(f"{path}: cannot be read: {error}") from None
             origin = state.pop("origin")
             if origin != self.origin:
                 changed = ", ".join(differences(origin, self.origin))
-                _say(f"{path}: belongs to a run with other {changed}, so it is not used")
+                say(f"{path}: belongs to a run with other {changed}, so it is not used")
                 continue
             for name, tensor in tensors.items():
                 tensor.detach().copy_(kept[name])
@@ -125,10 +125,6 @@ def _digest(state: str, tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].numpy().data)
     return digest.hexdigest()
-
-
-def _say(message: str) -> None:
-    print(f"squentropy: {message}", file=sys.stderr)
 
 
 class Stop:

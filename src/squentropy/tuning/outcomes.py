@@ -49,7 +49,7 @@ def write_csv(path: Path, rows: Iterable[Row], columns: list[str]) -> None:
 
 
 def ppl(nll: float | None) -> float | None:
-    """Perplexity, exp of nll in nats a token; infinite where it is beyond a float."""
+    """Perplexity, exp of nll in nats per token; infinite where it is beyond a float."""
     if nll is None:
         return None
     return math.inf if nll >= 700 else math.exp(nll)

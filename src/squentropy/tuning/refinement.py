@@ -7,10 +7,10 @@ One rule for every loss, whose only inputs are its own validation nll:
 1. Find the sweep's best cell. Among those of its learning rate that come within `refine.tie` nats
    per token of it, which such short cells cannot tell apart, start from the simplest: of least
    dropout, then of fewest layers.
-2. At its learning rate, try every other depth, dropout and so on with a sweep cell that comes
-   within `refine.tie` of the best one. If one is better, go on from it.
-3. Train the best learning rate's two neighbours, a factor `refine.factor` away, until the best one
-   lies between two that were tried. At a better one, step 2 is repeated.
+2. Train the best learning rate's two neighbours, a factor `refine.factor` away, until the best one
+   lies between two that were tried.
+3. At that learning rate, try every other depth, dropout and so on with a sweep cell that comes
+   within `refine.tie` of the best one. If one is better, step 2 is repeated from there.
 
 It ends when nothing is left to try, or after `refine.max_runs` runs.
 """
@@ -62,7 +62,7 @@ def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], floa
     best = replace(start, phase="refine")
     while True:
         near = neighbours(study, best, start.lr)
-        wanted = next((c for c in [best, *_others(best, others), *near] if c not in trials), None)
+        wanted = next((c for c in [best, *near, *_others(best, others)] if c not in trials), None)
         if wanted is None or len(trials) >= study.refine.max_runs:
             break
         trials[wanted] = nll_of(wanted)

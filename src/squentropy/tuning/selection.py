@@ -19,8 +19,8 @@ from squentropy.kinds import Row, RunRecord
 from squentropy.runs import records
 from squentropy.runs.records import chosen_for
 from squentropy.study import digests
-from squentropy.study.catalogue import slug
 from squentropy.study.grid import GRID_KEYS, Cell
+from squentropy.study.layout import refine_file
 from squentropy.study.params import SELECTION_TABLES, Study
 from squentropy.tuning.outcomes import ppl, read_outcomes, runs_sha256, write_csv
 from squentropy.tuning.refinement import Refined, best_of, refine
@@ -55,10 +55,6 @@ def refine_loss(
     }
     storage.write_sealed(refine_file(checkpoints, loss), held)
     return found
-
-
-def refine_file(checkpoints: Path, loss: str) -> Path:
-    return checkpoints / "refine" / slug(loss) / "refine.json"
 
 
 def selection_nll(study: Study, run: RunRecord) -> float:

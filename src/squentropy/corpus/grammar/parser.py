@@ -78,7 +78,7 @@ class Failure(NamedTuple):
 
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from squentropy.corpus.grammar.grammar import Entry
 
@@ -146,10 +146,7 @@ class Parser:
         """
         found: list[tuple[float, Bindings, Trail]] = []
         furthest = 0
-        silent = failures is None  # mypy does not see that nothing is appended then
         item: Any  # one of four kinds, told by `kind`
-        candidates: Iterable[Any]
-        piece: str
         agenda: list[tuple[int, Stack, Bindings, float, Trail]]
         agenda = [(0, (self.grammar.start, None), {}, 0.0, None)]
         while agenda:
@@ -162,51 +159,59 @@ class Parser:
                     if text.startswith(piece, position):
                         position += len(piece)
                         continue
-                    if not silent:
-                        source = None if kind is str else item
-                        failures.append(Failure(position, piece, source))  # type: ignore[union-attr]
+                    if failures is not None:
+                        failures.append(Failure(position, piece, None if kind is str else item))
                     break
+                blind = failures is not None and position >= reached
+                ahead = None if blind else text[position : position + 1]
                 if kind is Choice:
-                    by_first, others = self._choices[id(item)]
-                    if silent or position < reached:
-                        candidates = by_first.get(text[position : position + 1], others)
-                    else:
-                        candidates = zip(item.alternatives, item.log_probs)
-                    for items, lp in candidates:
+                    for items, lp in self._alternatives(item, ahead):
                         rest = stack
                         for following in reversed(items):
                             rest = (following, rest)
                         decision = (position, item.name, lp)
                         agenda.append((position, rest, bindings, log_prob + lp, (decision, trail)))
                     break
-                taken = item.taken(bindings) if item.excluded else ()
-                share = item.log_share(taken) if taken else 0.0
-                entries = self._draws[id(item)]
-                if silent or position < reached:
-                    candidates = entries.get(text[position : position + 1], ())
-                else:
-                    candidates = [pair for pairs in entries.values() for pair in pairs]
-                for piece, entry in candidates:
-                    if entry in taken:
-                        continue
+                for piece, entry, lp in self._entries(item, bindings, ahead):
                     if text.startswith(piece, position):
-                        lp = item.words.log_probs[entry.index] - share
                         now = bindings
                         if item.variable is not None:
                             now = {**bindings, item.variable: entry}
                         decision = (position, item.words.name, lp)
                         end = position + len(piece)
                         agenda.append((end, stack, now, log_prob + lp, (decision, trail)))
-                    elif not silent:
-                        failures.append(Failure(position, piece, item))  # type: ignore[union-attr]
+                    elif failures is not None:
+                        failures.append(Failure(position, piece, item))
                 break
             else:
                 if position == len(text):
                     found.append((log_prob, bindings, trail))
-                elif not silent:
-                    failures.append(Failure(position, "", None))  # type: ignore[union-attr]
+                elif failures is not None:
+                    failures.append(Failure(position, "", None))
             furthest = max(furthest, position)
         return found, furthest
+
+    def _alternatives(self, item: Choice, ahead: str | None) -> Iterable[tuple]:
+        """(items, log p) of a choice that may begin with the character `ahead`; None: of all."""
+        if ahead is None:
+            return zip(item.alternatives, item.log_probs)
+        by_first, others = self._choices[id(item)]
+        return by_first.get(ahead, others)
+
+    def _entries(
+        self, item: Draw, bindings: Bindings, ahead: str | None
+    ) -> Iterator[tuple[str, Entry, float]]:
+        """(piece, entry, log p) of those that may be drawn and begin with `ahead`; None: of all."""
+        taken = item.taken(bindings) if item.excluded else ()
+        share = item.log_share(taken) if taken else 0.0
+        entries = self._draws[id(item)]
+        if ahead is None:
+            candidates = [pair for pairs in entries.values() for pair in pairs]
+        else:
+            candidates = entries.get(ahead, ())
+        for piece, entry in candidates:
+            if entry not in taken:
+                yield piece, entry, item.words.log_probs[entry.index] - share
 
     # Lookahead.
 

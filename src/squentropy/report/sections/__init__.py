@@ -17,3 +17,4 @@ from squentropy.report.sections import results as results
 from squentropy.report.sections import stories as stories
 from squentropy.report.sections import theory as theory
 from squentropy.report.sections import tuning as tuning
+from squentropy.report.sections import voices as voices

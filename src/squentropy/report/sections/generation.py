@@ -3,9 +3,9 @@
 import pandas as pd
 
 from squentropy.report import markup
-from squentropy.report.format import count, integer, listed, share
-from squentropy.report.markup import Html, interval, paragraphs
-from squentropy.report.read import Results
+from squentropy.report.format import count, fixed, integer, listed, share
+from squentropy.report.markup import Html, escape, interval, paragraphs
+from squentropy.report.read import GRADES, Results
 from squentropy.report.sections.pieces import loss_name
 
 _KINDS = {
@@ -115,3 +115,22 @@ def table(r: Results) -> Html:
     ]
     heat = f"at temperature {r.study.sample.middle:g}"
     return markup.table([heat, *shown.values(), "tokens per story"], cells)
+
+
+def judged(r: Results) -> Html:
+    """What a language model says of the stories, where one was asked; no part of the study."""
+    if r.judged.empty:
+        return Html()
+
+    def grade(value: float) -> str:
+        return fixed(value, 1)
+
+    rows = [
+        [loss_name(row["loss"]), f"{row['temperature']:g}"]
+        + [interval(row, name, grade) for name in GRADES]
+        + [integer(row["stories"])]
+        for _, row in r.judged.iterrows()
+    ]
+    model = escape(", ".join(dict.fromkeys(r.judged["model"])))
+    caption = f"Grades of {model}, from 1 to 10, with 95 % intervals over stories"
+    return markup.table(["loss", "temperature", *GRADES, "stories"], rows, caption=caption)

@@ -34,7 +34,8 @@ def table(r: Results) -> Html:
             if e.enough
             else ""
         )
-        + "Below, in italics, yardsticks: n-gram models counted on as many training tokens"
+        + "Below, in italics, yardsticks: n-gram models counted on as many training tokens, xz "
+        "packing the test stories after the same text"
         + (", and the exact entropy of the stories." if len(_source(r)) else ".")
     )
     return Html(markup.table(head, rows, caption=caption) + baseline_table(r))

@@ -5,8 +5,9 @@ Without scripts there is no browser, and more prompts are shown instead.
 
 from typing import Literal, TypedDict
 
+from squentropy.output import visible
 from squentropy.report.format import integer
-from squentropy.report.markup import Html, embedded, escape, paragraphs, visible
+from squentropy.report.markup import Html, escape, packed, paragraphs
 from squentropy.report.read import Results, Sample, label
 from squentropy.report.sections.pieces import reading_name
 
@@ -14,8 +15,8 @@ Choice = Literal["prompt", "loss", "reading", "temperature", "seed", "number"]
 
 LONGEST = 5000
 """Characters of a story that the page shows."""
-ROOM = 2_000_000
-"""Bytes of stories that the browser holds."""
+ROOM = 1_000_000
+"""Characters of stories that the browser holds, before they are packed."""
 
 CHOICES: tuple[Choice, ...] = ("prompt", "loss", "reading", "temperature", "seed", "number")
 """What a story is chosen by, in the order of the choices."""
@@ -116,7 +117,7 @@ def _browser(told: list[Story]) -> str:
     return (
         '<div class="browser" hidden><h3>Any two side by side</h3>'
         f'<p>{which}, two at a time.</p>{shared}<div class="sides">{sides}</div></div>'
-        f'<script type="application/json" id="told">{embedded(kept)}</script>'
+        f'<script type="text/plain" id="told">{packed(kept)}</script>'
     )
 
 
@@ -129,7 +130,7 @@ def _fitting(told: list[Story]) -> list[Story]:
     """As many stories as there is room for, the first of each prompt and temperature first."""
     kept, room = [], ROOM
     for story in sorted(told, key=lambda story: story["number"]):
-        room -= len(embedded(story).encode()) + 1
+        room -= len(str(story))
         if room < 0:
             break
         kept.append(story)

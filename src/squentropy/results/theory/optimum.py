@@ -92,8 +92,9 @@ def _divergences(
         """p - pi of every class, and p of one that never follows."""
         each = np.repeat(log_z, lengths)
         p = _solution(square, pi + pull, each)
-        # Equal; the first is exact if the square term is small, the second if it is large.
-        over = np.where(square < 1, pull - square * (np.log(p) + each), p - pi)
+        # Equal; each is the more exact where what it subtracts from each other is the smaller.
+        small = square * (np.abs(np.log(p)) + np.abs(each)) < p + pi
+        over = np.where(small, pull - square * (np.log(p) + each), p - pi)
         return over, _solution(2 * s, 0.0, log_z)
 
     def excess(log_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,8 +141,9 @@ def _roots(
     for i in range(STEPS):
         value, slope = function(at)
         low, high = np.where(value >= 0, at, low), np.where(value <= 0, at, high)
-        newton = at - value / slope
-        found |= np.abs(newton - at) <= 1e-12 * np.maximum(1, np.abs(at))
+        newton, near = at - value / slope, 1e-12 * np.maximum(1, np.abs(at))
+        # Where rounding hides the root from Newton, its two ends close in on it.
+        found |= (np.abs(newton - at) <= near) | (high - low <= near)
         halve = (i % 3 == 2) | ~((low <= newton) & (newton <= high))
         at = np.where(found, at, np.where(halve, (low + high) / 2, newton))
         if found.all():

@@ -14,7 +14,6 @@ Written without transformers, from the formats alone.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,19 @@ from typing import Any
 import safetensors.torch
 import tiktoken
 import torch
-import yaml
 from torch import Tensor
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
-from squentropy.kinds import RunRecord, ScoresRecord
 from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
-from squentropy.study.catalogue import label, loss_info
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import END_OF_TEXT, PATTERN, read_encoding
+from squentropy.tools.huggingface.card import card, cautions, foreign, scores
 
 HERE = Path(__file__).parent
-LICENCES = {"mit", "cdla-sharing-1.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "apache-2.0"}
-"""Those that the hub knows by these names, among many."""
 
 
 def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[str]:
@@ -63,7 +58,7 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
     storage.write_json(out / "generation_config.json", generation_config(study, model, encoding))
     code = (HERE / "custom_generate.py").read_text(encoding="utf-8")
     storage.write_text(out / "custom_generate" / "generate.py", code)
-    warnings = cautions(run)
+    warnings = [*cautions(run), *foreign(run, study)]
     storage.write_text(out / "README.md", card(run, scores(folder), model, tokens, warnings))
     storage.write_json(out / "config.json", config(model, encoding))
     return warnings
@@ -250,110 +245,3 @@ _CHARACTERS = _byte_characters()
 def written(token: bytes) -> str:
     """A token's bytes in the characters of vocabulary files."""
     return "".join(_CHARACTERS[byte] for byte in token)
-
-
-# --- the card -----------------------------------------------------------------------------------
-
-
-def cautions(run: RunRecord) -> list[str]:
-    """What a user of the exported model has to know, in plain words."""
-    if not loss_info(run["cell"]["loss"]).link:
-        return []
-    return [
-        f"this model was trained by {label(run['cell']['loss'])}: its outputs are not the logits "
-        "of a softmax, from which transformers draws, so that its stories will be poor there; "
-        "`squentropy sample` reads them by the loss's own link"
-    ]
-
-
-def scores(folder: Path) -> ScoresRecord | None:
-    """What test.json holds, where it is the run's."""
-    path = folder / "test.json"
-    if not path.exists():
-        return None
-    held = storage.read_sealed(path)
-    return held if held["run_sha256"] == storage.sha256(folder / "run.json") else None
-
-
-def card(
-    run: RunRecord,
-    scores: ScoresRecord | None,
-    model: GPT,
-    tokens: TokenFolder,
-    warnings: list[str],
-) -> str:
-    """The model card, in Markdown, with the hub's metadata before it."""
-    cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
-    known = licence.lower() in LICENCES
-    kind = "GPT-2" if model.wpe is not None else "MPT"
-    metadata = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "license": licence.lower() if known else "other",
-        **({} if known else {"license_name": licence}),
-        "tags": [kind.lower().replace("-", ""), "squentropy", cell["loss"]],
-    }
-    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    lines = [
-        f"---\n{head}---",
-        f"# A small {kind} trained by {label(cell['loss'])}",
-        "\n".join(f"> **Note:** {text}." for text in warnings),
-        f"One run of squentropy, a study of squared losses in language models: {shape.n_layer} "
-        f"layers, {shape.n_embd} wide, {shape.n_head} heads, {shape.block_size} tokens of context, "
-        f"{shape.vocab_size:,} tokens in the vocabulary, {run['parameters']:,} parameters without "
-        f"the positions. Trained for {run['iterations']:,} iterations at learning rate "
-        f"{cell['lr']:g}, dropout {cell['dropout']:g} and seed {cell['seed']}. It is made to "
-        "compare losses, and for nothing else.",
-        "## How good it is",
-        _table(run, scores),
-        "## Use",
-        "```python\nfrom transformers import pipeline\n\n"
-        'tell = pipeline("text-generation", "this folder")\n'
-        'print(tell("Once upon a time")[0]["generated_text"])\n```',
-        f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
-        "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
-        f"are those of the study. `{END_OF_TEXT}` written out in a text is text.",
-        f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
-        "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
-        "the context, as in the study:",
-        '```python\ntell = pipeline("text-generation", "this folder", trust_remote_code=True)\n'
-        'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
-        "## Licence",
-        f"The stories it was trained on are under: {licence}. The code that trained it is under "
-        "MIT.",
-    ]
-    return "\n\n".join(line for line in lines if line) + "\n"
-
-
-def corpus_licence(tokens: TokenFolder) -> str:
-    """Of the corpus beside the tokens; unknown where that is not there, or another."""
-    corpus = tokens.folder.parent / "corpus"
-    try:
-        tokens.check_corpus(corpus)
-        return storage.read_sealed(corpus / "manifest.json")["licence"]
-    except (SquentropyError, OSError):
-        return "unknown"
-
-
-def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
-    """Each reading's nll on test; validation's where the run was not scored."""
-    if scores is None:
-        nll = run["validation_nll"]
-        return f"Validation nll {nll:.4f} nats a token, of the first validation stories."
-    count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
-    lines = [
-        "| outputs read by | test nll, nats a token | perplexity | bits a byte |",
-        "|---|---|---|---|",
-    ]
-    for name, measured in scores["readings"].items():
-        total = sum(measured["nll"])
-        lines.append(
-            f"| {name.replace('_', ' ')} | {total / count:.4f} | {math.exp(total / count):.2f} "
-            f"| {total / size / math.log(2):.4f} |"
-        )
-    stories = len(scores["stories"]["tokens"])
-    return "\n".join(lines) + (
-        f"\n\nWhole test stories, {stories:,} of them, {count:,} tokens with their ends. "
-        f"*Tempered*: softmax over the temperature {scores['temperature']:.3g}, fitted on "
-        "validation."
-    )

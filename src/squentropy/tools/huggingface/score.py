@@ -14,7 +14,6 @@ it, are of the model's own tokens; `stories` and `bytes` say which stories they 
 
 import math
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -118,8 +117,8 @@ def encoded(
 ) -> tuple[Split, int]:
     """Stories in a tokenizer's own ids, each with its end; and the token that comes before each.
 
-    A control token that is written out in a story is text. Says on stderr where the tokenizer
-    loses some of the text, whose bits a byte then say little.
+    A control token that is written out in a story is text. Raises SquentropyError where the
+    tokenizer loses some of the text: bits a byte would be of another.
     """
     end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
     if end is None:
@@ -128,12 +127,14 @@ def encoded(
         tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         for text in stories
     ]
-    lost = sum(tokenizer.decode(ids) != text for ids, text in zip(each, stories, strict=True))
+    lost = sum(
+        tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text
+        for ids, text in zip(each, stories, strict=True)
+    )
     if lost:
-        print(
-            f"squentropy: {folder}: its tokenizer does not give back {lost} of {len(stories)} "
-            "stories as they are; its bits a byte are of the text that it keeps",
-            file=sys.stderr,
+        raise SquentropyError(
+            f"{folder}: its tokenizer does not give back {lost} of {len(stories)} stories as they "
+            "are; put the model's own tokenizer files there, as tokenizer.json, or leave it out"
         )
     offsets = np.cumsum([0, *(len(ids) + 1 for ids in each)])
     ids = np.array([token for ids in each for token in (*ids, end)], dtype=np.int64)

@@ -1,0 +1,243 @@
+"""What gpu.py measures of GPT-2's shape: a step with every loss, and nanoGPT's beside it.
+
+Operations of a token are counted as nanoGPT counts them: 6 a parameter, and 12 × layers × width ×
+block. The output matrix is included for every loss; so of one that forms no logits, MFU is what a
+step with logits would have to reach to be as fast.
+"""
+
+import contextlib
+import io
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import shared
+import torch
+from gpu_part import Part, Trained
+
+from squentropy.lm.model import Config
+from squentropy.losses import LOSSES
+
+GPT2 = Config(50257, 1024, 12, 12, 768, 0.0, False)
+TINY = Config(300, 32, 2, 2, 32, 0.0, False)
+BATCH = 4
+BASELINE = "cross_entropy"
+PEAKS = {  # dense bfloat16, operations per second, by the vendor's data sheets; the first that fits
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H200 NVL": 835e12,
+    "H100": 989.4e12,
+    "H200": 989.4e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 4090": 165.2e12,
+}
+
+
+def shape(part: Part) -> Config:
+    return TINY if part.miniature else GPT2
+
+
+def peak(part: Part) -> float | None:
+    """The vendor's, by the device's name."""
+    name = torch.cuda.get_device_name() if part.device.type == "cuda" else ""
+    return next((rate for key, rate in PEAKS.items() if key in name), None)
+
+
+def seconds_of(part: Part, step: Callable[[], Any], times: int) -> float:
+    """Of one of so many steps in a row."""
+    part.synchronize()
+    start = time.perf_counter()
+    for _ in range(times):
+        step()
+    part.synchronize()
+    return (time.perf_counter() - start) / times
+
+
+def product_rate(part: Part) -> float:
+    """Operations per second of bfloat16 products of two square matrices, best of five rounds."""
+    size = 256 if part.miniature else 8192
+    a, b = torch.randn(2, size, size, device=part.device).bfloat16()
+    best = min(seconds_of(part, lambda: a @ b, 10) for _ in range(5))
+    return 2 * size**3 / best
+
+
+def operations(config: Config, parameters: int) -> float:
+    """Of a token, forward and backward; `parameters` without the positions."""
+    return 6 * parameters + 12 * config.n_layer * config.n_embd * config.block_size
+
+
+class Memory:
+    """Bytes on the GPU: those allocated at most, and now; 0 on a CPU."""
+
+    def __init__(self, part: Part):
+        self.counts = part.device.type == "cuda"
+        if self.counts:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    @property
+    def most(self) -> int:
+        return torch.cuda.max_memory_allocated() if self.counts else 0
+
+    @property
+    def now(self) -> int:
+        return torch.cuda.memory_allocated() if self.counts else 0
+
+
+class Contest:
+    """Steps of one batch that take turns; medians of a step's seconds, and its peak of memory."""
+
+    def __init__(self, part: Part, config: Config, parameters: int, batch: int):
+        self.part, self.batch, self.tokens = part, batch, batch * config.block_size
+        self.operations = operations(config, parameters)
+        self.steps: dict[str, Callable[[], None]] = {}
+        self.seconds: dict[str, list[float]] = {}
+        self.most: dict[str, int] = {}
+
+    def enter(self, name: str, step: Callable[[], None]) -> None:
+        """Warm up, which compiles, and see how much memory a step takes."""
+        for _ in range(2):
+            step()
+        memory = Memory(self.part)
+        step()
+        self.part.synchronize()
+        self.most[name], self.steps[name], self.seconds[name] = memory.most, step, []
+
+    def compete(self, until: float, rounds: int) -> None:
+        """Turns of half a second each, one at least, and so many where time allows."""
+        times = {
+            name: max(1, round(0.5 / seconds_of(self.part, step, 1)))
+            for name, step in self.steps.items()
+        }
+        if self.part.miniature:
+            times, rounds = dict.fromkeys(times, 1), 1
+        for number in range(rounds):
+            if number and time.monotonic() > until:
+                return
+            for name, step in self.steps.items():
+                self.seconds[name].append(seconds_of(self.part, step, times[name]))
+
+    def figures(self, measured_rate: float) -> Iterator[tuple[str, dict[str, Any]]]:
+        base = self.seconds.get(BASELINE)
+        for name, each in self.seconds.items():
+            seconds, vendors = statistics.median(each), peak(self.part)
+            rate = self.tokens / seconds
+            figures = {
+                "batch": self.batch,
+                "tokens_per_second": rate,
+                "step_ms": 1e3 * seconds,
+                "mfu": rate * self.operations / vendors if vendors else None,
+                "share_of_measured_products": rate * self.operations / measured_rate,
+                "peak_memory_gb": self.most[name] / 1e9,
+                "rounds": len(each),
+            }
+            if base:
+                figures["time_over_cross_entropy"] = seconds / statistics.median(base)
+            yield name, figures
+
+
+def tell(part: Part, contest: Contest, who: str, measured_rate: float) -> None:
+    for name, figures in contest.figures(measured_rate):
+        part.tell(f"{who}, batch {contest.batch}, {name}", **figures)
+
+
+def run_ours(part: Part) -> None:
+    """Every loss at batch 4, then at as many sequences as fit."""
+    rate = math.nan
+
+    def products() -> dict[str, Any]:
+        nonlocal rate
+        rate = product_rate(part)
+        return {"tflops": rate / 1e12, "vendor_tflops": (peak(part) or 0) / 1e12 or None}
+
+    part.attempt("bfloat16 products", products)
+    trained = Trained(part, shape(part))
+    lasting = Memory(part).now * 4 / 3  # weights, two moments, and gradients as long
+    contest = _ours_at(part, trained, BATCH)
+    contest.compete(time.monotonic() + 0.4 * part.left, shared.ROUNDS)
+    tell(part, contest, "ours", rate)
+
+    most = max(contest.most.values(), default=0)
+    batch = largest(part, lasting, most)
+    while batch > BATCH and part.left > 0:
+        if part.attempt(f"ours fits, batch {batch}", lambda b=batch: _fits(part, trained, b)):
+            contest = _ours_at(part, trained, batch)
+            contest.compete(part.until, shared.ROUNDS)
+            tell(part, contest, "ours", rate)
+            return
+        batch = batch * 3 // 4 // BATCH * BATCH
+
+
+def _ours_at(part: Part, trained: Trained, batch: int) -> Contest:
+    contest = Contest(part, trained.config, trained.model.parameter_count(), batch)
+    for loss in LOSSES:
+        part.attempt(
+            f"ours, batch {batch}, {loss}",
+            lambda loss=loss: contest.enter(loss, lambda: trained.random_step(loss, batch)),
+        )
+    return contest
+
+
+def _fits(part: Part, trained: Trained, batch: int) -> dict[str, Any]:
+    memory = Memory(part)
+    trained.random_step(BASELINE, batch)
+    part.synchronize()
+    return {"peak_memory_gb": memory.most / 1e9}
+
+
+def largest(part: Part, lasting: float, most: int) -> int:
+    """Sequences that 90 % of the memory holds beside what is `lasting`, in steps of four; by the
+    `most` that `BATCH` of them took."""
+    if part.device.type != "cuda":
+        return 2 * BATCH
+    total = torch.cuda.get_device_properties(0).total_memory
+    each = max(most - lasting, 1) / BATCH
+    return min(512, int((0.9 * total - lasting) / each) // BATCH * BATCH)
+
+
+def run_nanogpt(part: Part) -> None:
+    """nanoGPT's step of its train.py, compiled, at batch 4 and at as many sequences as fit."""
+    if part.nanogpt is None:
+        part.tell("nanoGPT", skipped="no --nanogpt was given")
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    config, rate = shape(part), product_rate(part)
+    theirs = shared.nanogpt_model(part.nanogpt)
+    names = ("vocab_size", "block_size", "n_layer", "n_head", "n_embd", "dropout", "bias")
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
+        model = theirs.GPT(theirs.GPTConfig(**{name: getattr(config, name) for name in names}))
+        model.to(part.device)
+        optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), part.device.type)
+    compiled, lasting = part.compiled(model), 4 * Memory(part).now
+
+    def step(batch: int) -> None:
+        ids = torch.randint(config.vocab_size, (2, batch, config.block_size), device=part.device)
+        with part.half():
+            _, loss = compiled(*ids)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    batch, until = BATCH, time.monotonic() + 0.4 * part.left
+    while batch >= BATCH and part.left > 0:
+        contest = Contest(part, config, model.get_num_params(), batch)
+
+        def enter(contest=contest, batch=batch) -> dict[str, Any]:
+            contest.enter("cross entropy", lambda: step(batch))
+            return {"peak_memory_gb": contest.most["cross entropy"] / 1e9}
+
+        if part.attempt(f"nanoGPT fits, batch {batch}", enter):
+            contest.compete(until, shared.ROUNDS)
+            tell(part, contest, "nanoGPT", rate)
+            if batch > BATCH:
+                return
+            batch, until = largest(part, lasting, contest.most["cross entropy"]), part.until
+            if batch == BATCH:
+                return
+        else:
+            batch = batch * 3 // 4 // BATCH * BATCH

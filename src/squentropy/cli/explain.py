@@ -1,0 +1,59 @@
+"""What an error is to the person at the terminal."""
+
+import errno
+import re
+
+from squentropy import errors, installed, storage
+from squentropy.errors import SquentropyError
+
+_NO_MEMORY = re.compile("(?:can.?t|cannot) allocate memory|not enough memory|bad_alloc", re.I)
+_NO_THREADS = "no more threads or processes may be started; raise `ulimit -u`, or use fewer cores"
+_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What only writing meets."""
+
+SMALLER = dict.fromkeys(
+    ("train", "sweep", "refine", "lengths"), "make train.batch_size or the model smaller"
+) | dict.fromkeys(("evaluate", "score"), "make evaluate.batch_tokens smaller")
+"""What takes the memory of a command, where a parameter says how much."""
+
+
+def explain(error: Exception, command: str) -> tuple[str, int]:
+    """An error of a command as one line, empty if all is said already, and the exit code."""
+    if isinstance(error, SquentropyError):
+        return str(error), error.exit_code
+    if _is_memory(error):
+        fix = SMALLER.get(command, "end other programs, or take a machine that has more")
+        return f"out of memory; {fix}", errors.FAILED
+    if isinstance(error, OSError) and error.strerror:
+        return _refused(error), errors.FAILED
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return _NO_THREADS, errors.FAILED
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return installed.missing(error.name), errors.FAILED
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        line = f"{error.object}: is not UTF-8, so it cannot be written down; rename it"
+        return line, errors.FAILED
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"this is a bug: {what} (--debug shows where)", errors.BUG
+
+
+def _is_memory(error: Exception) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's; its import takes a second
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None)
+    )
+
+
+def _refused(error: OSError) -> str:
+    """What an operating system refuses, of which file, and what to do."""
+    what = error.filename if error.filename is not None else "a file"
+    if error.errno in _WRITTEN:
+        return f"{what}: cannot be written: {storage.HINTS[error.errno]}"
+    if error.errno == errno.EAGAIN:
+        return _NO_THREADS
+    if error.errno == errno.ENOENT and error.filename is None:
+        return "the working folder: is no longer there; go to another"
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}"

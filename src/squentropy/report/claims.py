@@ -1,0 +1,113 @@
+"""What others have claimed of these losses, and what each study of this project finds.
+
+    squentropy claims docs/explanation/claims.md results/grammar results/shakespeare ...
+
+A claim is one of a loss's difference to cross entropy, in nats per token, and what is found is an
+interval of it. So the verdict is arithmetic:
+
+    holds            all of the interval is on the side that was claimed
+    does not hold    all of it is on the other side
+    cannot be told   it has both sides, or the study does not rank its losses
+    only at ...      the shorter runs of the same study are on the other side
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from squentropy.errors import SquentropyError
+from squentropy.report.format import nats, signed
+from squentropy.report.read import Results, read
+from squentropy.report.summary import markdown, plain
+from squentropy.study.catalogue import label
+from squentropy.study.params import BASELINE
+
+START, END = "<!-- claims", "<!-- end of claims -->"
+HEAD = ["claim", "study", "measured, nats per token", "verdict"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`said`, in Markdown with its source; `better`: whether the loss is to be better."""
+
+    said: str
+    loss: str
+    better: bool
+
+
+CLAIMS = (
+    Claim(
+        "A squared loss serves tasks on language as well as cross entropy or better ([Hui & "
+        "Belkin 2020](https://arxiv.org/abs/2006.07322), on classification)",
+        "mse_weighted",
+        better=True,
+    ),
+    Claim(
+        "Squentropy is better than cross entropy ([Hui, Belkin & Wright "
+        "2023](https://arxiv.org/abs/2302.03952), on classification)",
+        "squentropy",
+        better=True,
+    ),
+    Claim(
+        "Squentropy, its square term weighted, is worse than cross entropy (the [original "
+        "study](https://github.com/sujen07/NanoGPT-Loss-Stop-Analysis): perplexity 5.2, not 3.8)",
+        "squentropy_weighted",
+        better=False,
+    ),
+    Claim(
+        "Brier's score is worse than cross entropy, by 0.08 to 0.12 nats ([loss-lab]"
+        "(https://huggingface.co/ctxnn1/loss-lab-ce-brier), on bytes and characters)",
+        "brier",
+        better=False,
+    ),
+    Claim("Squentropy with a tenth of its square term is better (here)", "squentropy(0.1)", True),
+)
+
+
+def verdict(better: bool, low: float, high: float) -> str:
+    """Of an interval of the difference to cross entropy, where less is better."""
+    if low <= 0 <= high:
+        return "cannot be told"
+    return "holds" if (high < 0) == better else "does not hold"
+
+
+def rows(claim: Claim, results: Iterable[Results]) -> list[list[str]]:
+    """A row per study that has the loss; the claim's text in the first."""
+    found = []
+    for r in results:
+        of_loss = r.metrics.loc[r.metrics.index.map(lambda name: name.split("(")[0] == claim.loss)]
+        loss = claim.loss if claim.loss in r.metrics.index else next(iter(of_loss.index), None)
+        if loss is None or pd.isna(r.metrics.at[loss, "difference"]):
+            continue
+        low, difference, high = (
+            float(r.metrics.at[loss, f"difference{end}"]) for end in ("_low", "", "_high")
+        )
+        said = verdict(claim.better, low, high) if r.adequacy.enough else "cannot be told"
+        if said == "holds" and (length := _changes(r, loss)):
+            said = f"only at {length:,} tokens"
+        measured = f"{plain(label(loss))} {signed(difference)} ({nats(low)} to {nats(high)})"
+        name = r.study.study
+        found.append([f"[{name}](../../results/{name}/metrics.csv)", measured, said])
+    return [[claim.said if number == 0 else "", *row] for number, row in enumerate(found)]
+
+
+def _changes(r: Results, loss: str) -> int | None:
+    """The training tokens of the longest runs, where shorter ones have the other sign."""
+    ours, theirs = r.curve(loss), r.curve(BASELINE)
+    signs = [ours[tokens] < theirs[tokens] for tokens in sorted(set(ours) & set(theirs))]
+    return max(ours) if any(sign != signs[-1] for sign in signs[:-1]) else None
+
+
+def with_claims(page: str, folders: Iterable[Path]) -> str:
+    """The page with the table between its two marks. Raises SquentropyError if they are missing."""
+    before, start, rest = page.partition(START)
+    first, _, rest = rest.partition("\n")
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise SquentropyError(f"the page lacks the marks '{START} …' and '{END}'; put them back")
+    results = [read(folder) for folder in folders]
+    table = [row for claim in CLAIMS for row in rows(claim, results)]
+    text = markdown(pd.DataFrame(table, columns=HEAD))
+    return "\n\n".join([f"{before}{start}{first}", text, f"{end}{after}"])

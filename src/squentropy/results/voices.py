@@ -1,0 +1,141 @@
+"""Models that are small enough for the report to hold, so that its page tells stories by itself.
+
+    squentropy voices data/grammar checkpoints/grammar results/grammar
+
+writes voices.json. A matrix is held as bytes, each row as multiples, -127 to 127, of a scale of its
+own; vectors stay float32. What that changes is measured on test stories, and the page says it.
+Learned positions and biases are tensors like the others.
+"""
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from squentropy import storage
+from squentropy.kinds import PackedModel, PackedTensor, Rounding, RunRecord, ScoresRecord, Voice
+from squentropy.lm.model import GPT, Config
+from squentropy.runs import records
+from squentropy.runs.weights import load_model
+from squentropy.study.grid import Cell
+from squentropy.study.params import VOICES, Study
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import PATTERN, read_encoding
+
+MOST = 3
+"""Models on a page."""
+LARGEST = 1_000_000
+"""Bytes of a model; base64 takes a third more."""
+ROOM = 2_450_000
+"""Bytes of all of them, so that a page stays below 5 MB."""
+STORIES = 20
+"""Test stories on whose beginnings it is measured what rounding changes."""
+
+
+def write_voices(study: Study, data: Path, checkpoints: Path, results: Path) -> list[Voice]:
+    """The models of the study's first losses that end well and fit, written to voices.json.
+
+    None where none fits. Raises SquentropyError where a run is missing, damaged or not up to date.
+    """
+    tokens = TokenFolder.open(data / "tokens")
+    voices: list[Voice] = []
+    room = ROOM
+    for cell in study.voice_cells():
+        run = records.read_run(checkpoints / cell.name)
+        if len(voices) < MOST and run["status"] == "ok" and run["parameters"] < min(LARGEST, room):
+            voice = _voice(study, cell, run, checkpoints / cell.name, tokens)
+            if size(voice) <= min(LARGEST, room):
+                voices.append(voice)
+                room -= size(voice)
+    ranks = read_encoding(tokens)._mergeable_ranks if voices else {}
+    vocabulary = [token.decode("latin-1") for token in sorted(ranks, key=ranks.__getitem__)]
+    held = {"pattern": PATTERN, "vocabulary": vocabulary, "voices": voices}
+    storage.write_sealed(results / VOICES, held)
+    return voices
+
+
+def _voice(study: Study, cell: Cell, run: RunRecord, folder: Path, tokens: TokenFolder) -> Voice:
+    records.check_tokens(run, folder, tokens)
+    origin = records.scored_from(study, folder, run)
+    scores: ScoresRecord = records.made_from(folder / "test.json", origin)
+    torch.set_num_threads(study.train.threads)
+    model = load_model(folder, torch.device("cpu"))
+    packed = pack(model)
+    temperature = scores["temperature"] if study.primary(cell.loss) == "tempered" else 1.0
+    test = tokens.split("test").head(STORIES)
+    beginnings = [
+        torch.tensor([tokens.end_of_text, *test.story(i).tolist()])[: model.config.block_size]
+        for i in range(len(test))
+    ]
+    return {
+        "loss": cell.loss,
+        "seed": cell.seed,
+        "run": cell.name,
+        "run_sha256": origin["run_sha256"],
+        "temperature": temperature,
+        "rounding": rounding(model, unpack(packed), beginnings, temperature),
+        **packed,
+    }
+
+
+def pack(model: GPT) -> PackedModel:
+    """A model with its matrices rounded to bytes."""
+    tensors = {name: _packed(tensor) for name, tensor in model.state_dict().items()}
+    return {"config": model.config.asdict(), "tensors": tensors}
+
+
+def unpack(packed: PackedModel) -> GPT:
+    """The model that the page has."""
+    model = GPT(Config(**packed["config"]))
+    model.load_state_dict({name: _unpacked(each) for name, each in packed["tensors"].items()})
+    return model.eval()
+
+
+@torch.inference_mode()
+def rounding(model: GPT, rounded: GPT, texts: list[Tensor], temperature: float) -> Rounding:
+    """How far a model moves when it is rounded, on texts of (T,) ids each."""
+    error, cost = 0.0, 0.0
+    for ids in texts:
+        before, after = (each(ids[None])[0] @ each.output_weight.T for each in (model, rounded))
+        error = max(error, float((before - after).abs().max()))
+        nll = [
+            F.cross_entropy(logits[:-1] / temperature, ids[1:], reduction="sum")
+            for logits in (before, after)
+        ]
+        cost += float(nll[1] - nll[0])
+    tokens = sum(len(ids) - 1 for ids in texts)
+    return {"error": error, "cost": cost / tokens, "tokens": tokens}
+
+
+def size(packed: PackedModel) -> int:
+    """Bytes of a model's tensors, before base64."""
+    texts = (text for each in packed["tensors"].values() for text in each.values())
+    return sum(len(base64.b64decode(text)) for text in texts if isinstance(text, str))
+
+
+def _packed(tensor: Tensor) -> PackedTensor:
+    shape = list(tensor.shape)
+    if len(shape) < 2:
+        return {"shape": shape, "float32": _base64(tensor, "<f4")}
+    largest = tensor.abs().amax(1, keepdim=True)
+    scales = largest.clamp_min(torch.finfo(torch.float32).tiny * 127) / 127  # a row may be zero
+    rounded = (tensor / scales).round()
+    return {"shape": shape, "int8": _base64(rounded, "i1"), "scales": _base64(scales, "<f4")}
+
+
+def _unpacked(packed: PackedTensor) -> Tensor:
+    if "float32" in packed:
+        return _tensor(packed["float32"], "<f4")
+    rounded = _tensor(packed["int8"], "i1").view(packed["shape"])
+    return rounded * _tensor(packed["scales"], "<f4").unsqueeze(1)
+
+
+def _base64(tensor: Tensor, kind: str) -> str:
+    return base64.b64encode(tensor.numpy().astype(kind).tobytes()).decode("ascii")
+
+
+def _tensor(text: str, kind: str) -> Tensor:
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), kind).astype(np.float32))

@@ -1,0 +1,178 @@
+"""The model card of an exported run: what it is, how good it is, and what to mind."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from squentropy import storage
+from squentropy.errors import SquentropyError
+from squentropy.kinds import RunRecord, ScoresRecord
+from squentropy.lm.model import GPT
+from squentropy.study.catalogue import label, loss_info, slug
+from squentropy.study.overlays import differences
+from squentropy.study.params import Study
+from squentropy.tokens.token_files import TokenFolder
+from squentropy.tokens.tokenizer import END_OF_TEXT
+
+LICENCES = {"mit", "cdla-sharing-1.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "apache-2.0"}
+"""Those that the hub knows by these names, among many."""
+
+
+def cautions(run: RunRecord) -> list[str]:
+    """What a user of the exported model has to know, in plain words."""
+    if not loss_info(run["cell"]["loss"]).link:
+        return []
+    return [
+        f"this model was trained by {label(run['cell']['loss'])}: its outputs are not the logits "
+        "of a softmax, from which transformers draws, so that its stories will be poor there; "
+        "`squentropy sample` reads them by the loss's own link"
+    ]
+
+
+def foreign(run: RunRecord, study: Study) -> list[str]:
+    """That the settings for drawing are another study's, where the run's own was not found."""
+    cell = run["cell"]
+    if not differences(run["params"], study.training_keys(cell["phase"], cell["iterations"])):
+        return []
+    return [
+        f"temperature and top_k are those of the study {study.study}, which it is no run of; name "
+        "its own by --params, as results/STUDY or a file"
+    ]
+
+
+def scores(folder: Path) -> ScoresRecord | None:
+    """What test.json holds, where it is the run's."""
+    path = folder / "test.json"
+    if not path.exists():
+        return None
+    held = storage.read_sealed(path)
+    return held if held["run_sha256"] == storage.sha256(folder / "run.json") else None
+
+
+def card(
+    run: RunRecord,
+    scores: ScoresRecord | None,
+    model: GPT,
+    tokens: TokenFolder,
+    warnings: list[str],
+) -> str:
+    """The model card, in Markdown, with the hub's metadata before it."""
+    cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
+    known = licence.lower() in LICENCES
+    kind = "GPT-2" if model.wpe is not None else "MPT"
+    metadata: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "license": licence.lower() if known else "other",
+        **({} if known else {"license_name": licence}),
+        "tags": [kind.lower().replace("-", ""), "squentropy", cell["loss"]],
+    }
+    if scores is not None:
+        metadata["model-index"] = [model_index(run, scores, corpus_name(tokens))]
+    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    lines = [
+        f"---\n{head}---",
+        f"# A small {kind} trained by {label(cell['loss'])}",
+        "\n".join(f"> **Note:** {text}." for text in warnings),
+        f"One run of squentropy, a study of squared losses in language models: {shape.n_layer} "
+        f"layers, {shape.n_embd} wide, {shape.n_head} heads, {shape.block_size} tokens of context, "
+        f"{shape.vocab_size:,} tokens in the vocabulary, {run['parameters']:,} parameters without "
+        f"the positions. Trained for {run['iterations']:,} iterations at learning rate "
+        f"{cell['lr']:g}, dropout {cell['dropout']:g} and seed {cell['seed']}. It is made to "
+        "compare losses, and for nothing else.",
+        "## How good it is",
+        _table(run, scores),
+        "## Use",
+        "In this folder; elsewhere with its path, or its name on the hub, in place of the dot:",
+        "```python\nfrom transformers import pipeline\n\n"
+        'tell = pipeline("text-generation", ".")\n'
+        'print(tell("Once upon a time")[0]["generated_text"])\n```',
+        f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
+        "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
+        f"are those of the study. `{END_OF_TEXT}` written out in a text is text.",
+        f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
+        "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
+        "the context, as in the study:",
+        '```python\ntell = pipeline("text-generation", ".", trust_remote_code=True)\n'
+        'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
+        "## Licence",
+        f"The stories it was trained on are under: {licence}. The code that trained it is under "
+        "MIT.",
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def model_index(run: RunRecord, scores: ScoresRecord, corpus: str) -> dict[str, Any]:
+    """The scores on test as the hub reads them from a card, by each reading."""
+    count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
+    metrics: list[dict[str, Any]] = []
+    for name, measured in scores["readings"].items():
+        nll = sum(measured["nll"]) / count
+        values = {
+            "perplexity": math.exp(nll),
+            "nll, nats per token": nll,
+            "bits per byte": nll * count / size / math.log(2),
+        }
+        metrics += [
+            {"type": what.partition(",")[0].replace(" ", "_"), "value": round(value, 6)}
+            | {"name": f"{what}, outputs read by {name}"}
+            for what, value in values.items()
+        ]
+    cell = run["cell"]
+    return {
+        "name": f"squentropy {slug(cell['loss'])} seed {cell['seed']}",
+        "results": [
+            {
+                "task": {"type": "text-generation", "name": "Text generation"},
+                "dataset": {"type": corpus, "name": corpus, "split": scores["split"]},
+                "metrics": metrics,
+            }
+        ],
+    }
+
+
+def corpus_licence(tokens: TokenFolder) -> str:
+    """Of the corpus beside the tokens; unknown where that is not there, or another."""
+    return (_corpus(tokens) or {}).get("licence", "unknown")
+
+
+def corpus_name(tokens: TokenFolder) -> str:
+    """The hub's name of the corpus beside the tokens, or that of its source."""
+    held = _corpus(tokens) or {}
+    return held.get("provenance", {}).get("dataset") or held.get("source", "unknown")
+
+
+def _corpus(tokens: TokenFolder) -> dict[str, Any] | None:
+    """The manifest of the corpus beside the tokens; None where that is not there, or another."""
+    corpus = tokens.folder.parent / "corpus"
+    try:
+        tokens.check_corpus(corpus)
+        return storage.read_sealed(corpus / "manifest.json")
+    except (SquentropyError, OSError):
+        return None
+
+
+def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
+    """Each reading's nll on test; validation's where the run was not scored."""
+    if scores is None:
+        nll = run["validation_nll"]
+        return f"Validation nll {nll:.4f} nats a token, of the first validation stories."
+    count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
+    lines = [
+        "| outputs read by | test nll, nats a token | perplexity | bits a byte |",
+        "|---|---|---|---|",
+    ]
+    for name, measured in scores["readings"].items():
+        total = sum(measured["nll"])
+        lines.append(
+            f"| {name.replace('_', ' ')} | {total / count:.4f} | {math.exp(total / count):.2f} "
+            f"| {total / size / math.log(2):.4f} |"
+        )
+    stories = len(scores["stories"]["tokens"])
+    return "\n".join(lines) + (
+        f"\n\nWhole test stories, {stories:,} of them, {count:,} tokens with their ends. "
+        f"*Tempered*: softmax over the temperature {scores['temperature']:.3g}, fitted on "
+        "validation."
+    )

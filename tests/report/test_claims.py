@@ -1,0 +1,55 @@
+"""The verdicts on others' claims are what the intervals say.
+
+pytest tests/report/test_claims.py
+"""
+
+import re
+from pathlib import Path
+
+import fake_results
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from squentropy.errors import SquentropyError
+from squentropy.report.claims import CLAIMS, END, START, rows, verdict, with_claims
+from squentropy.report.read import read
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/explanation/claims.md"
+finite = st.floats(-10, 10)
+
+
+@given(ends=st.tuples(finite, finite), better=st.booleans())
+def test_a_verdict_never_contradicts_its_interval(ends, better):
+    low, high = sorted(ends)
+    said = verdict(better, low, high)
+    if low <= 0 <= high:
+        assert said == "cannot be told"
+    else:  # a loss is better where its nll is less than cross entropy's
+        assert said == ("holds" if (high < 0) == better else "does not hold")
+
+
+def test_what_the_page_says_is_what_the_committed_results_give():
+    studies = re.findall(r"results/([\w-]+)/metrics\.csv", PAGE.read_text())
+    assert "grammar" in studies
+    folders = [ROOT / "results" / name for name in dict.fromkeys(studies)]
+    assert with_claims(PAGE.read_text(), folders) == PAGE.read_text()
+
+
+LOSSES = ["cross_entropy", "mse_weighted", "squentropy", "brier"]
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_only_a_study_that_ranks_its_losses_tells(tmp_path, learnt):
+    folder = fake_results.write(tmp_path, stories=20, learnt=learnt, sweep={"losses": LOSSES})
+    said = [row[-1] for claim in CLAIMS for row in rows(claim, [read(folder)])]
+    assert len(said) == 3  # of the losses that the study has
+    assert ("does not hold" in said) == learnt
+    assert learnt or set(said) == {"cannot be told"}
+
+
+def test_a_page_without_marks_is_refused(tmp_path):
+    for page in ("", START, END):
+        with pytest.raises(SquentropyError, match="put them back"):
+            with_claims(page, [])
