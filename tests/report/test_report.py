@@ -4,6 +4,7 @@ import hashlib
 import html.parser
 import re
 import shutil
+from pathlib import Path
 
 import fake_results
 import nbformat
