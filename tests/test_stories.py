@@ -6,6 +6,7 @@ pytest tests/test_stories.py
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ TOKENS = "data/mine/tokens/manifest.json"
 NAMES = ["story[1].txt", "stories/{brace}.txt", 'stories/a$b"c.txt', "stories/caf\udce9.txt"]
 STUDY = smallest.STUDY | {
     "study": "mine",
+    "sample": {"prompts": ["Of {x} there was"], "max_tokens": 20},
     "tokens": {"vocab_size": 270},
     "corpus": {
         "source": "files",
@@ -84,6 +86,11 @@ def test_every_file_is_in_the_corpus_and_nothing_is_left_to_do(project):
         for name, path in [*zip(NAMES, NAMES, strict=True), ("{home}.txt", "home/{home}.txt")]
     }
     assert "Nothing to be done" in project.snakemake(TOKENS, "--dry-run")
+
+
+def test_braces_in_names_and_prompts_are_no_wildcards_of_any_rule(project):
+    said = project.snakemake("--dry-run")
+    assert re.search(r"^page +1$", said, flags=re.MULTILINE)
 
 
 def test_other_stories_with_an_older_time_make_the_corpus_anew_and_another_time_does_not(project):

@@ -4,10 +4,12 @@ import hashlib
 import html.parser
 import re
 import shutil
+from pathlib import Path
 
 import fake_results
 import nbformat
 import pytest
+from papermill.parameterize import parameterize_path
 
 from squentropy import storage
 from squentropy.errors import SquentropyError
@@ -244,3 +246,8 @@ def test_figures_of_other_results_and_changed_ones_are_refused(tmp_path):
     with pytest.raises(SquentropyError, match=r"grid\.svg: is not what its manifest says"):
         render.render(one, drawn, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_braces_in_a_folders_name_are_no_parameters_of_the_notebook():
+    path = render._literal(Path("/a/{x} and {}/report.ipynb"))
+    assert parameterize_path(path, {"results": "r"}) == "/a/{x} and {}/report.ipynb"

@@ -3,6 +3,8 @@
 pytest tests/tools/test_dvc_versions.py
 """
 
+import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,61 @@ SAID = [  # what DVC or Snakemake says, and what a person is told
 @pytest.mark.parametrize(("said", "reason"), SAID)
 def test_the_reason_of_a_failure_is_the_line_that_names_it(said, reason):
     assert dvc.reason_in(said.replace("{here}", str(Path.cwd()))) == reason
+
+
+# --- your own stories ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple[str, ...]]:
+    """What DVC is asked, which answers with the folder of a remote storage."""
+    every = []
+
+    def dvc_answers(self, *words, folder=None):
+        every.append(words)
+        return "../remote\n"
+
+    monkeypatch.setattr(dvc._Recorded, "dvc", dvc_answers)
+    return every
+
+
+def test_the_stage_of_a_study_of_own_stories_lists_where_they_lie(project, asked):
+    """Without that, `dvc status` would not see that one has changed."""
+    for name in ("stories/a.txt", "$" + "{x}.txt"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("Once.")
+    Path("studies/mine.yaml").write_text(
+        "study: mine\ncorpus: {source: files, files: {train: ['stories/*', '$" + "{x}.txt']}}\n"
+    )
+    dvc._Recorded.of([Path("studies/mine.yaml")]).add_stage()
+    (words,) = asked
+    deps = [word for option, word in itertools.pairwise(words) if option == "--deps"]
+    assert deps == [*dvc.SOURCES, "stories", r"\$" + "{x}.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({"changed deps": {"stories": "deleted"}}, True),
+        ({"changed deps": {"stories": "modified"}}, False),
+        ({"changed deps": {"stories": "deleted", "Snakefile": "modified"}}, False),
+        ({"changed deps": {"Snakefile": "deleted"}}, False),
+        ({"changed outs": {"data/mine": "deleted"}}, False),
+        ("changed command", False),
+    ],
+)
+def test_only_stories_may_be_missing_where_a_study_is_restored(change, missing):
+    assert dvc._is_of_missing_stories(change) == missing
+
+
+def test_a_pipe_in_a_remote_storage_is_named_and_not_waited_for(project, asked):
+    study = dvc._Recorded.of([])
+    Path(".dvc").mkdir()
+    study.check_objects("storage")  # which is not there yet
+    folder = Path("remote/files/md5/ab")
+    folder.mkdir(parents=True)
+    (folder / "cd").write_text("an object")
+    study.check_objects("storage")
+    os.mkfifo(folder / "ef")
+    with pytest.raises(SquentropyError, match=r"remote/files/md5/ab/ef: is a pipe, not a file"):
+        study.check_objects("storage")

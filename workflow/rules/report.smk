@@ -72,7 +72,8 @@ rule page:
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: here(f"{REPORT}/figures"),
-        shown=STUDY.dump(),
+        # Not as text, whose braces would be wildcards: a prompt or a file's name may hold some.
+        shown=lambda wildcards: STUDY.dump(),
         code=digests.digest("report"),
         labels=digests.labels(STUDY.sweep.losses),
     message:

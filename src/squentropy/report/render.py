@@ -45,8 +45,8 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
     with storage.scratch(out) as folder, _kernel(folder):
         try:
             notebook = papermill.execute_notebook(
-                NOTEBOOK,
-                folder / "report.ipynb",
+                _literal(NOTEBOOK),
+                _literal(folder / "report.ipynb"),
                 {"results": str(results), "figures": str(figures)},
                 kernel_name=KERNEL,
                 progress_bar=False,
@@ -57,6 +57,11 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
                 f"{NOTEBOOK}, cell {error.exec_count}: {error.ename}: {error.evalue}"
             ) from None
     storage.write_text(out, to_html(notebook, study.study))
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, to which braces in one name a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
