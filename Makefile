@@ -105,10 +105,10 @@ pdf: $(VENV)/.installed
 	squentropy pdf report/grammar/index.html report/grammar/report.pdf
 
 test-restore: $(VENV)/.installed-test
-	pytest -m slow tests/test_restore.py tests/test_experiments.py
+	pytest -m slow --numprocesses 2 --dist loadfile tests/test_restore.py tests/test_experiments.py
 
 test-docs: $(VENV)/.installed-test
-	pytest -m slow tests/test_docs.py tests/test_site.py
+	pytest -m slow --numprocesses 2 --dist loadfile tests/test_docs.py tests/test_site.py
 
 docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
