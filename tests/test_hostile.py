@@ -144,6 +144,7 @@ def test_a_longer_run_of_white_space_than_tokenizers_take_is_named_with_its_stor
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow  # minutes: tokenizers take the square of a run's length
 @pytest.mark.parametrize("encoding", ["bpe", "gpt2"])
 def test_as_much_white_space_as_is_taken_is_tokenized(corpus_of, encoding):
     text = "a" + " " * (LONGEST_SPACE - 1) + "b" + "\n" * (LONGEST_SPACE - 1)
