@@ -5,6 +5,8 @@ rule corpus:
     output:
         expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
         f"{DATA}/corpus/manifest.json",
+    message:
+        "The stories"
     log:
         f"{LOGS}/corpus.log",
     resources:
@@ -25,6 +27,8 @@ rule tokens:
         rules.corpus.output,
     output:
         TOKENS,
+    message:
+        "Their tokens"
     log:
         f"{LOGS}/tokens.log",
     resources:
