@@ -128,7 +128,7 @@ def test_an_error_of_ones_own_is_not_taken_for_a_lost_process():
 def test_two_processes_give_the_curve_of_one(loss, command, start, tmp_path):
     """With dropout, and each micro-batch's masks its own; accumulation is the same in sum."""
     for name, count in (("one", 1), ("two", 2)):
-        assert done(start(command(name, count, loss))).count("iterations") == 1  # it tells once
+        assert done(start(command(name, count, loss))).count("iterations, validation") == 1
     one, two = tmp_path / "one", tmp_path / "two"
     assert history(two) == [pytest.approx(row, rel=1e-6) for row in history(one)]
     for name, weight in weights(one).items():
