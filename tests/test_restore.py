@@ -136,7 +136,7 @@ def test_a_changed_learning_rate_trains_its_cells_alone(restored, tmp_path):
     }
     # What the new cells lead to may need runs that are not there; no cell is trained again.
     said = "".join(path.read_text() for path in project.rglob("logs/**/sweep/**/*.log"))
-    assert said.count(" iterations, ") == 2
+    assert said.count(" iterations, validation") == 2
 
 
 def test_another_study_is_restored_without_the_default_one(origin, remote, tmp_path):

@@ -175,7 +175,7 @@ def test_refining_goes_on_from_the_runs_that_are_there(command, whole_study):
     last.unlink()
     code, out, _ = command("refine", "checkpoints/tiny", "--loss", "mse")
     assert code == 0
-    assert out.count(" iterations, ") == 1
+    assert out.count(" iterations, validation") == 1
     after = contents(folder)
     assert {k: v for k, v in after.items() if "provenance" not in k} == {
         k: v for k, v in before.items() if "provenance" not in k
