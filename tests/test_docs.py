@@ -271,7 +271,8 @@ def test_every_column_of_a_table_is_described_and_no_other(table):
 
 # --- what claims to run -------------------------------------------------------------------------
 
-STUDY = ("make", "study", "STUDY=studies/smoke.yaml")
+# Quiet about folders, which make tells of where it runs below another, as in `make test-docs`.
+STUDY = ("make", "--no-print-directory", "study", "STUDY=studies/smoke.yaml")
 ENDING = "The report: report/smoke/index.html\nThe stories: results/smoke/samples.md\n"
 RUNNING = [page for page in PAGES if any("run" in block.words for block in pages.blocks(page))]
 
