@@ -105,6 +105,15 @@ def test_tokens_give_them_back_and_none_is_an_end_of_text(folder):
 RUNS = ["a", "1", "!", "'", "é", "字", "🙂", "\u0301", "\x01", "\u200b"]
 
 
+def told_back(corpus: Path, encoding: str) -> bytes:
+    """The first story of train, from its tokens."""
+    tokens = corpus.parent / "tokens"
+    tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, tokens)
+    folder = TokenFolder.open(tokens)
+    ids = folder.split("train").story(0).tolist()[:-1]
+    return read_encoding(folder).decode_bytes(ids)
+
+
 @pytest.mark.parametrize(
     ("encoding", "character"),
     [
@@ -117,12 +126,7 @@ def test_three_million_bytes_of_a_character_are_tokenized_if_no_white_space(
     corpus_of, encoding, character
 ):
     text = character * (3_000_000 // len(character.encode()))
-    corpus = corpus_of([text, *HOSTILE])
-    tokens = corpus.parent / "tokens"
-    tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, tokens)
-    folder = TokenFolder.open(tokens)
-    ids = folder.split("train").story(0).tolist()[:-1]
-    assert read_encoding(folder).decode_bytes(ids) == text.encode()
+    assert told_back(corpus_of([text, *HOSTILE]), encoding) == text.encode()
 
 
 @pytest.mark.parametrize(
@@ -148,12 +152,7 @@ def test_a_longer_run_of_white_space_than_tokenizers_take_is_named_with_its_stor
 @pytest.mark.parametrize("encoding", ["bpe", "gpt2"])
 def test_as_much_white_space_as_is_taken_is_tokenized(corpus_of, encoding):
     text = "a" + " " * (LONGEST_SPACE - 1) + "b" + "\n" * (LONGEST_SPACE - 1)
-    corpus = corpus_of([text, *HOSTILE])
-    tokens = corpus.parent / "tokens"
-    tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, tokens)
-    folder = TokenFolder.open(tokens)
-    ids = folder.split("train").story(0).tolist()[:-1]
-    assert read_encoding(folder).decode_bytes(ids) == text.encode()
+    assert told_back(corpus_of([text, *HOSTILE]), encoding) == text.encode()
 
 
 @pytest.mark.parametrize("name", HOSTILE)

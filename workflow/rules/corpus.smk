@@ -5,8 +5,6 @@ rule corpus:
     output:
         expand(f"{DATA}/corpus/{{split}}.parquet", split=["train", "validation", "test"]),
         f"{DATA}/corpus/manifest.json",
-    message:
-        "The stories"
     log:
         f"{LOGS}/corpus.log",
     resources:
@@ -18,6 +16,8 @@ rule corpus:
         corpus=STUDY.corpus.relevant(),
         stories=stories(),
         code=digests.corpus(STUDY.corpus.source),
+    message:
+        "The stories"
     shell:
         "squentropy corpus {params.folder} --params {params.params} > {log} 2>&1 || failed {log}"
 
@@ -27,8 +27,6 @@ rule tokens:
         rules.corpus.output,
     output:
         TOKENS,
-    message:
-        "Their tokens"
     log:
         f"{LOGS}/tokens.log",
     resources:
@@ -40,6 +38,8 @@ rule tokens:
         params=PARAMS,
         tokens=STUDY.tokens.model_dump(),
         code=digests.digest("tokens"),
+    message:
+        "Their tokens"
     shell:
         "squentropy tokenize {params.corpus} {params.folder} --params {params.params}"
         " > {log} 2>&1 || failed {log}"

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from squentropy.errors import SquentropyError
 from squentropy.report.format import nats, signed
 from squentropy.report.read import Results, read
-from squentropy.report.summary import markdown, plain
+from squentropy.report.summary import around, markdown, plain
 from squentropy.study.catalogue import label
 from squentropy.study.params import BASELINE
 
@@ -102,12 +101,8 @@ def _changes(r: Results, loss: str) -> int | None:
 
 def with_claims(page: str, folders: Iterable[Path]) -> str:
     """The page with the table between its two marks. Raises SquentropyError if they are missing."""
-    before, start, rest = page.partition(START)
-    first, _, rest = rest.partition("\n")
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise SquentropyError(f"the page lacks the marks '{START} …' and '{END}'; put them back")
+    before, after = around(page, START, END, "the page")
     results = [read(folder) for folder in folders]
     table = [row for claim in CLAIMS for row in rows(claim, results)]
     text = markdown(pd.DataFrame(table, columns=HEAD))
-    return "\n\n".join([f"{before}{start}{first}", text, f"{end}{after}"])
+    return "\n\n".join([before, text, after])

@@ -123,11 +123,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     The formula, the verdict, the main figure, the final table, and a story per loss.
     Raises SquentropyError if the marks are missing.
     """
-    before, start, rest = readme.partition(START)
-    first, _, rest = rest.partition("\n")
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise SquentropyError(f"README: lacks the marks '{START} …' and '{END}'; put them back")
+    before, after = around(readme, START, END, "README:")
     r = read(results)
     figure = (
         f"![Test nll against training tokens, one line per loss]({report.as_posix()}"
@@ -135,7 +131,20 @@ def with_results(readme: str, results: Path, report: Path) -> str:
     )
     table = markdown(final_table(r, lambda loss: plain(label(loss))))
     parts = [FORMULA, verdict(r), figure, table, _note(r), stories(r)]
-    return "\n\n".join([f"{before}{start}{first}", *filter(None, parts), f"{end}{after}"])
+    return "\n\n".join([before, *filter(None, parts), after])
+
+
+def around(page: str, start: str, end: str, name: str) -> tuple[str, str]:
+    """A page up to its first mark's line, and from its second mark on.
+
+    Raises SquentropyError if they are missing.
+    """
+    before, found, rest = page.partition(start)
+    first, _, rest = rest.partition("\n")
+    _, last, after = rest.partition(end)
+    if not found or not last:
+        raise SquentropyError(f"{name} lacks the marks '{start} …' and '{end}'; put them back")
+    return f"{before}{found}{first}", f"{last}{after}"
 
 
 def verdict(r: Results) -> str:
