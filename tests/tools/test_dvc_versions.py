@@ -128,7 +128,7 @@ def test_the_stage_of_a_study_of_own_stories_lists_where_they_lie(project, asked
     ],
 )
 def test_only_stories_may_be_missing_where_a_study_is_restored(change, missing):
-    assert dvc._is_of_missing_stories(change) == missing
+    assert dvc._is_of_missing_files(change) == missing
 
 
 def test_a_pipe_in_a_remote_storage_is_named_and_not_waited_for(project, asked):

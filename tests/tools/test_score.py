@@ -27,9 +27,10 @@ from squentropy.lm.scoring import score_split
 from squentropy.report import read
 from squentropy.report.sections import results as section
 from squentropy.report.summary import metrics_table
+from squentropy.runs.huggingface import Scored
 from squentropy.tokens.tokenizer import train_encoding
 from squentropy.tools.huggingface.export import export, tokenizer
-from squentropy.tools.huggingface.score import Scored, encoded, score
+from squentropy.tools.huggingface.score import encoded, score
 
 RUN = "checkpoints/final/cross_entropy/seed1"
 TEXTS = ["Tim had a red kite. " * 9, "Lily said, “Oh!”\n\nThe old hat was gone."]

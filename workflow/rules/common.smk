@@ -18,7 +18,7 @@ if IN_DVC:
     os.environ.update(PYTHONPATH=os.pathsep.join([sys.path[0], *others]))
 
 from squentropy import home, installed
-from squentropy.corpus import story_files
+from squentropy.corpus import given
 from squentropy.study.grid import point_name
 from squentropy.study.layout import REFINED, ROW, RUNS, Places
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
@@ -238,16 +238,16 @@ def minutes(flops=0):
     return lambda wildcards, attempt: resources.minutes(STUDY, flops, on_gpu()) * 2 ** (attempt - 1)
 
 
-def stories():
-    """A digest of your own story files: a change of their names or bytes makes the corpus anew.
+def given_files():
+    """A digest of your own story files, or of a teacher's run: a change of their names or bytes
+    makes the corpus anew.
 
     Not the files as inputs: Snakemake judges these by time, which may be older than that of what
     they take the place of, and takes braces in their names for wildcards.
     """
-    if STUDY.corpus.source != "files":
-        return None
-    known = Path(".snakemake", "squentropy", f"{STUDY.study}.stories.json")
-    return story_files.digest(STUDY.corpus.files, known)
+    return given.digest(
+        STUDY.corpus, Path(".snakemake", "squentropy", f"{STUDY.study}.stories.json")
+    )
 
 
 # The folders of each phase's runs that are scored, the loss left open.

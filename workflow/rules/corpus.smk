@@ -8,13 +8,14 @@ rule corpus:
     log:
         f"{LOGS}/corpus.log",
     resources:
-        mem_mb=memory(resources.PROCESS_MB),
-        runtime=minutes(),
+        mem_mb=memory(resources.corpus_mb(STUDY)),
+        runtime=minutes(resources.drawing_flops(STUDY)),
+        gpu=gpus_a_run(STUDY.corpus.source == "model"),
     params:
         folder=subpath(output[0], parent=True),
         params=PARAMS,
         corpus=STUDY.corpus.relevant(),
-        stories=stories(),
+        given=given_files(),
         code=digests.corpus(STUDY.corpus.source),
     message:
         "The stories"

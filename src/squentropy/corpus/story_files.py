@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,9 +66,14 @@ def digest(files: Files, known: Path) -> str:
 
     known  a file that holds the hashes of the last call, which it replaces
     """
+    return digest_of(partial(hashed, files), known)
+
+
+def digest_of(find: Callable[[Hashes], dict[str, list[StoryFile]]], known: Path) -> str:
+    """The same of the files that `find` finds; it takes the hashes that are known."""
     before = _read_hashes(known)
     try:
-        found = hashed(files, before)
+        found = find(before)
     except SquentropyError:  # `squentropy corpus` says it
         return ""
     now = time.time_ns()
@@ -101,7 +107,7 @@ def hashed(files: Files, known: Hashes | None = None) -> dict[str, list[StoryFil
                 f"corpus.files.{split}: {folder} is a folder, and its files are not named; write "
                 f"'{folder.parent}/**/*' for all below {folder.parent}, or move it away"
             )
-    found = {split: [_hashed(path, known or {}) for path in paths[split]] for split in SPLITS}
+    found = {split: [hashed_file(path, known or {}) for path in paths[split]] for split in SPLITS}
     return {split: files for split, files in found.items() if files}
 
 
@@ -186,7 +192,8 @@ def _glob(pattern: str) -> list[Path]:
     return sorted(Path(name) for name in glob.glob(os.path.join(first, *rest), recursive=True))
 
 
-def _hashed(path: Path, known: Hashes) -> StoryFile:
+def hashed_file(path: Path, known: Hashes) -> StoryFile:
+    """A file as it is now. Raises SquentropyError where it cannot be read."""
     try:
         with storage.plain(path).open("rb") as file:
             stamp = _stamp(file)

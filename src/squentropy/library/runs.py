@@ -23,6 +23,7 @@ from squentropy.runs import records
 from squentropy.runs.weights import load_model
 from squentropy.sampling import generate
 from squentropy.study.catalogue import label
+from squentropy.study.layout import tokens_beside
 from squentropy.tokens import bpe
 from squentropy.tokens.token_files import TokenFolder
 
@@ -139,18 +140,9 @@ def load_run(folder: str | Path, *, tokens: str | Path | None = None, device: st
     record = records.read_run(folder)
     if record["status"] != "ok":
         raise SquentropyError(f"{folder}: has {record['status']}, so there is no model to load")
-    read = TokenFolder.open(tokens if tokens is not None else _tokens_of(folder))
+    if tokens is None:
+        tokens = tokens_beside(folder, 'load_run(folder, tokens="data/grammar/tokens")')
+    read = TokenFolder.open(tokens)
     records.check_tokens(record, folder, read)
     model = load_model(folder, torch.device(device))
     return Run(folder, record, model, bpe.read_encoding(read))
-
-
-def _tokens_of(folder: Path) -> Path:
-    """data/STUDY/tokens beside the checkpoints/STUDY in which a run lies."""
-    for study in folder.resolve().parents:
-        if study.parent.name == "checkpoints":
-            return study.parents[1] / "data" / study.name / "tokens"
-    raise SquentropyError(
-        f"{folder}: lies in no checkpoints/STUDY, beside which its tokens would be; name their "
-        'folder, as load_run(folder, tokens="data/grammar/tokens")'
-    )

@@ -6,7 +6,7 @@ corpus/NAME with a function `source(corpus) -> Source`, which finds the section 
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from squentropy.study.kinds import PositiveInt, Section, Seed, Text
 
@@ -43,6 +43,17 @@ class Files(Section):
     seed: Seed
 
 
+class Teacher(Section):
+    run: Text
+    tokens: Text | None
+    licence: Text
+    train: PositiveInt
+    validation: PositiveInt
+    test: PositiveInt
+    max_tokens: Annotated[int, Field(ge=2, le=1_000_000)]
+    seed: Seed
+
+
 def _known_source(name: str) -> str:
     if name not in sources():
         raise ValueError(f"is no source of stories; there are: {', '.join(sources())}")
@@ -59,6 +70,7 @@ class Corpus(Section):
     grammar: Grammar
     hub: Hub
     files: Files
+    model: Teacher
 
     def relevant(self) -> dict:
         """The keys that the chosen source depends on."""

@@ -8,10 +8,12 @@ report/STUDY        figures/ and index.html
 logs/STUDY          what each job said
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from squentropy.errors import SquentropyError
 from squentropy.study.catalogue import slug
 
 ROW = "sweep/{loss}/lr{lr}"
@@ -60,3 +62,18 @@ def refine_file(checkpoints: Path, loss: str) -> Path:
 def any_run(phase: str) -> str:
     """A glob of the runs of a phase, of any study, below the folder that studies lie in."""
     return "checkpoints/*/" + re.sub("{.*?}", "*", RUNS[phase])
+
+
+def tokens_beside(run: Path, name_it: str) -> Path:
+    """data/STUDY/tokens beside the checkpoints/STUDY in which a run lies.
+
+    Raises SquentropyError where it lies in none; `name_it` says how else to name the tokens.
+    """
+    for study in run.resolve().parents:
+        if study.parent.name == "checkpoints":
+            tokens = study.parents[1] / "data" / study.name / "tokens"
+            return tokens if run.is_absolute() else Path(os.path.relpath(tokens))
+    raise SquentropyError(
+        f"{run}: lies in no checkpoints/STUDY, beside which its tokens would be; name their "
+        f"folder, as {name_it}"
+    )

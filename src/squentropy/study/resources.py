@@ -21,6 +21,7 @@ CPU_FLOPS = 5e9  # a second and thread; benchmarks/README.md measures 40e9 and m
 MEASURED_FLOPS = 40e9  # of those, a second and core, by benchmarks/README.md
 GPU_FLOPS = 30e12  # a second
 READING = 200  # operations' worth a logit that is read: softmax, ranks, calibration
+STORY_BYTES = 2000  # that a teacher's story takes until it is written
 COPIES = 6  # of the weights: themselves, gradients, AdamW's two moments, and a state that is saved
 
 
@@ -81,6 +82,30 @@ def telling_flops(study: Study) -> float:
     told = study.sample
     stories = len(told.prompts) * len(told.temperatures) * told.stories
     return 2 * _parameters(study, _deepest(study)) * stories * told.max_tokens
+
+
+def corpus_mb(study: Study) -> int:
+    """Memory that making the corpus takes, in MB: that of a teacher's stories grows with them."""
+    return PROCESS_MB + _told(study) * STORY_BYTES // 10**6
+
+
+def drawing_flops(study: Study) -> float:
+    """Operations of a teacher's stories, at their longest; none where another source has them."""
+    each = study.corpus.model.max_tokens * 2 * _teacher_bytes(study) / disk.FLOAT32
+    return _told(study) * each
+
+
+def _told(study: Study) -> int:
+    """Stories that a teacher tells."""
+    teacher = study.corpus.model
+    told = study.corpus.source == "model"
+    return teacher.train + teacher.validation + teacher.test if told else 0
+
+
+def _teacher_bytes(study: Study) -> int:
+    """Of its weights; 0 where they are not here yet."""
+    files = Path(study.corpus.model.run).glob("*.safetensors")
+    return sum(path.stat().st_size for path in files)
 
 
 def _tokens(study: Study, split: str) -> int:

@@ -19,9 +19,9 @@ from pathlib import Path
 import yaml
 
 from squentropy import installed, storage
-from squentropy.corpus import story_files
+from squentropy.corpus import given
 from squentropy.errors import SquentropyError
-from squentropy.study.corpus import Files
+from squentropy.study.corpus import Corpus
 from squentropy.study.params import load
 
 DEFAULT = Path("params.yaml")
@@ -78,18 +78,18 @@ class _Recorded:
 
     name: str
     overlays: list[Path]
-    stories: Files | None  # of your own
+    corpus: Corpus
 
     @classmethod
     def of(cls, overlays: list[Path]) -> "_Recorded":
         study = load([DEFAULT, *overlays])
-        name, corpus = study.study, study.corpus
+        name = study.study
         if overlays and name == load([DEFAULT]).study:
             raise SquentropyError(
                 f"{overlays[-1]}: has the default study's name, {name}; "
                 "to record it beside that, give it its own, as `study: mine`"
             )
-        return cls(name, overlays, corpus.files if corpus.source == "files" else None)
+        return cls(name, overlays, study.corpus)
 
     @property
     def target(self) -> str:
@@ -106,11 +106,11 @@ class _Recorded:
 
     def add_stage(self) -> None:
         sources = [f"{source}:" for source in (DEFAULT, *self.overlays)]
-        stories = story_files.places(self.stories) if self.stories else []
-        stories = [place.replace("${", r"\${") for place in stories]  # which says a key to DVC
+        places = given.places(self.corpus)
+        places = [place.replace("${", r"\${") for place in places]  # which says a key to DVC
         self.dvc(
             "stage", "add", "--force", "--name", self.name, "--wdir", "..",
-            *_each("--deps", [*SOURCES, *stories]), *_each("--params", sources),
+            *_each("--deps", [*SOURCES, *places]), *_each("--params", sources),
             *_each("--outs-persist", self.folders),
             f"snakemake --cores all --configfile {' '.join(map(str, self.overlays))}",
             folder=OTHERS.parent,
@@ -156,8 +156,8 @@ class _Recorded:
     def check_same(self) -> None:
         stages = json.loads(self.dvc("status", "--json", self.target))
         changes = [change for stage in stages.values() for change in stage]
-        if self.stories:  # a clone lacks them, and the corpus that was made of them is here
-            changes = [change for change in changes if not _is_of_missing_stories(change)]
+        if self.corpus.source in given.SOURCES:  # a clone lacks them, and has the corpus of them
+            changes = [change for change in changes if not _is_of_missing_files(change)]
         if changes:
             paths = {
                 path
@@ -200,7 +200,7 @@ class _Recorded:
         return done
 
 
-def _is_of_missing_stories(change: dict[str, dict[str, str]] | str) -> bool:
+def _is_of_missing_files(change: dict[str, dict[str, str]] | str) -> bool:
     """Whether all that DVC says to have changed are files that are neither here nor git's."""
     if not isinstance(change, dict) or change.keys() != {"changed deps"}:
         return False

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from squentropy import storage
-from squentropy.corpus import story_files
+from squentropy.corpus import given, story_files
 from squentropy.errors import SquentropyError
 from squentropy.kinds import CorpusManifest
 from squentropy.runs import records
 from squentropy.study.find import find
 from squentropy.study.grid import Cell
 from squentropy.study.layout import refine_file
-from squentropy.study.params import Study
+from squentropy.study.params import SPLITS, Study
 from squentropy.tokens.token_files import TokenFolder
 
 
@@ -58,7 +58,7 @@ def stale_runs(
         waits = f"waits for its tokens ({error})"
         yield from ((folder, [waits]) for folder in folders or cells)
         return
-    stories = _stories(study)
+    given_anew = _given(study)
     for folder in folders or cells:
         cell = cells[folder]
         tunes = cell.phase == "refine" and cell.loss in study.sweep.losses
@@ -67,7 +67,7 @@ def stale_runs(
         elif cell.lr is None:
             reasons = [waits_for[cell.loss]]
         else:
-            reasons = [*stories, *_reasons(study, cell, tokens, folder, states)]
+            reasons = [*given_anew, *_reasons(study, cell, tokens, folder, states)]
         if folders or reasons:
             yield folder, reasons
 
@@ -79,26 +79,32 @@ def _other(folder: Path, root: Path, study: Study) -> Cell:
     raise SquentropyError(f"{folder}: is no run of the study {study.study}; they lie in {root}")
 
 
-def _stories(study: Study) -> list[str]:
-    """Which of its own story files are not as the corpus was made of them; none in a restored
-    clone, which lacks them."""
-    if study.corpus.source != "files":
+_GIVEN = {"files": "story files have", "model": "teacher has"}
+
+
+def _given(study: Study) -> list[str]:
+    """Which of its own story files, or of its teacher's, are not as the corpus was made of them;
+    none in a restored clone, which lacks them."""
+    source = study.corpus.source
+    if source not in _GIVEN:
         return []
     manifest: CorpusManifest = storage.read_sealed(
         Path("data") / study.study / "corpus" / "manifest.json"
     )
     try:
-        found = story_files.entries(story_files.hashed(study.corpus.files))
+        found = story_files.entries(given.hashed(study.corpus))
     except SquentropyError:
         return []
-    if manifest["source"] != "files" or manifest["provenance"] == found:
+    of = (*SPLITS, given.TEACHER)
+    held = {key: value for key, value in manifest["provenance"].items() if key in of}
+    if manifest["source"] != source or held == found:
         return []
     before, now = (
         {(split, file["file"], file["sha256"]) for split, files in each.items() for file in files}
-        for each in (manifest["provenance"], found)
+        for each in (held, found)
     )
     changed = ", ".join(sorted({file for _, file, _ in before ^ now})) or "their order"
-    return [f"its story files have changed: {changed}"]
+    return [f"its {_GIVEN[source]} changed: {changed}"]
 
 
 def _reasons(

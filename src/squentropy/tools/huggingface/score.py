@@ -13,63 +13,25 @@ it, are of the model's own tokens; `stories` and `bytes` say which stories they 
 """
 
 import math
-import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from squentropy.errors import SquentropyError
 from squentropy.kinds import Row
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device
 from squentropy.report.read import BASELINES, read_baselines
+from squentropy.runs.huggingface import load
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import Split, TokenFolder
 from squentropy.tokens.tokenizer import read_stories, story_bytes
 from squentropy.tuning.outcomes import ppl, write_csv
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class Scored(nn.Module):
-    """A model of transformers as evaluation.py takes one: ids (B, T) to last hidden states."""
-
-    def __init__(self, model: "PreTrainedModel", folder: Path):
-        super().__init__()
-        names = ("max_position_embeddings", "max_seq_len")
-        context = next((getattr(model.config, n) for n in names if hasattr(model.config, n)), None)
-        output = model.get_output_embeddings()
-        if context is None or output is None:
-            raise SquentropyError(
-                f"{folder}: {type(model).__name__} has no positions or no output matrix; only "
-                "models like GPT-2 or MPT can be scored"
-            )
-        self.model, self.folder = model, folder
-        self.config = SimpleNamespace(block_size=context)
-        self.output_weight = output.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-
-    def parameter_count(self) -> int:
-        """Without GPT-2's positions, as a run's are counted; tied matrices count once."""
-        positions = getattr(self.model.base_model, "wpe", None)
-        return self.model.num_parameters() - (positions.weight.numel() if positions else 0)
-
-    @torch.inference_mode()
-    def check(self, ids: Tensor) -> None:
-        """Raises SquentropyError unless logits are hidden states times the output matrix."""
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        if not torch.allclose(self(ids) @ self.output_weight.T, logits, rtol=1e-3, atol=1e-3):
-            raise SquentropyError(
-                f"{self.folder}: {type(self.model).__name__} does more to its logits than its "
-                "output matrix; only models like GPT-2 or MPT can be scored"
-            )
+    from transformers import PreTrainedTokenizerBase
 
 
 def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> Row:
@@ -78,7 +40,7 @@ def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> R
     nll is in nats a token of the model's own, `same_tokens` whether these are the study's. Raises
     SquentropyError where the folder holds no such model, or transformers is not installed.
     """
-    model, tokenizer = _load(folder)
+    model, tokenizer = load(folder)
     tokens = TokenFolder.open(data / "tokens")
     sizes = story_bytes(data / "corpus", "test", tokens)
     stories = [text for part in read_stories(data / "corpus" / "test.parquet") for text in part]
@@ -139,26 +101,3 @@ def encoded(
     offsets = np.cumsum([0, *(len(ids) + 1 for ids in each)])
     ids = np.array([token for ids in each for token in (*ids, end)], dtype=np.int64)
     return Split(ids, offsets), end if start is None else start
-
-
-def _load(folder: Path) -> tuple[Scored, "PreTrainedTokenizerBase"]:
-    if not (folder / "config.json").is_file():
-        raise SquentropyError(f"{folder}: holds no config.json of a Hugging Face model")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # a folder names all that it needs
-    try:
-        import transformers
-    except ImportError:
-        raise SquentropyError(
-            "transformers: is not installed; `pip install 'squentropy[hf]'`"
-        ) from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32
-        )
-    except Exception as error:  # of many libraries: each says on its first line what is wrong
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SquentropyError(f"{folder}: transformers cannot load it: {said}") from None
-    return Scored(model, folder), tokenizer
