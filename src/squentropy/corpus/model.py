@@ -8,17 +8,18 @@ gives to the story's tokens, the end of text included, each after all that stand
 the teacher's context the window moves on as sampling/generate.py moves it, and the probabilities
 are those of that window.
 
-Two kinds of stories are not kept:
+Three kinds of stories are not kept:
 
     unended      `max_tokens` were drawn, and no end of text among them: their probability would be
                  that of a beginning
+    empty        there is no visible character, so that there would be nothing to train on
     retokenized  the text is not encoded to the tokens that were drawn, so it has more probability
                  than these tokens alone
 
-What is kept is the teacher's distribution under the condition that a story is of neither kind. Its
-probability is the teacher's divided by that of the condition, which is taken to be the share of the
-stories drawn that were kept. The manifest has the counts, and minus the logarithm of that share,
-which is added to each story's log_prob, in nats with its standard error.
+What is kept is the teacher's distribution under the condition that a story is of none of these
+kinds. Its probability is the teacher's divided by that of the condition, which is taken to be the
+share of the stories drawn that were kept. The manifest has the counts, and minus the logarithm of
+that share, which is added to each story's log_prob, in nats with its standard error.
 
 All splits are of one numbered sequence, and the draws of a story are a function of the seed and its
 number: more stories of train leave those of test and validation as they are, but for that share.
@@ -41,6 +42,7 @@ from squentropy import progress
 from squentropy.corpus import given
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.story_files import entries
+from squentropy.corpus.text import is_empty
 from squentropy.errors import SquentropyError
 from squentropy.lm.devices import pick_device
 from squentropy.losses import own_link
@@ -55,7 +57,7 @@ from squentropy.tokens.tokenizer import read_encoding
 
 BATCH = 512  # stories told side by side; how numbers are rounded depends on it, so it is fixed
 LEAST = 0.01  # of the stories drawn have to be kept
-FATES = ("kept", "unended", "retokenized")
+FATES = ("kept", "unended", "empty", "retokenized")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def source(corpus: Corpus) -> Source:
     every = itertools.islice(draw(teacher, section, counts), sum(wanted.values()))
     drawn = list(progress.bar(every, "draw", "stories", of=sum(wanted.values())))
     kept, total = counts["kept"], counts.total()
-    correction = -math.log(kept / total)
+    correction = math.log(total / kept)
     nats = -correction - np.array([log_prob for _, log_prob in drawn])
 
     def stories(start: int, stop: int) -> Iterator[Story]:
@@ -124,8 +126,12 @@ def draw(teacher: Teacher, section: Section, counts: Counter[str]) -> Iterator[t
         for ids, log_prob in tell(teacher, first, section.seed, section.max_tokens):
             *body, last = ids
             text = teacher.decode(body)
-            fate = "unended" if last != teacher.end_of_text else "kept"
-            if fate == "kept" and teacher.encode(text) != body:
+            fate = "kept"
+            if last != teacher.end_of_text:
+                fate = "unended"
+            elif is_empty(text):
+                fate = "empty"
+            elif teacher.encode(text) != body:
                 fate = "retokenized"
             counts[fate] += 1
             if fate == "kept":

@@ -75,8 +75,8 @@ def restructured(text: str) -> str:
 
 
 def known(study: Study) -> bool:
-    """Whether the entropy of the stories is known: that of the grammar's alone."""
-    return study.corpus.source == "grammar"
+    """Whether the entropy of the stories is known: that of the grammar's and of a teacher's."""
+    return study.corpus.source in ("grammar", "model")
 
 
 def bands(study: Study) -> str:
