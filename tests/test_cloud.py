@@ -72,6 +72,13 @@ class Project:
         assert bool(done.returncode) == fails, said
         return said
 
+    def planned(self) -> str:
+        """Each job of the cluster, in Snakemake's words, which a rule's own message replaces."""
+        for path in self.folder.glob("workflow/rules/*.smk"):
+            text = re.sub(r"^( +)message:\n\1 +.*\n", "", path.read_text(), flags=re.MULTILINE)
+            path.write_text(text)
+        return self.snakemake(*MINE, *PROFILE, "--dry-run", "--quiet", "host")
+
     def stored(self, below: str) -> dict[str, bytes]:
         """What the storage holds below a folder of the project, by path in the project."""
         start = self.prefix.removeprefix("s3://studies/") + "/"
@@ -235,7 +242,7 @@ def test_a_pod_that_fails_is_reported(nowhere, tmp_path):
 def test_the_plan_for_a_cluster_asks_for_gpus_where_the_study_wants_them(project, device, gpus):
     changed = STUDY | {"train": {"device": device}}
     (project.folder / "studies/mine.yaml").write_text(yaml.safe_dump(changed))
-    said = project.snakemake(*MINE, *PROFILE, "--dry-run", "--quiet", "host")
+    said = project.planned()
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: .*\n)+)", said, flags=re.MULTILINE)
     plan = {rule: re.search(r"resources: .*\bgpu=(\d+)", text) for rule, text in jobs}
     assert set(plan) == {
@@ -274,3 +281,19 @@ def test_what_a_pod_installs_is_pinned_and_comes_from_the_image():
     [environment] = [rest for name, rest in instructions() if name == "ENV"]
     assert "PIP_NO_INDEX=1" in environment
     assert "PIP_FIND_LINKS=/opt/squentropy/wheels" in environment
+
+
+@pytest.mark.slow
+def test_a_corpus_of_story_files_of_this_machine_is_made_on_it(nowhere, tmp_path):
+    project = nowhere
+    stories = [f"Once there were {number} cats, and they slept." for number in range(40)]
+    (project.folder / "stories.txt").write_text("<|endoftext|>".join(stories))
+    cut = {"validation_stories": 3, "test_stories": 3}
+    corpus = {"source": "files", "files": {"train": ["stories.txt"], **cut}}
+    (project.folder / "studies/mine.yaml").write_text(yaml.safe_dump(STUDY | {"corpus": corpus}))
+    with Cluster(lambda job, environment: (1, "has no such file\n")) as cluster:
+        cluster.write_kubeconfig(tmp_path / "kubeconfig")
+        project.environment["KUBECONFIG"] = str(tmp_path / "kubeconfig")
+        project.snakemake(*MINE, *PROFILE, "--until", "corpus")
+    assert cluster.jobs == []
+    assert "data/mine/corpus/manifest.json" in project.stored("data")

@@ -359,6 +359,32 @@ def test_another_teacher_is_seen_by_its_bytes(copied, corpus_of, tmp_path, name)
     assert given.digest(corpus, known) == ""
 
 
+def test_the_workflow_makes_the_corpus_anew_for_another_teacher(
+    copied, copy_project, snakemake, tmp_path
+):
+    (tmp_path / "project").mkdir()
+    project = copy_project(tmp_path / "project")
+    for name in ("checkpoints", "data"):
+        (tmp_path / "copied" / name).rename(project / name)
+    section = SIZES | {"run": RUN, "max_tokens": LONG}
+    study = {"study": "mine", "corpus": {"source": "model", "model": section}}
+    (project / "mine.yaml").write_text(json.dumps(study))
+    corpus = ("--cores", "1", "data/mine/corpus/manifest.json", "--configfile", "mine.yaml")
+    done = snakemake(project, *corpus)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = storage.read_sealed(project / "data/mine/corpus/manifest.json")
+    held = {file["file"]: file["sha256"] for file in manifest["provenance"]["teacher"]}
+    assert held[f"{RUN}/run.json"] == storage.sha256(project / RUN / "run.json")
+    assert "data/tiny/tokens/manifest.json" in held
+    assert "Nothing to be done" in said(snakemake(project, *corpus, "--dry-run"))
+    changed_record(project / RUN, iterations=7)
+    assert ": The stories" in said(snakemake(project, *corpus, "--dry-run"))
+
+
+def said(done: subprocess.CompletedProcess) -> str:
+    return done.stdout + done.stderr
+
+
 def test_the_files_of_a_folder_of_transformers_are_those_that_a_model_is_read_from(
     foreign, corpus_of
 ):

@@ -47,6 +47,19 @@ def test_edges_and_limits_of_tuning_are_said(tmp_path):
     assert f"{r.selected['mse']['runs']} (limit)" in row
 
 
+def test_the_page_says_under_what_the_entropy_is_known(tmp_path):
+    said = {}
+    for source in ("grammar", "model"):
+        r = read.read(small(tmp_path / source, corpus={"source": source}))
+        said[source] = method.corpus(r) + sections.closing.limits(r)
+        entropy = re.search(r"exact entropy of the test stories under the (\w+) is ", said[source])
+        assert entropy[1] == {"grammar": "grammar", "model": "teacher"}[source]
+    assert "checkpoints/tinystories-sample/final/cross_entropy/seed1" in said["model"]
+    assert "another seed of the teacher’s draws gives stories" in said["model"]
+    assert "synthetic" not in said["model"]
+    assert "teacher" not in said["grammar"]
+
+
 def test_diverged_cells_are_said(tmp_path):
     r = read.read(small(tmp_path / "results"))
     gone = int((r.sweep["status"] == "diverged").sum())

@@ -33,6 +33,18 @@ def test_a_row_of_the_grid_takes_what_its_cells_take(tiny_study):
     assert row == 3 * cell
 
 
+def test_a_teachers_stories_take_time_and_memory_and_another_sources_none(tiny_study, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(4000))
+    model = {"run": str(tmp_path), "train": 900, "validation": 40, "test": 60, "max_tokens": 50}
+    told = tiny_study(corpus={"source": "model", "model": model})
+    other = tiny_study(corpus={"model": model})
+    assert resources.drawing_flops(told) == 1000 * 50 * 2 * 1000
+    assert resources.drawing_flops(other) == 0
+    more = tiny_study(corpus={"source": "model", "model": model | {"train": 1_000_900}})
+    assert resources.corpus_mb(other) == resources.PROCESS_MB
+    assert resources.corpus_mb(more) - resources.corpus_mb(told) == resources.STORY_BYTES
+
+
 def test_minutes_grow_with_iterations_and_shrink_on_a_gpu(tiny_study):
     study = tiny_study(final={"max_iters": 20_000_000})
     flops = resources.training_flops(study, "final")

@@ -116,6 +116,20 @@ def test_the_stage_of_a_study_of_own_stories_lists_where_they_lie(project, asked
     assert deps == [*dvc.SOURCES, "stories", r"\$" + "{x}.txt"]
 
 
+def test_the_stage_of_a_study_of_a_teachers_stories_lists_what_it_was_told_by(project, asked):
+    run = Path("checkpoints/old/final/mse/seed1")
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    model = f"{{source: model, model: {{run: {run}}}}}"
+    Path("studies/mine.yaml").write_text(f"study: mine\ncorpus: {model}\n")
+    dvc._Recorded.of([Path("studies/mine.yaml")]).add_stage()
+    (words,) = asked
+    deps = [word for option, word in itertools.pairwise(words) if option == "--deps"]
+    told_by = [f"{run}/run.json", f"{run}/model.safetensors"]
+    tokens = ["data/old/tokens/manifest.json", "data/old/tokens/encoding.tiktoken"]
+    assert deps == [*dvc.SOURCES, *told_by, *tokens]
+
+
 @pytest.mark.parametrize(
     ("change", "missing"),
     [

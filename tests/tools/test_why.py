@@ -10,7 +10,7 @@ import pytest
 
 from squentropy import storage
 from squentropy.cli import completion
-from squentropy.corpus import story_files
+from squentropy.corpus import given, story_files
 from squentropy.errors import SquentropyError
 from squentropy.study import digests
 from squentropy.tools.why import stale_runs
@@ -54,6 +54,20 @@ def test_story_files_that_are_not_those_of_the_corpus_are_named(why, tiny_study)
     assert why(SWEPT, corpus=corpus) == {SWEPT: ["its story files have changed: stories.txt"]}
     path.unlink()  # as in a restored clone
     assert why(corpus=corpus) == {}
+
+
+def test_a_teacher_that_is_not_that_of_the_corpus_is_named(why, tiny_study):
+    section = {"run": str(FINAL), "tokens": "data/tiny/tokens"}
+    corpus, manifest = {"source": "model", "model": section}, Path("data/tiny/corpus/manifest.json")
+    entries = story_files.entries(given.hashed(tiny_study(corpus=corpus).corpus))
+    said = {"source": "model", "provenance": entries | {"seed": 0, "drawn": 9}}
+    storage.write_sealed(manifest, storage.read_sealed(manifest) | said)
+    assert why(SWEPT, corpus=corpus) == {SWEPT: []}
+    weights = FINAL / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert why(SWEPT, corpus=corpus) == {SWEPT: [f"its teacher has changed: {weights}"]}
+    weights.unlink()  # as in a restored clone
+    assert why(SWEPT, corpus=corpus) == {SWEPT: []}
 
 
 def test_changed_code_is_named_by_its_module(why, monkeypatch):

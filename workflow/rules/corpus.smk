@@ -7,10 +7,11 @@ rule corpus:
         f"{DATA}/corpus/manifest.json",
     log:
         f"{LOGS}/corpus.log",
+    localrule: bool(STORAGE) and STUDY.corpus.source in given.SOURCES  # which a storage lacks
     resources:
+        **{"gpu": gpus_a_run()} if STUDY.corpus.source == "model" else {},
         mem_mb=memory(resources.corpus_mb(STUDY)),
         runtime=minutes(resources.drawing_flops(STUDY)),
-        gpu=gpus_a_run(STUDY.corpus.source == "model"),
     params:
         folder=subpath(output[0], parent=True),
         params=PARAMS,

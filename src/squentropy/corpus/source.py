@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Story(NamedTuple):
     text: str
     where: str  # for a message: "stories.jsonl, line 3"
-    log_prob: float | None = None  # natural logarithm; known for the grammar only
+    log_prob: float | None = None  # natural logarithm; known for the grammar and a teacher
 
 
 @dataclass(frozen=True)

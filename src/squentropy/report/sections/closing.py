@@ -29,19 +29,22 @@ def limits(r: Results) -> Html:
     edge = [x for x in r.scored if not r.selected[x]["inside"]]
     if edge:
         points.append(f"The tuning of the learning rate is incomplete for {names(edge)}.")
+    source = r.corpus["source"]
+    other = {"grammar": "seed of the grammar", "model": "seed of the teacher’s draws"}.get(source)
     points.append(
         "The workflow scores test stories after tuning has ended. It does not know whether test "
-        "numbers of an earlier study of the same stories were looked at before this one was "
-        "planned; another seed of the grammar gives stories that nobody has seen."
-        if r.corpus["source"] == "grammar"
-        else "The workflow scores test stories after tuning has ended. It does not know whether "
-        "test numbers of an earlier study of the same stories were looked at before this one was "
-        "planned."
+        "numbers of an earlier study of the same stories were looked at before this one was planned"
+        + (f"; another {other} gives stories that nobody has seen." if other else ".")
     )
-    if r.corpus["source"] == "grammar":
+    if source == "grammar":
         points.append(
             "The stories are synthetic. They have a known entropy, and less variety than any "
             "text written by people."
+        )
+    if source == "model":
+        points.append(
+            "The stories are a model’s. They have a known entropy, and its faults: what it has not "
+            "learnt of the stories that it was trained on is not in them."
         )
     if r.corpus["vocab_size"] < 20000:
         points.append(

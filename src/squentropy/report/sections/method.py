@@ -21,6 +21,9 @@ def losses(r: Results) -> Html:
     return table(["loss", "definition, mean over positions", "source"], rows, text=3)
 
 
+_KNOWN_BY = {"grammar": "grammar", "model": "teacher"}
+
+
 def corpus(r: Results) -> Html:
     """Which stories, how many classes, and the nll without context."""
     c, s = r.corpus, r.study
@@ -31,6 +34,8 @@ def corpus(r: Results) -> Html:
         "hub": f"the data set {escape(s.corpus.hub.dataset)}, revision "
         f"<code>{escape(s.corpus.hub.revision[:12])}</code>",
         "files": "the user’s own files",
+        "model": f"a trained model, the teacher (<code>{escape(s.corpus.model.run)}</code>), which "
+        "told them at temperature 1 from all of its tokens, so that each has a known probability",
     }.get(c["source"], f"the source <code>{escape(c['source'])}</code>")
     encoding = "GPT-2’s" if s.tokens.encoding == "gpt2" else "a byte-level BPE of the train split"
     sentences = [
@@ -43,8 +48,9 @@ def corpus(r: Results) -> Html:
         error = c["source_nll_se"]
         spread = "" if error is None else f" (standard error {nats(error)})"
         sentences.append(
-            f"The exact entropy of the test stories under the grammar is {nats(c['source_nll'])} "
-            f"nats per token{spread}, a perplexity of {number(math.exp(c['source_nll']))}: no "
+            "The exact entropy of the test stories under the "
+            f"{_KNOWN_BY.get(c['source'], 'source')} is {nats(c['source_nll'])} nats per "
+            f"token{spread}, a perplexity of {number(math.exp(c['source_nll']))}: no "
             "model can be below it except by chance."
         )
     return paragraphs(*sentences)
