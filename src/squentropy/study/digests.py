@@ -31,10 +31,10 @@ STEPS = {
 """The modules that each step of a study begins with."""
 
 PLUMBING = (
-    "errors.py",  # what is said when something fails
-    "progress.py",  # what is shown meanwhile
-    "kinds.py",  # types, for annotations alone
-    "storage.py",  # whole files, sealed and verified
+    "base/errors.py",  # what is said when something fails
+    "base/progress.py",  # what is shown meanwhile
+    "base/kinds.py",  # types, for annotations alone
+    "base/storage.py",  # whole files, sealed and verified
     "study",  # the parameters, recorded with each result
     "runs/records.py",  # whether a result is up to date
     "training/resume.py",  # tested to go on to the same bits
