@@ -16,7 +16,7 @@ import torch
 from gpu_part import ROOT, Part, Trained
 from torch import Tensor
 
-from squentropy.errors import Interrupted
+from squentropy.base.errors import Interrupted
 from squentropy.lm import terms
 from squentropy.lm.matmul import times_transposed, transposed_times
 from squentropy.lm.model import GPT, Config
@@ -215,7 +215,7 @@ def stacked(part: Part) -> dict[str, Any]:
 CLAIM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.devices import claim, pick_device
 from pathlib import Path
 import torch

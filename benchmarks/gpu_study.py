@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from gpu_part import ROOT, Part, Trained
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.lm.model import Config
 from squentropy.lm.scoring import score_split
 from squentropy.losses import own_link

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.report.claims import CLAIMS, END, START, rows, verdict, with_claims
 from squentropy.report.read import read
 

@@ -7,8 +7,8 @@ import fake_results
 import pytest
 import torch
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.model import GPT
 from squentropy.results import tables, voices
 from squentropy.runs.weights import load_model

@@ -11,7 +11,7 @@ import pytest
 import ruamel.yaml
 import yaml
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.study import params
 from squentropy.study.grid import Cell
 from squentropy.study.overlays import overlay

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.matmul import multiplies_bfloat16
 from squentropy.lm.optimizer import AdamW
 from squentropy.losses import LOSSES

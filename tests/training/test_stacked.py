@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from squentropy.base.errors import Interrupted
 from squentropy.cli import app
-from squentropy.errors import Interrupted
 from squentropy.losses import LOSSES
 from squentropy.runs.records import read_run
 from squentropy.training import loop, stacked

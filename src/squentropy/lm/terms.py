@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.matmul import multiplies, times_transposed, transposed_times
 
 Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Any, Any]]

@@ -15,8 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from squentropy import storage
-from squentropy.kinds import PackedModel, PackedTensor, Rounding, RunRecord, ScoresRecord, Voice
+from squentropy.base import storage
+from squentropy.base.kinds import (
+    PackedModel,
+    PackedTensor,
+    Rounding,
+    RunRecord,
+    ScoresRecord,
+    Voice,
+)
 from squentropy.lm.model import GPT, Config
 from squentropy.runs import records
 from squentropy.runs.weights import load_model

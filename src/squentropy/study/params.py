@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.study.catalogue import PHASES as PHASES
 from squentropy.study.catalogue import SPLITS as SPLITS
 from squentropy.study.catalogue import known_losses as known_losses

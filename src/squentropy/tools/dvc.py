@@ -18,9 +18,9 @@ from pathlib import Path
 
 import yaml
 
-from squentropy import installed, storage
+from squentropy.base import installed, storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import story_files
-from squentropy.errors import SquentropyError
 from squentropy.study.corpus import Files
 from squentropy.study.params import load
 

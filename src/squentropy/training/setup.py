@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.cpu_block import Noise, keep_freed_memory
 from squentropy.lm.devices import pick_device, pick_dtype
 from squentropy.lm.model import GPT, Config

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from squentropy import progress as shown
-from squentropy import storage
-from squentropy.errors import Interrupted
+from squentropy.base import progress as shown
+from squentropy.base import storage
+from squentropy.base.errors import Interrupted
 from squentropy.lm.model import GPT, alibi
 from squentropy.runs import provenance, records
 from squentropy.study.grid import Cell
