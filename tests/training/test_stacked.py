@@ -58,14 +58,19 @@ def assert_same(one, other) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "bias", "phase"),
-    [("alibi", False, "sweep"), ("learned", True, "sweep"), ("alibi", True, "final")],
+    ("positions", "bias", "phase", "parametrization"),
+    [
+        ("alibi", False, "sweep", "standard"),
+        ("learned", True, "sweep", "standard"),
+        ("alibi", True, "final", "standard"),
+        ("learned", False, "sweep", "mup"),
+    ],
 )
 def test_cells_at_once_are_cells_one_by_one(
-    tiny_study, cells, tokens, double, positions, bias, phase
+    tiny_study, cells, tokens, double, positions, bias, phase, parametrization
 ):
     study = tiny_study(
-        model={"positions": positions, "bias": bias},
+        model={"positions": positions, "bias": bias, "parametrization": parametrization},
         train={"accumulation": 2, "grad_clip": 0.5},
     )
     cells = [replace(cell, phase=phase) for cell in cells]
