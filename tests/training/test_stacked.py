@@ -58,19 +58,19 @@ def assert_same(one, other) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "bias", "phase", "parametrization"),
+    ("positions", "bias", "phase", "changes"),
     [
-        ("alibi", False, "sweep", "standard"),
-        ("learned", True, "sweep", "standard"),
-        ("alibi", True, "final", "standard"),
-        ("learned", False, "sweep", "mup"),
+        ("alibi", False, "sweep", {}),
+        ("learned", True, "sweep", {}),
+        ("alibi", True, "final", {}),
+        ("alibi", False, "sweep", {"parametrization": "mup", "n_embd": 64}),
     ],
 )
 def test_cells_at_once_are_cells_one_by_one(
-    tiny_study, cells, tokens, double, positions, bias, phase, parametrization
+    tiny_study, cells, tokens, double, positions, bias, phase, changes
 ):
     study = tiny_study(
-        model={"positions": positions, "bias": bias, "parametrization": parametrization},
+        model={"positions": positions, "bias": bias} | changes,
         train={"accumulation": 2, "grad_clip": 0.5},
     )
     cells = [replace(cell, phase=phase) for cell in cells]
