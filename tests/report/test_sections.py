@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import fake_results
 import pandas as pd
+import pytest
 
 from squentropy.report import read, sections
 from squentropy.report.sections import method
@@ -45,6 +46,12 @@ def test_edges_and_limits_of_tuning_are_said(tmp_path):
     assert "←" in row
     assert "<td class=n>edge</td>" in row
     assert f"{r.selected['mse']['runs']} (limit)" in row
+
+
+@pytest.mark.parametrize("parametrization", ["standard", "mup"])
+def test_the_parametrization_is_said_where_it_is_not_the_standard(tmp_path, parametrization):
+    r = read.read(small(tmp_path / "results", model={"parametrization": parametrization}))
+    assert ("scaled with the width (μP" in method.model(r)) == (parametrization == "mup")
 
 
 def test_diverged_cells_are_said(tmp_path):

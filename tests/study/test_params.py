@@ -190,6 +190,16 @@ def test_a_missing_key_is_named(default):
         params.parse(default)
 
 
+def test_studies_and_runs_from_before_there_was_mup_are_standard_ones(default):
+    study = params.parse(default)
+    del default["model"]["parametrization"]
+    assert params.parse(default) == study
+    assert study.training_keys("final")["model"] == study.table_keys()["model"] == default["model"]
+    default["model"]["parametrization"] = "mup"
+    mup = params.parse(default)
+    assert mup.training_keys("final")["model"] == mup.table_keys()["model"] == default["model"]
+
+
 def test_further_mistakes_are_counted(default):
     default["sweep"] |= {"lr": [-1], "seed": -1, "max_iters": 0}
     with pytest.raises(ParameterError, match=r"\(and 2 more\)$"):

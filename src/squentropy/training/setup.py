@@ -137,6 +137,8 @@ def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup
             beta2=params.beta2,
             weight_decay=params.weight_decay,
             clip=params.grad_clip,
+            hidden=model.hidden_matrices(),
+            multiple=model.config.multiple,
         ),
     )
 
