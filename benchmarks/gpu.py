@@ -35,7 +35,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SHARES = {"checks": 0.27, "steps": 0.36, "finals": 0.16, "nanogpt": 0.12, "sweep": 0.09}
+SHARES = {"checks": 0.2, "steps": 0.28, "finals": 0.22, "nanogpt": 0.14, "sweep": 0.16}
 PARTS = {
     "checks": ("gpu_checks", "run"),
     "steps": ("gpu_speed", "run_ours"),

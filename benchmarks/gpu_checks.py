@@ -16,7 +16,7 @@ import torch
 from gpu_part import ROOT, Part, Trained
 from torch import Tensor
 
-from squentropy.errors import Interrupted
+from squentropy.base.errors import Interrupted
 from squentropy.lm import terms
 from squentropy.lm.matmul import times_transposed, transposed_times
 from squentropy.lm.model import GPT, Config
@@ -134,7 +134,7 @@ def no_whole_logits(part: Part) -> dict[str, Any]:
     """Memory that a loss takes beside what it is given, in parts of the whole logits'."""
     if part.device.type != "cuda":
         return {"skipped": "torch does not count a CPU's memory"}
-    positions, width, classes = 32768, 768, 50257
+    positions, width, classes = 131072, 768, 50257
     hidden = torch.randn(positions, width, device=part.device, requires_grad=True)
     weight = (torch.randn(classes, width, device=part.device) * width**-0.5).requires_grad_()
     targets = torch.randint(classes, (positions,), device=part.device)
@@ -146,7 +146,7 @@ def no_whole_logits(part: Part) -> dict[str, Any]:
             LOSSES[loss](hidden, weight, targets).backward()
         shares[loss] = (torch.cuda.max_memory_allocated() - before) / (4 * positions * classes)
         hidden.grad = weight.grad = None
-    return at_most(shares, dict.fromkeys(shares, 0.5))
+    return at_most(shares, dict.fromkeys(shares, 0.25))
 
 
 class _After:
@@ -215,7 +215,7 @@ def stacked(part: Part) -> dict[str, Any]:
 CLAIM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.devices import claim, pick_device
 from pathlib import Path
 import torch

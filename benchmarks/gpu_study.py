@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from gpu_part import ROOT, Part, Trained
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.lm.model import Config
 from squentropy.lm.scoring import score_split
 from squentropy.losses import own_link
@@ -190,7 +190,8 @@ def _final(
             first = torch.from_numpy(draw.integers(len(ids) - block - 1, size=batch))
             blocks = ids[first.to(part.device).unsqueeze(-1) + along]
             rate = lr * falls * min(1.0, (share + 1e-3) / WARMUP)
-            value = trained.step(loss, blocks[:, :-1], blocks[:, 1:], rate)
+            x, y = blocks[:, :-1].contiguous(), blocks[:, 1:].contiguous()  # as compiled for
+            value = trained.step(loss, x, y, rate)
             steps += 1
         part.synchronize()
         gone = time.monotonic() - start

@@ -18,7 +18,7 @@ from pathlib import Path
 import shared
 import torch
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.study.catalogue import loss_info
 from squentropy.study.grid import Cell
 from squentropy.study.params import Study, load

@@ -29,8 +29,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import app
-from squentropy.errors import SquentropyError
 from squentropy.report import summary
 from squentropy.report.format import DASH, integer, nats, number, short, unknown
 from squentropy.report.read import read

@@ -19,9 +19,10 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from squentropy import losses, storage
+from squentropy import losses
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus.grammar.grammar import load_grammar
-from squentropy.errors import SquentropyError
 from squentropy.evaluation.run import evaluate_run
 from squentropy.lm.model import GPT, Config
 from squentropy.report import pdf

@@ -19,11 +19,11 @@ import tiktoken
 import torch
 import yaml
 
+from squentropy.base.storage import sha256, write_json, write_sealed, write_text
 from squentropy.lm.model import GPT, Config
 from squentropy.results import adequacy, intervals, quality, voices
 from squentropy.results.tables import write_manifest
 from squentropy.results.theory import contexts, optimum
-from squentropy.storage import sha256, write_json, write_sealed, write_text
 from squentropy.study import params
 from squentropy.study.catalogue import loss_info
 from squentropy.study.overlays import overlay

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from squentropy import functional, nn
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.losses import LOSSES, own_link
 from squentropy.study.catalogue import known_losses, loss_info
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus.build import build
-from squentropy.errors import SquentropyError
 from squentropy.results import tables
 from squentropy.study.params import Tokens
 from squentropy.tokens.token_files import TokenFolder

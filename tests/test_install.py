@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from squentropy import installed
-from squentropy.errors import SquentropyError
+from squentropy.base import installed
+from squentropy.base.errors import SquentropyError
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))

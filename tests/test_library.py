@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 import squentropy
-from squentropy import installed, storage
-from squentropy.errors import SquentropyError
+from squentropy.base import installed, storage
+from squentropy.base.errors import SquentropyError
 from squentropy.runs.weights import load_model
 from squentropy.sampling.terminal import tell
 from squentropy.tokens import bpe, tokenizer
@@ -240,7 +240,7 @@ squentropy.nn.Squentropy(0.1)(logits, targets)
 LOSSES["squentropy"](logits, torch.eye(3), torch.tensor([0, 1]))
 try:
     squentropy.load_results
-except squentropy.errors.SquentropyError as error:
+except squentropy.SquentropyError as error:
     print(error)
 """
 
@@ -271,7 +271,8 @@ def test_importing_the_package_imports_nothing_else():
 
 
 def test_what_the_package_offers_is_listed_and_the_rest_is_not_there():
-    assert {"load_run", "load_results", "functional", "nn"} <= set(dir(squentropy))
+    offered = {"load_run", "load_results", "functional", "nn", "SquentropyError"}
+    assert offered <= set(dir(squentropy))
     with pytest.raises(AttributeError, match="no attribute 'load_rum'"):
         squentropy.load_rum  # noqa: B018
 
@@ -295,7 +296,7 @@ def test_in_a_clone_of_another_package_the_library_warns(clone):
 
 
 def test_a_copy_that_pip_left_is_named_with_the_way_back(clone, monkeypatch):
-    copied = "/env/lib/python3.11/site-packages/squentropy/installed.py"
+    copied = "/env/lib/python3.11/site-packages/squentropy/base/installed.py"
     monkeypatch.setattr(installed, "__file__", copied)
     with pytest.raises(installed.ForeignPackage) as error:
         installed.check_own(clone)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from squentropy import losses
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm import terms
 from squentropy.losses import LOSSES, inverse_link, own_link
 
@@ -204,6 +204,22 @@ def test_fused_chunks_are_the_same_loss(name, backend, monkeypatch):
     terms.fuse_chunks(backend)
     assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)
     assert terms._fused.cache_info().currsize > 0
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+@pytest.mark.parametrize("name", ["squentropy", "squentropy_weighted", "z_loss", "brier"])
+def test_columns_that_a_gpu_adds_to_the_logits_are_no_classes(name, backend, monkeypatch):
+    monkeypatch.setattr(terms, "_backend", backend)
+    monkeypatch.setattr(terms, "_chunk_shape", lambda device, classes: (7, classes + 3))
+    assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)
+
+
+def test_a_gpu_holds_as_many_logits_whatever_the_number_of_classes():
+    for classes in (257, 2048, 50257):
+        rows, columns = terms._chunk_shape("cuda", classes)
+        assert columns % terms.GPU_MULTIPLE == 0 <= columns - classes < terms.GPU_MULTIPLE
+        assert terms.GPU_ELEMENTS / 2 < rows * columns <= terms.GPU_ELEMENTS
+        assert terms._chunk_shape("cpu", classes) == (terms.ROWS, classes)
 
 
 def frequencies(classes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import grimp
 import pytest
 
 import squentropy
@@ -124,6 +125,25 @@ def test_every_package_that_is_imported_is_a_dependency():
     known = {name.split(">")[0].split("<")[0].split("=")[0].strip() for name in named}
     for path in SOURCE.parent.rglob("*.py"):
         assert {NAMES.get(name, name) for name in imported(path)} <= known, path
+
+
+def room(module: str) -> str:
+    """The folder or module right below the package that a module is of, or the package itself."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_rooms_are_few_import_few_others_and_base_none():
+    graph = grimp.build_graph("squentropy", cache_dir=None)
+    pairs = {
+        (room(module), room(other))
+        for module in graph.modules
+        for other in graph.find_modules_directly_imported_by(module)
+        if room(module) != room(other)
+    }
+    assert len({room(module) for module in graph.modules}) <= 20
+    assert len(pairs) <= 90
+    assert "squentropy.base" in {imported for _, imported in pairs}
+    assert "squentropy.base" not in {importing for importing, _ in pairs}
 
 
 WITHOUT_PIPELINE = """

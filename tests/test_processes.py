@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.training import distributed
 from squentropy.training.distributed import Group, join
 

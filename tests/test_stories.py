@@ -15,7 +15,7 @@ import pytest
 import smallest
 import yaml
 
-from squentropy.storage import sha256
+from squentropy.base.storage import sha256
 
 FOLDER = '{x} a$b"c'
 TOKENS = "data/mine/tokens/manifest.json"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from squentropy import functional as functional
     from squentropy import nn as nn
+    from squentropy.base.errors import SquentropyError as SquentropyError
     from squentropy.library.results import load_results as load_results
     from squentropy.library.runs import load_run as load_run
 
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _OFFERED = {
     "functional": "squentropy.functional",
     "nn": "squentropy.nn",
+    "SquentropyError": "squentropy.base.errors",
     "load_run": "squentropy.library.runs",
     "load_results": "squentropy.library.results",
 }
@@ -32,8 +34,8 @@ def __getattr__(name: str) -> Any:
     """Raises SquentropyError where a package is missing that only this needs."""
     if name not in _OFFERED:
         raise AttributeError(f"module 'squentropy' has no attribute {name!r}")
-    from squentropy import installed
-    from squentropy.errors import SquentropyError
+    from squentropy.base import installed
+    from squentropy.base.errors import SquentropyError
 
     installed.warn_of_another()
     try:

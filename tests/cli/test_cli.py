@@ -19,10 +19,10 @@ import torch
 import typer
 
 import squentropy
-from squentropy import errors
+from squentropy.base import errors
+from squentropy.base.storage import read_sealed, write_sealed
 from squentropy.cli import app
 from squentropy.cli.explain import explain
-from squentropy.storage import read_sealed, write_sealed
 from squentropy.study import find, params
 
 ROOT = Path(__file__).resolve().parents[2]

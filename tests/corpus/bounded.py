@@ -10,8 +10,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import files
-from squentropy.errors import SquentropyError
 
 SECONDS = 20
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import build as build_module
 from squentropy.corpus import text
 from squentropy.corpus.build import build
 from squentropy.corpus.repeats import digests_in
-from squentropy.errors import SquentropyError
 from squentropy.study import params
 from squentropy.study.corpus import Grammar
 from squentropy.study.params import SPLITS

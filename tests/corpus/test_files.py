@@ -17,8 +17,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import files, story_files, streams
-from squentropy.errors import SquentropyError
 
 STORIES = [
     "Once upon a time.\n\nThere was a cat.",

@@ -31,7 +31,7 @@ OTHER = "f" * 40  # a commit that no repository here has
 BUILD = """
 import json, sys
 from squentropy.corpus.build import build
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.study import params
 
 default = params.load(["params.yaml"]).corpus

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import given, model
 from squentropy.corpus.build import build
-from squentropy.errors import SquentropyError
 from squentropy.lm.scoring import score_split
 from squentropy.losses import own_link
 from squentropy.report import catalogue

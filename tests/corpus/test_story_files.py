@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import story_files
-from squentropy.errors import SquentropyError
 from squentropy.study import params
 from squentropy.study.corpus import Files
 

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import files, story_files
 from squentropy.corpus.grammar import grading, parser
-from squentropy.errors import SquentropyError
 from squentropy.study import params, yaml_file
 from squentropy.study.corpus import Files
 from squentropy.study.overlays import overlay

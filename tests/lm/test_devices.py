@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm import devices
 from squentropy.lm.devices import claim, pick_device, pick_dtype
 

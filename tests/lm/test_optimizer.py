@@ -38,6 +38,36 @@ def test_steps_are_those_of_torchs_adamw_to_the_bit(weight_decay):
         assert all(a.equal(b) for a, b in zip(ours, theirs))
 
 
+def test_hidden_matrices_learn_and_decay_as_by_mup():
+    """lr / m, and by each step the decay of the others: torch's AdamW with decay times m."""
+    ours, theirs = parameters(), parameters()
+    optimizer = AdamW(ours, beta1=0.9, beta2=0.95, weight_decay=0.1, hidden=[ours[2]], multiple=4.0)
+    shared = {"betas": (0.9, 0.95), "fused": True}
+    reference = [
+        torch.optim.AdamW([theirs[2]], lr=0.1 / 4, weight_decay=0.1 * 4, **shared),
+        torch.optim.AdamW([theirs[0]], lr=0.1, weight_decay=0.1, **shared),
+        torch.optim.AdamW([theirs[1], theirs[3]], lr=0.1, weight_decay=0.0, **shared),
+    ]
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn(a.shape, generator=draw)
+            b.grad = a.grad.clone()
+        optimizer.step(0.1)
+        for each in reference:
+            each.step()
+        assert all(a.equal(b) for a, b in zip(ours, theirs))
+
+
+def test_without_mup_the_state_has_the_names_that_it_always_had():
+    given = parameters()
+    plain = AdamW(given, beta1=0.9, beta2=0.95, weight_decay=0.1)
+    base = AdamW(given, beta1=0.9, beta2=0.95, weight_decay=0.1, hidden=given[:1], multiple=1.0)
+    names = {f"{kind}.{g}.{i}" for kind in ("means", "squares", "steps") for g in (0, 1)
+             for i in (0, 1)}  # fmt: skip
+    assert plain.state().keys() == base.state().keys() == names | {"usual_norm"}
+
+
 def test_a_step_forgets_the_gradients():
     given = parameters()
     for p in given:

@@ -13,7 +13,7 @@ import fake_results
 import nbformat
 import pytest
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.report import render
 from squentropy.report.catalogue import FIGURES
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squentropy.errors import SquentropyError
-from squentropy.report.claims import CLAIMS, END, START, rows, verdict, with_claims
+from squentropy.base.errors import SquentropyError
+from squentropy.report.claims import CLAIMS, END, RANKS, START, ranks, rows, verdict, with_claims
 from squentropy.report.read import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,23 @@ def test_only_a_study_that_ranks_its_losses_tells(tmp_path, learnt):
     assert learnt or set(said) == {"cannot be told"}
 
 
+def test_places_are_those_of_the_nll_and_none_where_nothing_is_ranked(tmp_path):
+    for learnt in (True, False):
+        folder = fake_results.write(
+            tmp_path / str(learnt), stories=20, learnt=learnt, sweep={"losses": LOSSES}
+        )
+        study = read(folder)
+        column = ranks([study]).iloc[:, 1]
+        if learnt:
+            assert [cell.partition(".")[0] for cell in column] == ["1", "2", "3", "4"]
+            nll = [study.metrics.at[loss, "nll"] for loss in study.ranked]
+            assert nll == sorted(nll)
+        else:
+            assert not any(re.match(r"\d+\. ", cell) for cell in column)
+        assert sum("nats" in cell for cell in column) == 1  # cross entropy's own
+
+
 def test_a_page_without_marks_is_refused(tmp_path):
-    for page in ("", START, END):
+    for page in ("", START, END, f"{RANKS} -->\n<!-- end of ranks -->"):
         with pytest.raises(SquentropyError, match="put them back"):
             with_claims(page, [])

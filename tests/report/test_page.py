@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from squentropy.output import visible
+from squentropy.base.output import visible
 from squentropy.report import catalogue, figures, render
 from squentropy.report.read import label
 from squentropy.report.sections.stories import LONGEST

@@ -6,7 +6,7 @@ import shutil
 import nbformat
 import pytest
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.report import pdf, render
 
 

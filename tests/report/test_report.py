@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from papermill.parameterize import parameterize_path
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.report import catalogue, figures, read, render, sections
 from squentropy.results import voices
 from squentropy.study.params import TABLES

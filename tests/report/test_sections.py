@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import fake_results
 import pandas as pd
+import pytest
 
 from squentropy.report import read, sections
 from squentropy.report.sections import method
@@ -58,6 +59,12 @@ def test_the_page_says_under_what_the_entropy_is_known(tmp_path):
     assert "another seed of the teacher’s draws gives stories" in said["model"]
     assert "synthetic" not in said["model"]
     assert "teacher" not in said["grammar"]
+
+
+@pytest.mark.parametrize("parametrization", ["standard", "mup"])
+def test_the_parametrization_is_said_where_it_is_not_the_standard(tmp_path, parametrization):
+    r = read.read(small(tmp_path / "results", model={"parametrization": parametrization}))
+    assert ("scaled with the width (μP" in method.model(r)) == (parametrization == "mup")
 
 
 def test_diverged_cells_are_said(tmp_path):

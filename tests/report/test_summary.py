@@ -8,7 +8,7 @@ import pytest
 from fake_results import write
 from markdown_it import MarkdownIt
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.report import summary
 from squentropy.report.figures import draw
 from squentropy.report.read import label, read

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.results.intervals import Interval, capped, difference, holm, mean_nll
 
 HOW = {"resamples": 500, "confidence": 0.95, "seed": 0}

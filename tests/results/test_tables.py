@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from scipy.special import stdtrit
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.results import tables
 from squentropy.results.metric_rows import METRICS, ORDERS
 from squentropy.results.original import REPORTED

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus.grammar.grammar import load_grammar
-from squentropy.errors import SquentropyError
 from squentropy.losses import LOSSES
 from squentropy.results.tables import describe_corpus, story_entropy
 from squentropy.results.theory import contexts, optimum

@@ -7,9 +7,9 @@ import fake_results
 import pytest
 import torch
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.lm.model import GPT
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.lm.model import GPT, Config
 from squentropy.results import tables, voices
 from squentropy.runs.weights import load_model
 from squentropy.study.params import Study
@@ -45,6 +45,23 @@ def test_what_is_rounded_already_and_a_row_of_zeros_stay_as_they_are():
 @torch.no_grad()
 def logits(model: GPT, ids: torch.Tensor) -> torch.Tensor:
     return model(ids[None])[0] @ model.wte.weight.T
+
+
+def test_the_pages_model_of_a_model_by_mup_has_its_logits():
+    """But for the rounding of matrices, which is undone here. The page knows no muP."""
+    torch.manual_seed(0)
+    model = GPT(Config(50, 16, 2, 2, 64, 0.0, True, "learned", "mup")).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    packed = voices.pack(model)
+    assert "parametrization" not in packed["config"]
+    page = voices.unpack(packed)
+    matrices = {name: w for name, w in model.state_dict().items() if w.dim() == 2}
+    page.load_state_dict(matrices, strict=False)
+    ids = torch.arange(16)
+    assert logits(model, ids).std() > 0.1
+    torch.testing.assert_close(logits(page, ids), logits(model, ids), rtol=1e-5, atol=1e-5)
 
 
 def nll(model: GPT, ids: torch.Tensor, temperature: float) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from squentropy.errors import ParameterError, SquentropyError
+from squentropy.base.errors import ParameterError, SquentropyError
 from squentropy.study.find import DEFAULT, find, overlays, study_of
 from squentropy.study.layout import Places
 

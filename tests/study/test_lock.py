@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.study import lock
 
 HOLD = """

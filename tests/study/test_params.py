@@ -11,7 +11,7 @@ import pytest
 import ruamel.yaml
 import yaml
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.study import params
 from squentropy.study.grid import Cell
 from squentropy.study.overlays import overlay
@@ -192,6 +192,16 @@ def test_a_missing_key_is_named(default):
     del default["final"]["reported"]["lr"]
     with pytest.raises(ParameterError, match=r"^parameters: final\.reported\.lr: is missing; "):
         params.parse(default)
+
+
+def test_studies_and_runs_from_before_there_was_mup_are_standard_ones(default):
+    study = params.parse(default)
+    del default["model"]["parametrization"]
+    assert params.parse(default) == study
+    assert study.training_keys("final")["model"] == study.table_keys()["model"] == default["model"]
+    default["model"]["parametrization"] = "mup"
+    mup = params.parse(default)
+    assert mup.training_keys("final")["model"] == mup.table_keys()["model"] == default["model"]
 
 
 def test_further_mistakes_are_counted(default):

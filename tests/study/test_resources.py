@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.lm.model import GPT, Config
 from squentropy.study import disk, resources
 

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.study import find, params
 from squentropy.study.overlays import overlay
 from squentropy.study.yaml_file import MOST_BYTES, read

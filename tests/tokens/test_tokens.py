@@ -15,8 +15,8 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.study.params import SPLITS
 from squentropy.tokens import token_files as token_files
 from squentropy.tokens import tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.tools import dvc
 
 

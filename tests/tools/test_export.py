@@ -17,8 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.model import GPT, Config
 from squentropy.runs.weights import load_model
 from squentropy.sampling.generate import generate
@@ -54,10 +54,19 @@ def stories(data) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("positions", "bias"), [("learned", False), ("learned", True), ("alibi", False)]
+    ("positions", "bias", "changes"),
+    [
+        ("learned", False, {}),
+        ("learned", True, {}),
+        ("alibi", False, {}),
+        ("learned", True, {"parametrization": "mup", "n_embd": 64}),
+        ("alibi", False, {"parametrization": "mup", "n_embd": 64}),
+    ],
 )
-def test_the_logits_are_the_models_own(tiny_study, tiny_cell, tokens, tmp_path, positions, bias):
-    study = tiny_study(model={"positions": positions, "bias": bias})
+def test_the_logits_are_the_models_own(
+    tiny_study, tiny_cell, tokens, tmp_path, positions, bias, changes
+):
+    study = tiny_study(model={"positions": positions, "bias": bias} | changes)
     run, out = tmp_path / "run", tmp_path / "out"
     train_run(study, tiny_cell(phase="final", n_layer=2, lr=0.02), tokens, run)
     export(study, run, tokens, out)

@@ -16,8 +16,8 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from squentropy.errors import SquentropyError
-from squentropy.storage import read_sealed
+from squentropy.base.errors import SquentropyError
+from squentropy.base.storage import read_sealed
 from squentropy.tools import hosted
 
 

@@ -14,12 +14,12 @@ import fake_results
 import pandas as pd
 import pytest
 
+from squentropy.base.errors import SquentropyError
+from squentropy.base.storage import write_json
 from squentropy.cli import app
-from squentropy.errors import SquentropyError
 from squentropy.report.read import JUDGE, read
 from squentropy.report.sections import generation
 from squentropy.results.tables import write_manifest
-from squentropy.storage import write_json
 from squentropy.study import params
 from squentropy.tools import endpoint, judge
 

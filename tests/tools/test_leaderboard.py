@@ -16,7 +16,7 @@ import pytest
 import smallest
 import yaml
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.report.read import read
 from squentropy.study import params
 from squentropy.study.overlays import overlay

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
 from squentropy.study.find import find

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import completion
 from squentropy.corpus import given, story_files
-from squentropy.errors import SquentropyError
 from squentropy.study import digests
 from squentropy.tools.why import stale_runs
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.matmul import multiplies_bfloat16
 from squentropy.lm.optimizer import AdamW
 from squentropy.losses import LOSSES
 from squentropy.training import setup
+from squentropy.training.distributed import Group
 from squentropy.training.loop import first_divergence, learning_rate, train
 from squentropy.training.setup import batches, build_model
 
@@ -45,6 +46,25 @@ def test_every_loss_starts_from_the_same_weights(tiny_study, tiny_cell):
     models = [build_model(tiny_study(), tiny_cell(loss=loss), 300) for loss in LOSSES]
     assert all(same_weights(models[0], model) for model in models[1:])
     assert not same_weights(models[0], build_model(tiny_study(), tiny_cell(seed=1), 300))
+
+
+def test_a_run_by_mup_trains_the_blocks_matrices_apart(tiny_study, tiny_cell, tokens):
+    study = tiny_study(model={"parametrization": "mup", "n_embd": 64})
+    run = setup.set_up(study, tiny_cell(n_layer=2), tokens, Group())
+    *others, hidden = run.optimizer.groups
+    assert hidden.multiple == 0.5
+    assert list(map(id, hidden.parameters)) == list(map(id, run.model.hidden_matrices()))
+    assert [(g.multiple, len(g.parameters)) for g in others] == [(1, 1), (1, 5)]  # wte, the norms
+    assert len(hidden.parameters) == 8
+
+
+def test_at_the_base_width_a_run_by_mup_is_a_standard_one(tiny_study, tiny_cell, tokens):
+    standard, mup = (
+        train(tiny_study(model={"n_embd": 128, "parametrization": kind}), tiny_cell(), tokens)
+        for kind in ("standard", "mup")
+    )
+    assert same_weights(standard[0], mup[0])
+    assert standard[1].history == mup[1].history
 
 
 def test_every_loss_learns_from_the_same_batches_at_a_seed(tiny_study, tiny_cell, tokens, lossy):

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from squentropy.errors import Interrupted, SquentropyError
+from squentropy.base.errors import Interrupted, SquentropyError
 from squentropy.runs.records import read_run
 from squentropy.training import loop, setup
 from squentropy.training.resume import Progress, StateFile, stop_on_signal

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.evaluation.run import evaluate_run
 from squentropy.lm import scoring
 from squentropy.losses import own_link

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from squentropy.base.errors import Interrupted
 from squentropy.cli import app
-from squentropy.errors import Interrupted
 from squentropy.losses import LOSSES
 from squentropy.runs.records import read_run
 from squentropy.training import loop, stacked
@@ -58,14 +58,19 @@ def assert_same(one, other) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "bias", "phase"),
-    [("alibi", False, "sweep"), ("learned", True, "sweep"), ("alibi", True, "final")],
+    ("positions", "bias", "phase", "changes"),
+    [
+        ("alibi", False, "sweep", {}),
+        ("learned", True, "sweep", {}),
+        ("alibi", True, "final", {}),
+        ("alibi", False, "sweep", {"parametrization": "mup", "n_embd": 64}),
+    ],
 )
 def test_cells_at_once_are_cells_one_by_one(
-    tiny_study, cells, tokens, double, positions, bias, phase
+    tiny_study, cells, tokens, double, positions, bias, phase, changes
 ):
     study = tiny_study(
-        model={"positions": positions, "bias": bias},
+        model={"positions": positions, "bias": bias} | changes,
         train={"accumulation": 2, "grad_clip": 0.5},
     )
     cells = [replace(cell, phase=phase) for cell in cells]

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import app
-from squentropy.errors import SquentropyError
 from squentropy.tuning.selection import REFINE, SWEEP, select, selected_hyperparameters
 
 CELL = ["lr", "dropout", "n_layer"]

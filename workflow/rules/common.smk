@@ -17,16 +17,16 @@ if IN_DVC:
     others = filter(None, [os.environ.get("PYTHONPATH")])
     os.environ.update(PYTHONPATH=os.pathsep.join([sys.path[0], *others]))
 
-from squentropy import home, installed
+from squentropy.base import home, installed
 from squentropy.corpus import given
 from squentropy.study.grid import point_name
 from squentropy.study.layout import REFINED, ROW, RUNS, Places
 from squentropy.study import digests, disk, lock, params, resources, yaml_file
-from squentropy.errors import SquentropyError
-from squentropy.output import lenient, say, visible
+from squentropy.base.errors import SquentropyError
+from squentropy.base.output import lenient, say, visible
 from squentropy.report.figures import names as figure_names
 from squentropy.study.catalogue import slug
-from squentropy.storage import write_text
+from squentropy.base.storage import write_text
 from squentropy.tools import waiting
 
 SHOWN_BY = workflow.logger_manager.get_log_handlers()  # of --logger

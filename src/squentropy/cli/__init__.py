@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from squentropy.cli.app import main as run
     except ModuleNotFoundError as error:  # the library alone is installed
-        from squentropy import errors, installed
+        from squentropy.base import errors, installed
 
         print(f"squentropy: {installed.missing(error.name or 'a package')}", file=sys.stderr)
         sys.exit(errors.FAILED)

@@ -16,10 +16,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import squentropy
-from squentropy import errors, home, installed, output
+from squentropy.base import errors, home, installed, output
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import models, steps, tools
 from squentropy.cli.explain import explain
-from squentropy.errors import SquentropyError
 
 
 class Commands(TyperGroup):
@@ -99,7 +99,7 @@ for panel, commands in PANELS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command; whatever goes wrong is one line on stderr and an exit code of errors.py.
+    """Run a command; whatever goes wrong is one line on stderr and an exit code of base/errors.py.
 
     `--debug`, before or after the command's name, shows the traceback too. That of a bug is also
     shown where SQUENTROPY_TRACEBACKS is set, as it is for the jobs of Snakemake, for their logs.

@@ -3,8 +3,8 @@
 import errno
 import re
 
-from squentropy import errors, installed, storage
-from squentropy.errors import SquentropyError
+from squentropy.base import errors, installed, storage
+from squentropy.base.errors import SquentropyError
 
 _NO_MEMORY = re.compile("(?:can.?t|cannot) allocate memory|not enough memory|bad_alloc", re.I)
 _NO_THREADS = "no more threads or processes may be started; raise `ulimit -u`, or use fewer cores"

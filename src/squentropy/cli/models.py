@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from squentropy.base.output import one_line, say
 from squentropy.cli.options import (
     Data,
     Params,
@@ -19,7 +20,6 @@ from squentropy.cli.options import (
     study_of,
     tokens_of,
 )
-from squentropy.output import one_line, say
 
 
 def tell(

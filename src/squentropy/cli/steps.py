@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import completion
 from squentropy.cli.options import (
     DEFAULT_STATES,
@@ -35,11 +36,10 @@ from squentropy.cli.training import (
     train_each,
     train_one,
 )
-from squentropy.errors import SquentropyError
 from squentropy.study.catalogue import SPLITS
 
 if TYPE_CHECKING:
-    from squentropy.kinds import RunRecord
+    from squentropy.base.kinds import RunRecord
     from squentropy.study.grid import Cell
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from squentropy.base.output import one_line, unchanged
 from squentropy.cli import completion
 from squentropy.cli.options import (
     DEFAULT_STATES,
@@ -19,7 +20,6 @@ from squentropy.cli.options import (
     load,
     results_of,
 )
-from squentropy.output import one_line, unchanged
 
 
 def params(study: Studies = None, params: Params = None) -> None:
@@ -200,8 +200,8 @@ def readme(file: Path, results: Results, report: Path) -> None:
 
     Example: squentropy readme README.md results/grammar report/grammar
     """
+    from squentropy.base.storage import plain, write_text
     from squentropy.report.summary import with_results
-    from squentropy.storage import plain, write_text
 
     text = plain(file).read_text(encoding="utf-8")
     write_text(file, with_results(text, results_of(results), report))
@@ -239,8 +239,8 @@ def claims(file: Path, results: list[Path]) -> None:
 
     Example: squentropy claims docs/explanation/claims.md results/grammar
     """
+    from squentropy.base.storage import write_text
     from squentropy.report.claims import with_claims
-    from squentropy.storage import write_text
 
     write_text(file, with_claims(file.read_text(encoding="utf-8"), results))
 

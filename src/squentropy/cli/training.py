@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squentropy import progress
+from squentropy.base import progress
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import completion
-from squentropy.errors import SquentropyError
 from squentropy.study.catalogue import PHASES, name_of_slug
 
 if TYPE_CHECKING:

@@ -35,12 +35,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from squentropy import progress, storage
+from squentropy.base import progress, storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import CorpusFile, Counts
 from squentropy.corpus.repeats import Digests, digests_in
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
-from squentropy.errors import SquentropyError
-from squentropy.kinds import CorpusFile, Counts
 from squentropy.study import params
 from squentropy.study.params import SPLITS
 

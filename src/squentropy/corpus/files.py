@@ -32,7 +32,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.story_files import StoryFile, entries, hashed, kind
 from squentropy.corpus.streams import (
@@ -46,7 +47,6 @@ from squentropy.corpus.streams import (
     lines,
     pieces,
 )
-from squentropy.errors import SquentropyError
 from squentropy.study.corpus import Corpus, Files
 from squentropy.study.parameter_errors import one_line
 

@@ -6,9 +6,9 @@ They are told apart by their bytes, as story_files.py says. Read without torch, 
 from functools import partial
 from pathlib import Path
 
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import story_files
 from squentropy.corpus.story_files import Hashes, StoryFile
-from squentropy.errors import SquentropyError
 from squentropy.study.corpus import Corpus, Teacher
 from squentropy.study.layout import tokens_beside
 

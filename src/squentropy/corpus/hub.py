@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus.source import Source, Story
-from squentropy.errors import SquentropyError
 from squentropy.study.corpus import Corpus, Hub
 from squentropy.study.params import SPLITS
 

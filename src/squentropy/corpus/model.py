@@ -38,12 +38,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from squentropy import progress
+from squentropy.base import progress
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import given
 from squentropy.corpus.source import Source, Story
 from squentropy.corpus.story_files import entries
 from squentropy.corpus.text import is_empty
-from squentropy.errors import SquentropyError
 from squentropy.lm.devices import pick_device
 from squentropy.losses import own_link
 from squentropy.runs import huggingface, records

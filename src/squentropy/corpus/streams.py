@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 
 CHUNK = 1 << 20  # bytes read at once
 SNIFFED = 4096  # bytes from which an encoding is told

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.evaluation import calibration
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device

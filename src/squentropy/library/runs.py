@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squentropy import functional, storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import RunRecord
+from squentropy import functional
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import RunRecord
 from squentropy.lm.model import GPT
 from squentropy.losses import own_link
 from squentropy.runs import records

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import torch
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.matmul import multiplies_bfloat16
 
 _claims: dict[str, TextIO] = {}  # by id; held until the process ends, however it ends

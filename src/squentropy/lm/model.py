@@ -6,7 +6,8 @@ The parameters bear the names of Hugging Face's GPT-2, so that weights move with
 the linear layers are (out, in) here and (in, out) there.
 """
 
-from dataclasses import asdict, dataclass
+import copy
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,19 @@ from torch import Tensor, nn
 from squentropy.lm import cpu_block
 from squentropy.lm.matmul import times_transposed
 
+BASE_WIDTH = 128
+"""The n_embd at which muP is the standard parametrization."""
+
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a GPT. `dropout` is used in training only; `positions`: learned or alibi."""
+    """The shape of a GPT. `dropout` is used in training only; `positions`: learned or alibi.
+
+    parametrization  standard, or mup: initial weights, learning rates and outputs scaled with the
+                     width, so that what suits one width suits others (Yang et al. 2022, arXiv
+                     2203.03466, table 8). Wider models have more heads, of the same width, so
+                     attention's scale needs no change.
+    """
 
     vocab_size: int
     block_size: int
@@ -28,8 +38,19 @@ class Config:
     dropout: float
     bias: bool
     positions: str = "learned"
+    parametrization: str = "standard"
 
     asdict = asdict
+
+    @property
+    def multiple(self) -> float:
+        """muP's m, the width in base widths; 1 for the standard parametrization."""
+        return self.n_embd / BASE_WIDTH if self.parametrization == "mup" else 1.0
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last hidden states from what the last norm gives: by muP divided by m, since the
+        output matrix is the embedding, whose weights do not shrink with the width."""
+        return hidden if self.multiple == 1 else hidden / self.multiple
 
 
 class Cache:
@@ -151,12 +172,29 @@ class GPT(nn.Module):
             elif parameter.dim() == 2:
                 # GPT-2 scales what adds to the residual stream by its 2 n_layer additions.
                 scale = (2 * config.n_layer) ** -0.5 if "c_proj" in name else 1.0
+                if name.startswith("h."):
+                    scale *= config.multiple**-0.5
                 nn.init.normal_(parameter, std=0.02 * scale)
 
     @property
     def output_weight(self) -> Tensor:
         """(C, n_embd), tied to the token embedding."""
         return self.wte.weight
+
+    def hidden_matrices(self) -> list[Tensor]:
+        """Those of the blocks, whose both sides grow with the width."""
+        return [p for p in self.h.parameters() if p.dim() == 2]
+
+    def folded(self) -> "GPT":
+        """The same function as a standard model: what muP does to outputs is in the last norm."""
+        if self.config.parametrization == "standard":
+            return self
+        model = copy.deepcopy(self)
+        model.config = replace(self.config, parametrization="standard")
+        with torch.no_grad():
+            for parameter in model.ln_f.parameters():
+                parameter.div_(self.config.multiple)
+        return model
 
     def parameter_count(self) -> int:
         """Without the positions, as nanoGPT counts; the tied matrix counts once."""
@@ -186,7 +224,7 @@ class GPT(nn.Module):
             x = block(x, bias, cache, noise, layer)
         if cache is not None:
             cache.length += ids.shape[1]
-        return self.ln_f(x)
+        return self.config.output(self.ln_f(x))
 
 
 def alibi_slopes(heads: int) -> Tensor:

@@ -4,6 +4,8 @@
 imports torch's compiler, which takes longer than a small cell of the sweep trains.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -19,18 +21,31 @@ class AdamW:
     clip  longest that a gradient may be, in lengths of the usual one: the running mean of the
           norms so far, the last some 20 counting most; 0: no clipping. Relative, so that a loss
           whose gradients are long or short on the whole is not treated otherwise than another.
+    hidden, multiple  parameters that muP gives the learning rate lr / multiple
     """
 
     def __init__(
-        self, parameters, *, beta1: float, beta2: float, weight_decay: float, clip: float = 0.0
+        self,
+        parameters,
+        *,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        clip: float = 0.0,
+        hidden: Iterable[Tensor] = (),
+        multiple: float = 1.0,
     ):
-        parameters = list(parameters)
+        parameters, hidden = list(parameters), list(hidden) if multiple != 1 else []
+        apart = {id(p) for p in hidden}
         self.betas, self.clip = (beta1, beta2), clip
         self.usual_norm = torch.zeros((), device=parameters[0].device)
         self.groups = [
-            _Group([p for p in parameters if p.dim() >= 2], weight_decay),
+            _Group([p for p in parameters if p.dim() >= 2 and id(p) not in apart], weight_decay),
             _Group([p for p in parameters if p.dim() < 2], 0.0),
         ]
+        if hidden:
+            # A step's decay, rate times weight_decay, is that of any width, as in muP's MuAdamW.
+            self.groups.append(_Group(hidden, weight_decay * multiple, multiple))
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the optimizer's own by a name, to save and to restore."""
@@ -58,7 +73,7 @@ class AdamW:
                     group.squares,
                     [],
                     group.steps,
-                    lr=lr,
+                    lr=lr / group.multiple,
                     beta1=self.betas[0],
                     beta2=self.betas[1],
                     weight_decay=group.weight_decay,
@@ -80,9 +95,9 @@ class AdamW:
 
 
 class _Group:
-    def __init__(self, parameters: list[Tensor], weight_decay: float):
+    def __init__(self, parameters: list[Tensor], weight_decay: float, multiple: float = 1.0):
         self.parameters = parameters
-        self.weight_decay = weight_decay
+        self.weight_decay, self.multiple = weight_decay, multiple
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
         device = parameters[0].device if parameters else None

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.matmul import multiplies, times_transposed, transposed_times
 
 Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Any, Any]]
@@ -134,6 +135,12 @@ Chunk = Callable[[Tensor, Tensor], Tensor]
 ROWS = 512
 """Positions whose logits are held at once: enough for the matrix products to be fast."""
 
+GPU_ELEMENTS = 1 << 28
+"""Logits held at once on a GPU, 1 GB of them, where fewer would leave most of it idle."""
+
+GPU_MULTIPLE = 64
+"""A GPU's product is several times as fast where its matrices' rows are a multiple of this long."""
+
 _backend: str | None = None  # of torch.compile, where chunks are to be fused
 
 
@@ -147,36 +154,65 @@ def fuse_chunks(backend: str = "inductor") -> None:
 
 
 @functools.cache
-def _fused(chunk: Chunk, backend: str) -> Chunk:
-    return torch.compile(chunk, backend=backend)
+def _fused(chunk: Chunk, backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    def passes(*given: Any) -> tuple[Tensor, Tensor]:
+        return _passes(chunk, *given)
+
+    return torch.compile(passes, backend=backend)
+
+
+def _passes(
+    chunk: Chunk, logits: Tensor, targets: Tensor, classes: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The sum of a chunk's loss, and its gradient by the logits in a precision.
+
+    Of `logits`, which are changed, the first columns are `classes`, and the others 0.
+    """
+    if torch.compiler.is_compiling():
+        logits = logits.clone()  # or the changed logits would be written back, which nobody reads
+    value = chunk(logits[:, :classes], targets)
+    return value, logits.to(dtype)
 
 
 def over_logits(chunk: Chunk) -> Term:
-    """A function of each position's logits, of which `ROWS` positions' are held at once.
+    """A function of each position's logits, of which a chunk of positions' are held at once.
 
     `chunk` is the same function from call to call, since each is compiled once if chunks are fused.
     """
 
     def term(hidden, weight, targets, with_gradients):
         total, d_hidden, d_weight = hidden.new_zeros(()), [], None
-        device = hidden.device.type
+        device, classes = hidden.device.type, len(weight)
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
         if not multiplies(hidden):  # or each chunk would convert them anew
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
-        work = _fused(chunk, _backend) if _backend else chunk
+        rows, columns = _chunk_shape(device, classes)
+        if columns > classes:
+            weight = F.pad(weight, (0, 0, 0, columns - classes))
+        work = _fused(chunk, _backend) if _backend else functools.partial(_passes, chunk)
         with torch.autocast(device, enabled=False):
-            for h, logits, y in logits_by_rows(hidden, weight, targets, ROWS):
-                total = total + work(logits, y)
+            for h, logits, y in logits_by_rows(hidden, weight, targets, rows):
+                value, gradient = work(logits, y, classes, h.dtype)
+                total = total + value
                 if with_gradients:
-                    gradient = logits.to(h.dtype)
                     d_hidden.append(times_transposed(gradient, weight.T))
                     part = transposed_times(h, gradient)
                     d_weight = part if d_weight is None else d_weight.add_(part)
-        return total, torch.cat(d_hidden) if with_gradients else None, d_weight
+        if d_weight is None:
+            return total, None, None
+        return total, torch.cat(d_hidden), d_weight[:, :classes]
 
     return term
+
+
+def _chunk_shape(device: str, classes: int) -> tuple[int, int]:
+    """Positions and columns of a chunk of logits on a type of device."""
+    if device != "cuda":
+        return ROWS, classes
+    columns = classes + -classes % GPU_MULTIPLE
+    return max(ROWS, GPU_ELEMENTS // columns // ROWS * ROWS), columns
 
 
 def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Iterator[tuple]:
@@ -188,8 +224,15 @@ def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -
         yield h, times_transposed(h, weight), y
 
 
+# A compiler fuses whole expressions; by itself, an operation that changes its input is faster.
+
+
 def _softmax_(logits: Tensor) -> Tensor:
     """Turn logits into their softmax in place; returns log Z, (n, 1)."""
+    if torch.compiler.is_compiling():
+        log_z = logits.logsumexp(-1, keepdim=True)
+        logits.copy_((logits - log_z).exp())
+        return log_z
     largest = logits.amax(-1, keepdim=True)
     torch.softmax(logits, -1, out=logits)
     return largest - logits.amax(-1, keepdim=True).log_()  # of largest / Z
@@ -198,7 +241,14 @@ def _softmax_(logits: Tensor) -> Tensor:
 def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:
     """Subtract the one-hot rows in place: the gradient of cross entropy."""
     column = targets.unsqueeze(-1)
-    probabilities.scatter_add_(-1, column, probabilities.new_full(column.shape, -1.0))
+    if torch.compiler.is_compiling():
+        probabilities.sub_(_one_hot(probabilities, column))
+    else:
+        probabilities.scatter_add_(-1, column, probabilities.new_full(column.shape, -1.0))
+
+
+def _one_hot(like: Tensor, column: Tensor) -> Tensor:
+    return (torch.arange(like.shape[-1], device=like.device) == column).to(like.dtype)
 
 
 def cross_entropy_chunk(logits: Tensor, targets: Tensor) -> Tensor:
@@ -223,10 +273,15 @@ def z_loss_chunk(scale: float) -> Chunk:
 def brier_chunk(logits: Tensor, targets: Tensor) -> Tensor:
     """With q_j = p_j - onehot_j, the gradient of sum q_j^2 is 2 p_j (q_j - sum_k p_k q_k)."""
     _softmax_(logits)
-    true = logits.gather(-1, targets.unsqueeze(-1))
+    column = targets.unsqueeze(-1)
+    one_hot = _one_hot(logits, column) if torch.compiler.is_compiling() else None
+    true = logits.gather(-1, column) if one_hot is None else (logits * one_hot).sum(-1, True)
     own = logits.square().sum(-1, keepdim=True)
     inner = own - true
     value = (own - 2 * true + 1).sum()
-    at_true = 2 * true * (true - 1 - inner)
-    logits.mul_(2 * (logits - inner)).scatter_(-1, targets.unsqueeze(-1), at_true)
+    if one_hot is None:
+        at_true = 2 * true * (true - 1 - inner)
+        logits.mul_(2 * (logits - inner)).scatter_(-1, column, at_true)
+    else:
+        logits.mul_(2 * (logits - one_hot - inner))
     return value

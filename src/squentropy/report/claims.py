@@ -9,6 +9,8 @@ interval of it. So the verdict is arithmetic:
     does not hold    all of it is on the other side
     cannot be told   it has both sides, or the study does not rank its losses
     only at ...      the shorter runs of the same study are on the other side
+
+Beside them stands how the losses rank in each study.
 """
 
 from collections.abc import Iterable
@@ -17,13 +19,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from squentropy.report.format import nats, signed
+from squentropy.report.format import DASH, nats, signed
 from squentropy.report.read import Results, read
 from squentropy.report.summary import around, markdown, plain
 from squentropy.study.catalogue import label
 from squentropy.study.params import BASELINE
 
 START, END = "<!-- claims", "<!-- end of claims -->"
+RANKS, END_OF_RANKS = "<!-- ranks", "<!-- end of ranks -->"
 HEAD = ["claim", "study", "measured, nats per token", "verdict"]
 
 
@@ -80,16 +83,41 @@ def rows(claim: Claim, results: Iterable[Results]) -> list[list[str]]:
         loss = claim.loss if claim.loss in r.metrics.index else next(iter(of_loss.index), None)
         if loss is None or pd.isna(r.metrics.at[loss, "difference"]):
             continue
-        low, difference, high = (
-            float(r.metrics.at[loss, f"difference{end}"]) for end in ("_low", "", "_high")
-        )
+        row = r.metrics.loc[loss]
+        low, high = row["difference_low"], row["difference_high"]
         said = verdict(claim.better, low, high) if r.adequacy.enough else "cannot be told"
         if said == "holds" and (length := _changes(r, loss)):
             said = f"only at {length:,} tokens"
-        measured = f"{plain(label(loss))} {signed(difference)} ({nats(low)} to {nats(high)})"
-        name = r.study.study
-        found.append([f"[{name}](../../results/{name}/metrics.csv)", measured, said])
+        found.append([_linked(r), f"{plain(label(loss))} {_difference(row)}", said])
     return [[claim.said if number == 0 else "", *row] for number, row in enumerate(found)]
+
+
+def ranks(results: Iterable[Results]) -> pd.DataFrame:
+    """Each loss's place in each study, and its difference to cross entropy in nats per token.
+
+    In the order of the first study. A study that does not rank its losses gives no places.
+    """
+    results = list(results)
+    losses = dict.fromkeys(loss for r in results for loss in r.ranked)
+    table = {"loss": [plain(label(loss)) for loss in losses]}
+    for r in results:
+        table[_linked(r)] = [_place(r, loss) if loss in r.ranked else DASH for loss in losses]
+    return pd.DataFrame(table)
+
+
+def _place(r: Results, loss: str) -> str:
+    row = r.metrics.loc[loss]
+    said = f"{nats(row['nll'])} nats" if loss == BASELINE else _difference(row)
+    return f"{r.ranked.index(loss) + 1}. {said}" if r.adequacy.enough else said
+
+
+def _difference(row: pd.Series) -> str:
+    low, high = row["difference_low"], row["difference_high"]
+    return f"{signed(row['difference'])} ({nats(low)} to {nats(high)})"
+
+
+def _linked(r: Results) -> str:
+    return f"[{r.study.study}](../../results/{r.study.study}/metrics.csv)"
 
 
 def _changes(r: Results, loss: str) -> int | None:
@@ -100,9 +128,16 @@ def _changes(r: Results, loss: str) -> int | None:
 
 
 def with_claims(page: str, folders: Iterable[Path]) -> str:
-    """The page with the table between its two marks. Raises SquentropyError if they are missing."""
-    before, after = around(page, START, END, "the page")
+    """The page with its tables, each between its two marks.
+
+    Raises SquentropyError if they are missing.
+    """
     results = [read(folder) for folder in folders]
-    table = [row for claim in CLAIMS for row in rows(claim, results)]
-    text = markdown(pd.DataFrame(table, columns=HEAD))
-    return "\n\n".join([before, text, after])
+    claims = [row for claim in CLAIMS for row in rows(claim, results)]
+    for start, end, table in (
+        (RANKS, END_OF_RANKS, ranks(results)),
+        (START, END, pd.DataFrame(claims, columns=HEAD)),
+    ):
+        before, after = around(page, start, end, "the page")
+        page = "\n\n".join([before, markdown(table), after])
+    return page

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from squentropy.output import visible
+from squentropy.base.output import visible
 from squentropy.report.format import DASH, upper
 
 _ENDS_A_SCRIPT = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}

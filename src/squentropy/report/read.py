@@ -11,9 +11,9 @@ from typing import TypedDict, cast
 
 import pandas as pd
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import Chosen, VoicesRecord
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import Chosen, VoicesRecord
 from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import percent
 from squentropy.results import adequacy

@@ -22,8 +22,8 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.report.figures import check
 from squentropy.report.read import read
 

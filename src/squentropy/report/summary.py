@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from squentropy.errors import SquentropyError
-from squentropy.output import visible
+from squentropy.base.errors import SquentropyError
+from squentropy.base.output import visible
 from squentropy.report.format import DASH, fixed, integer, nats, p_text, share
 from squentropy.report.read import NGRAMS, Results, Sample, label, read
 from squentropy.report.sections.verdict import (

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 
 DEGREES_OF_FREEDOM = (
     "Student's t with 1/df = w/(S - 1) + (1 - w)/(I - 1), for S seeds and I stories, where w is "

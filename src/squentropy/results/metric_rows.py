@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from squentropy.kinds import Row, RunRecord, ScoresRecord
+from squentropy.base.kinds import Row, RunRecord, ScoresRecord
 from squentropy.results import adequacy, compression, intervals, ngrams, scaling
 from squentropy.results.intervals import Interval
 from squentropy.study.grid import GRID_KEYS, Cell

@@ -4,7 +4,7 @@ A. Muir, S. Talanki, R. Ali, S. Kancherla. 2024. Enhancing NanoGPT via Squentrop
 Hyperparameter Tuning. UC San Diego.
 """
 
-from squentropy.kinds import Row
+from squentropy.base.kinds import Row
 from squentropy.results.metric_rows import Scored
 from squentropy.study.grid import Cell
 from squentropy.study.params import BASELINE

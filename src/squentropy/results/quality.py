@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from squentropy.base.kinds import Row, ToldStory
 from squentropy.corpus.grammar import parser
 from squentropy.corpus.grammar.grading import grade
-from squentropy.kinds import Row, ToldStory
 from squentropy.results import intervals
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import TokenFolder

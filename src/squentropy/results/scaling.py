@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.results.intervals import Interval
 
 Curve = tuple[np.ndarray, np.ndarray]  # log tokens, rising; nll, strictly falling

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import (
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import (
     CorpusManifest,
     CorpusRecord,
     Reading,

@@ -15,8 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from squentropy import storage
-from squentropy.kinds import PackedModel, PackedTensor, Rounding, RunRecord, ScoresRecord, Voice
+from squentropy.base import storage
+from squentropy.base.kinds import (
+    PackedModel,
+    PackedTensor,
+    Rounding,
+    RunRecord,
+    ScoresRecord,
+    Voice,
+)
 from squentropy.lm.model import GPT, Config
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
@@ -83,8 +90,11 @@ def _voice(study: Study, cell: Cell, run: RunRecord, folder: Path, tokens: Token
 
 def pack(model: GPT) -> PackedModel:
     """A model with its matrices rounded to bytes."""
+    model = model.folded()
     tensors = {name: _packed(tensor) for name, tensor in model.state_dict().items()}
-    return {"config": model.config.asdict(), "tensors": tensors}
+    config = model.config.asdict()
+    del config["parametrization"]  # standard, now that it is folded
+    return {"config": config, "tensors": tensors}
 
 
 def unpack(packed: PackedModel) -> GPT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.model import Cache
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import RunRecord
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import RunRecord
 from squentropy.study import digests
 from squentropy.study.overlays import differences
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from squentropy.tokens.token_files import TokenFolder
 
 Origin = dict[str, Any]
-"""What a file is a function of, by the names of its record's keys: see kinds.py."""
+"""What a file is a function of, by the names of its record's keys: see base/kinds.py."""
 
 OfLoss = RunRecord | dict[str, dict[str, str]]
 """A run's record, or as much of it as says which loss it trained."""

@@ -5,8 +5,8 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.model import GPT, Config
 from squentropy.runs import records
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.lm.devices import pick_device
 from squentropy.losses import own_link
 from squentropy.runs import records

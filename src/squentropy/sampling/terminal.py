@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.devices import pick_device
 from squentropy.losses import own_link
 from squentropy.runs import records

@@ -20,7 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from squentropy import storage
+from squentropy.base import storage
 
 SPLITS = ("train", "validation", "test")
 PHASES = ("sweep", "refine", "lengths", "final", "reported")

@@ -3,12 +3,13 @@
 A step depends on the module that it begins with and on all that this one imports, but for
 `PLUMBING`. Comments, layout, docstrings and annotations do not count, and of losses.py only the
 loss in question and what the losses share: adding a loss, renaming it in the report, or restyling a
-figure retrains nothing.
+figure retrains nothing. Nor does another version of Python.
 """
 
 import ast
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -31,10 +32,10 @@ STEPS = {
 """The modules that each step of a study begins with."""
 
 PLUMBING = (
-    "errors.py",  # what is said when something fails
-    "progress.py",  # what is shown meanwhile
-    "kinds.py",  # types, for annotations alone
-    "storage.py",  # whole files, sealed and verified
+    "base/errors.py",  # what is said when something fails
+    "base/progress.py",  # what is shown meanwhile
+    "base/kinds.py",  # types, for annotations alone
+    "base/storage.py",  # whole files, sealed and verified
     "study",  # the parameters, recorded with each result
     "runs/records.py",  # whether a result is up to date
     "training/resume.py",  # tested to go on to the same bits
@@ -53,14 +54,14 @@ def digest(*steps: str, loss: str | None = None) -> str:
 def by_module(step: str, loss: str | None = None) -> dict[str, str]:
     """Hex digest of each module of a step, by its path, without the losses other than `loss`."""
     modules = closure(STEPS[step], PLUMBING, loss)
-    return {path: _hex(ast.unparse(modules[path])) for path in sorted(modules)}
+    return {path: _hex(_text(modules[path])) for path in sorted(modules)}
 
 
 def corpus(source: str) -> str:
     """Hex digest of the code that makes a corpus of a source, and of the grammar's texts."""
     path = _path(f"{SOURCE.name}.corpus.{source}")
     modules = closure([*STEPS["corpus"], *path], PLUMBING)
-    code = [ast.unparse(modules[path]) for path in sorted(modules)]
+    code = [_text(modules[path]) for path in sorted(modules)]
     texts = sorted((SOURCE / "corpus" / source / "stories").rglob("*.yaml"))
     return _hex("\n".join(code + [text.read_text(encoding="utf-8") for text in texts]))
 
@@ -88,6 +89,32 @@ def closure(
             found[path], imported = _essence(text, function)
             left += imported
     return found
+
+
+def _text(part: object) -> str:
+    """A tree as text, the same under every Python; ast.unparse and ast.dump say it otherwise.
+
+    Without fields that are None or empty, since those differ from version to version, and without
+    `ctx`, which follows from where a name stands, and `kind`, the u of u"".
+    """
+    if isinstance(part, list):
+        return f"[{', '.join(_text(each) for each in part)}]"
+    if not isinstance(part, ast.AST):
+        return ascii(part)  # repr() writes a character as it is once this Python knows it
+    fields = {name: each for name, each in ast.iter_fields(part) if each not in (None, [])}
+    if isinstance(part, ast.JoinedStr):
+        fields["values"] = list(_joined(part.values))
+    shown = [f"{name}={_text(fields[name])}" for name in sorted(fields.keys() - {"ctx", "kind"})]
+    return f"{type(part).__name__}({', '.join(shown)})"
+
+
+def _joined(values: list[ast.expr]) -> Iterator[ast.expr]:
+    """The parts of an f-string, with the text between two values in one, as 3.12 may split it."""
+    for is_text, parts in itertools.groupby(values, lambda part: isinstance(part, ast.Constant)):
+        if not is_text:
+            yield from parts
+        elif text := "".join(ast.literal_eval(part) for part in parts):
+            yield ast.Constant(text)
 
 
 def _hex(text: str) -> str:

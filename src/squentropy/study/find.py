@@ -13,8 +13,8 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from squentropy.errors import ParameterError, SquentropyError
-from squentropy.kinds import RunRecord
+from squentropy.base.errors import ParameterError, SquentropyError
+from squentropy.base.kinds import RunRecord
 from squentropy.study import known
 from squentropy.study.grid import Cell
 from squentropy.study.layout import Places

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.output import say
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.output import say
 
 _held: list[TextIO] = []  # open, and so locked, until this process ends
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from squentropy.output import one_line as one_line
+from squentropy.base.output import one_line as one_line
 
 _FIXES = {
     "invalid_key": "is under a key that is not text; write the key in quotes",

@@ -1,7 +1,8 @@
 """A study's parameters, typed and checked, and its grid as a list of cells.
 
 `params.yaml` holds the default study whole; the files in `studies/` overlay what differs.
-Nothing here has a default: a key that is missing is an error, so a study reads as it runs.
+Nothing here has a default: a key that is missing is an error, so a study reads as it runs. Only
+`model.parametrization` has one, since studies and runs from before it, all standard, lack it.
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.study.catalogue import PHASES as PHASES
 from squentropy.study.catalogue import SPLITS as SPLITS
 from squentropy.study.catalogue import known_losses as known_losses
@@ -59,6 +60,7 @@ class Model(Section):
     block_size: Annotated[int, Field(ge=2, le=1_000_000)]
     bias: bool
     positions: Literal["learned", "alibi"]
+    parametrization: Literal["standard", "mup"] = "standard"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "Model":
@@ -70,6 +72,10 @@ class Model(Section):
                 f"n_head {fits} would do"
             )
         return self
+
+    def keys(self) -> dict:
+        """All that weights depend on, without what runs from before a key was there imply."""
+        return self.model_dump(exclude_defaults=True)
 
 
 class Train(Section):
@@ -311,7 +317,7 @@ class Study(Section):
         """
         keys = set(Schedule.model_fields)
         return {
-            "model": self.model.model_dump(),
+            "model": self.model.keys(),
             "train": self.train.keys(),
             "schedule": self.schedule(phase, iterations).model_dump(include=keys),
             "evaluate": self.evaluate.model_dump(include={"link_floor"}),
@@ -321,13 +327,13 @@ class Study(Section):
         """What the tables depend on beside the code; the tables' manifest records it."""
         return {
             "corpus": self.corpus.relevant(),
+            "model": self.model.keys(),
             "train": self.train.keys(),
             "sweep": self.sweep.model_dump(exclude={"keep_weights"}),
         } | self.model_dump(
             include={
                 "study",
                 "tokens",
-                "model",
                 "refine",
                 "final",
                 "evaluate",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from squentropy.errors import ParameterError
+from squentropy.base.errors import ParameterError
 from squentropy.study import disk
 from squentropy.study.params import PHASES, Study
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from squentropy import storage
-from squentropy.errors import ParameterError, SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import ParameterError, SquentropyError
 from squentropy.study.parameter_errors import one_line
 
 MOST_BYTES = 100_000  # read in two seconds; params.yaml has 9,000

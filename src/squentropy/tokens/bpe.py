@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import regex
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.tokens.token_files import TokenFolder
 
 END_OF_TEXT = "<|endoftext|>"

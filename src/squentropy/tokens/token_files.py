@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 
 CHUNK = 1 << 22  # tokens counted at once, of which numpy makes 8 bytes each
 

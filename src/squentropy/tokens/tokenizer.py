@@ -21,9 +21,9 @@ import rustbpe
 import tiktoken
 import tiktoken.load
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import CorpusManifest, TokensSplit
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import CorpusManifest, TokensSplit
 from squentropy.study.params import SPLITS, Tokens
 from squentropy.tokens.token_files import TokenFolder
 

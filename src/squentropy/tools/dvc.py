@@ -18,9 +18,9 @@ from pathlib import Path
 
 import yaml
 
-from squentropy import installed, storage
+from squentropy.base import installed, storage
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus import given
-from squentropy.errors import SquentropyError
 from squentropy.study.corpus import Corpus
 from squentropy.study.params import load
 

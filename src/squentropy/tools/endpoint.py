@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from http.client import HTTPException, IncompleteRead
 from typing import Any, TypeVar
 
-from squentropy.errors import SquentropyError
-from squentropy.output import one_line
+from squentropy.base.errors import SquentropyError
+from squentropy.base.output import one_line
 
 OPENAI = "https://api.openai.com/v1"
 TRIES = 5

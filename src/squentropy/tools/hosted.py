@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import RunRecord
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import RunRecord
 from squentropy.runs import records
 from squentropy.tools import tracking
 

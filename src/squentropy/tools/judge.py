@@ -19,10 +19,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import Row, ToldStory
-from squentropy.progress import bar
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import Row, ToldStory
+from squentropy.base.progress import bar
 from squentropy.report.read import GRADES, JUDGE, read
 from squentropy.results import intervals
 from squentropy.tools import endpoint

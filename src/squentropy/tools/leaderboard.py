@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from squentropy import storage
-from squentropy.errors import ParameterError, SquentropyError
-from squentropy.kinds import Row
+from squentropy.base import storage
+from squentropy.base.errors import ParameterError, SquentropyError
+from squentropy.base.kinds import Row
 from squentropy.report.format import DASH, fixed, nats, share
 from squentropy.report.read import Results, read
 from squentropy.report.summary import markdown as as_markdown

@@ -16,9 +16,9 @@ from typing import Any
 
 import safetensors
 
-from squentropy import progress as shown
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import progress as shown
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.runs import records
 from squentropy.study import digests, lock
 from squentropy.study.catalogue import slug

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.output import one_line, visible
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.output import one_line, visible
 from squentropy.report.read import Results, read
 from squentropy.report.sections.pieces import reading_name
 from squentropy.report.sections.verdict import evidence, headline, sentences

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

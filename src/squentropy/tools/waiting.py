@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from squentropy import progress
-from squentropy.errors import SquentropyError
-from squentropy.kinds import RunRecord
-from squentropy.progress import Come
+from squentropy.base import progress
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import RunRecord
+from squentropy.base.progress import Come
 from squentropy.runs import records
 from squentropy.study import work
 from squentropy.study.catalogue import PHASES

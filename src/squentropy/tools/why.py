@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import CorpusManifest
 from squentropy.corpus import given, story_files
-from squentropy.errors import SquentropyError
-from squentropy.kinds import CorpusManifest
 from squentropy.runs import records
 from squentropy.study.find import find
 from squentropy.study.grid import Cell

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from squentropy.errors import Ended, Interrupted, SquentropyError
+from squentropy.base.errors import Ended, Interrupted, SquentropyError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squentropy import progress as shown
-from squentropy.errors import Interrupted
+from squentropy.base import progress as shown
+from squentropy.base.errors import Interrupted
 from squentropy.lm.model import GPT
 from squentropy.lm.scoring import Scores
 from squentropy.study.grid import Cell

@@ -23,9 +23,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.output import say
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.output import say
 from squentropy.study.overlays import differences
 
 FORMAT = "1"

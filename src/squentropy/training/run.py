@@ -17,8 +17,8 @@ from typing import NamedTuple
 import safetensors.torch
 import torch
 
-from squentropy import storage
-from squentropy.kinds import RunRecord
+from squentropy.base import storage
+from squentropy.base.kinds import RunRecord
 from squentropy.lm.devices import arithmetic, pick_device, pick_dtype
 from squentropy.lm.model import GPT
 from squentropy.runs import provenance, records

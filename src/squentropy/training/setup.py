@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.cpu_block import Noise, keep_freed_memory
 from squentropy.lm.devices import pick_device, pick_dtype
 from squentropy.lm.model import GPT, Config
@@ -137,6 +137,8 @@ def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup
             beta2=params.beta2,
             weight_decay=params.weight_decay,
             clip=params.grad_clip,
+            hidden=model.hidden_matrices(),
+            multiple=model.config.multiple,
         ),
     )
 

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from squentropy import progress as shown
-from squentropy import storage
-from squentropy.errors import Interrupted
+from squentropy.base import progress as shown
+from squentropy.base import storage
+from squentropy.base.errors import Interrupted
 from squentropy.lm.model import GPT, alibi
 from squentropy.runs import provenance, records
 from squentropy.study.grid import Cell
@@ -83,7 +83,7 @@ class StackedGPT:
             x = x + self._dropped(self._linear(mixed.reshape(x.shape), f"{attn}.c_proj"))
             inner = F.gelu(self._linear(self._norm(x, f"h.{layer}.ln_2"), f"{mlp}.c_fc"))
             x = x + self._dropped(self._linear(inner, f"{mlp}.c_proj"))
-        return self._norm(x, "ln_f")
+        return self.config.output(self._norm(x, "ln_f"))
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         y = x @ self.weights[f"{name}.weight"].mT

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import Row, RunRecord
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import Row, RunRecord
 from squentropy.runs.records import made_from, origin_of
 from squentropy.study.grid import Cell
 from squentropy.study.params import Study

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import Row, RunRecord
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import Row, RunRecord
 from squentropy.runs import records
 from squentropy.runs.records import chosen_for
 from squentropy.study import digests

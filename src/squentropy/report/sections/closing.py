@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from squentropy import storage
+from squentropy.base import storage
 from squentropy.report.format import count, integer, upper
 from squentropy.report.markup import Html, escape, table
 from squentropy.report.read import Results

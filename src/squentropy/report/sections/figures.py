@@ -4,7 +4,7 @@ import base64
 import re
 from pathlib import Path
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 from squentropy.report import catalogue
 from squentropy.report.markup import Html, escape, paragraphs
 from squentropy.report.read import Results

@@ -84,8 +84,9 @@ def model(r: Results) -> Html:
     return paragraphs(
         f"The model has GPT-2’s architecture: {s.model.n_embd} wide, {s.model.n_head} heads, a "
         f"context of {s.model.block_size} tokens, {either(s.sweep.n_layer)} layers"
-        f"{_positions(s)}.{size} An iteration sees {integer(each)} tokens. A cell of the grid is "
-        f"trained on {integer(s.sweep.max_iters * each)} tokens, a refining run on "
+        f"{_positions(s)}{_parametrization(s)}.{size} An iteration sees {integer(each)} tokens. A "
+        f"cell of the grid is trained on {integer(s.sweep.max_iters * each)} tokens, a refining "
+        "run on "
         f"{integer(s.refine.max_iters * each)}, the final runs on {lengths}.{shorter} The learning "
         "rate rises linearly to its nominal value within every run and falls along a cosine to "
         f"{100 * s.train.min_lr_ratio:g} % of it.{_clipping(s.train.grad_clip)}"
@@ -97,6 +98,15 @@ def _positions(s: Study) -> str:
         return ""
     return (
         "; in place of learned positions, attention falls off with distance (ALiBi, Press et al. "
+        "2022)"
+    )
+
+
+def _parametrization(s: Study) -> str:
+    if s.model.parametrization == "standard":
+        return ""
+    return (
+        "; initial weights, learning rates and outputs are scaled with the width (μP, Yang et al. "
         "2022)"
     )
 

@@ -5,7 +5,7 @@ Without scripts there is no browser, and more prompts are shown instead.
 
 from typing import Literal, TypedDict
 
-from squentropy.output import visible
+from squentropy.base.output import visible
 from squentropy.report.format import integer
 from squentropy.report.markup import Html, escape, packed, paragraphs
 from squentropy.report.read import Results, Sample, label

@@ -3,7 +3,7 @@
 voices.js tells; without scripts the section says what it would do.
 """
 
-from squentropy.kinds import Voice
+from squentropy.base.kinds import Voice
 from squentropy.report.format import fixed, integer
 from squentropy.report.markup import Html, embedded, escape, paragraphs
 from squentropy.report.read import Results

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from squentropy import storage
+from squentropy.base import storage
+from squentropy.base.kinds import Row
 from squentropy.corpus.grammar.grammar import load_grammar
-from squentropy.kinds import Row
 from squentropy.results import intervals
 from squentropy.results.theory import optimum
 from squentropy.results.theory.next_token import predict

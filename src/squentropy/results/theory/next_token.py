@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import regex
 import tiktoken
 
+from squentropy.base.errors import SquentropyError
 from squentropy.corpus.grammar.grammar import Choice, Entry, Grammar, Refer
-from squentropy.errors import SquentropyError
 from squentropy.tokens.tokenizer import PATTERN
 
 LOOKAHEAD = 2

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import wrightomega
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 
 CONTEXTS = {
     "one token is certain": np.ones(1),

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
-from squentropy.kinds import RunRecord, ScoresRecord
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import RunRecord, ScoresRecord
 from squentropy.lm.model import GPT
 from squentropy.study.catalogue import label, loss_info, slug
 from squentropy.study.overlays import differences

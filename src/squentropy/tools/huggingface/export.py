@@ -23,8 +23,8 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.lm.model import GPT
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
@@ -47,7 +47,7 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
     records.check_tokens(run, folder, tokens)
     if run["status"] != "ok":
         raise SquentropyError(f"{folder}: has {run['status']}, so there is no model to export")
-    model, encoding = load_model(folder, torch.device("cpu")), read_encoding(tokens)
+    model, encoding = load_model(folder, torch.device("cpu")).folded(), read_encoding(tokens)
     _check_shape(model, folder)
     named = gpt2_weights(model) if model.wpe is not None else mpt_weights(model)
     weights = safetensors.torch.save(dict(named), {"format": "pt"})

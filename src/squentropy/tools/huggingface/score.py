@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from squentropy.errors import SquentropyError
-from squentropy.kinds import Row
+from squentropy.base.errors import SquentropyError
+from squentropy.base.kinds import Row
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device
 from squentropy.report.read import BASELINES, read_baselines

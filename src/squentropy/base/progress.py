@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from squentropy.output import one_line, unchanged
+from squentropy.base.output import one_line, unchanged
 
 SECONDS = 10.0
 """Between lines of a log."""

@@ -1,6 +1,6 @@
 """A home that is missing or not writable: caches go where the study can write.
 
-pytest tests/test_home.py
+pytest tests/base/test_home.py
 """
 
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from squentropy import home
+from squentropy.base import home
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = "/dev/null/home"  # no folder can be made there, by root either
 
 
@@ -51,7 +51,7 @@ def without_a_home() -> dict[str, str]:
 
 def test_matplotlib_and_dvc_keep_their_caches_there(tmp_path):
     program = (
-        "from pathlib import Path; from squentropy import home; home.ensure(Path())\n"
+        "from pathlib import Path; from squentropy.base import home; home.ensure(Path())\n"
         "import matplotlib, platformdirs\n"
         "print(matplotlib.get_cachedir(), matplotlib.get_configdir())\n"
         "print(platformdirs.user_config_dir('dvc'), platformdirs.user_cache_dir('snakemake'))"

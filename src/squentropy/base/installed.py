@@ -4,8 +4,8 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from squentropy import errors
-from squentropy.errors import SquentropyError
+from squentropy.base import errors
+from squentropy.base.errors import SquentropyError
 
 EXTRAS = {"dvc": "dvc", "datasets": "hub", "huggingface_hub": "hub"}
 """The extra that brings a package, where it is not `pipeline`; a target of make has its name."""
@@ -27,7 +27,7 @@ def check_own(folder: Path) -> None:
     for clone in (folder, *folder.parents):
         package = clone / "src" / "squentropy"
         if (clone / "Snakefile").is_file() and (package / "__init__.py").is_file():
-            mine = Path(__file__).resolve().parent
+            mine = Path(__file__).resolve().parents[1]
             if mine != package.resolve():
                 copied = mine.parent.name in ("site-packages", "dist-packages")
                 fix = "unset PYTHONPATH, or `make clean` and `make install`, and run this again"

@@ -15,8 +15,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from squentropy import errors
-from squentropy.errors import Ended, SquentropyError
+from squentropy.base import errors
+from squentropy.base.errors import Ended, SquentropyError
 
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"

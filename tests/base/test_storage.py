@@ -1,6 +1,6 @@
 """A file appears whole or not at all, and is refused when it is not what was written.
 
-pytest tests/study/test_storage.py
+pytest tests/base/test_storage.py
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from squentropy import storage
-from squentropy.errors import SquentropyError
+from squentropy.base import storage
+from squentropy.base.errors import SquentropyError
 from squentropy.report.read import read_baselines
 from squentropy.runs.weights import load_model
 from squentropy.study import catalogue, lock, yaml_file
@@ -91,7 +91,7 @@ def test_what_a_kill_leaves_of_such_a_folder_the_next_one_removes(tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
     program = (
-        "import sys, time; from squentropy import storage\n"
+        "import sys, time; from squentropy.base import storage\n"
         "with storage.scratch('index.html') as folder:\n"
         "    (folder / 'a').touch(); print('there', flush=True); time.sleep(60)"
     )
@@ -113,7 +113,7 @@ def test_what_a_kill_leaves_of_such_a_folder_the_next_one_removes(tmp_path):
 def test_a_file_beyond_the_limit_is_named_with_the_cause(tmp_path):
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "from squentropy import storage; storage.write_text('a.txt', 'x' * 2000)"
+        "from squentropy.base import storage; storage.write_text('a.txt', 'x' * 2000)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from squentropy.errors import SquentropyError
+from squentropy.base.errors import SquentropyError
 
 HINTS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",

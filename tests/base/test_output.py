@@ -1,6 +1,6 @@
 """Foreign text does nothing to a terminal, and whatever becomes of the output is a line or quiet.
 
-pytest tests/test_output.py
+pytest tests/base/test_output.py
 """
 
 import contextlib
@@ -20,13 +20,13 @@ import pytest
 import typer
 import yaml
 
-from squentropy import errors, output
+from squentropy.base import errors, output
+from squentropy.base.errors import SquentropyError
 from squentropy.cli import app
-from squentropy.errors import SquentropyError
 from squentropy.tools import endpoint
 from squentropy.training.resume import Progress, StateFile
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONTROLS = [*range(1, 32), *range(127, 160), 0x061C, 0x200B, 0x200F, 0x2028, 0x202E, 0x2066, 0xFEFF]
 FOREIGN = "a" + "".join(map(chr, CONTROLS)) + "\x1b[2J\x1b]0;title\x07\x9b31mred\r\nsecond"
 BYTES = re.compile(r"[^\n\t -~\xa0-\U0010ffff]")

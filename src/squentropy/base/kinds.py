@@ -244,7 +244,7 @@ class PackedTensor(TypedDict):
 
 class PackedModel(TypedDict):
     config: dict[str, Any]
-    """The fields of a model.Config."""
+    """The fields of a model.Config, of the standard parametrization."""
     tensors: dict[str, PackedTensor]
     """By the names of the model's parameters."""
 
