@@ -41,7 +41,7 @@ def table(folders: list[Path], before: pd.DataFrame) -> pd.DataFrame:
 
 def of_study(folder: Path) -> Iterator[dict]:
     """A row per loss and length."""
-    r = read(folder)
+    r = read(folder, texts=False)
     took = times(r, Places(folder.resolve()).of("checkpoints"))
     for (loss, tokens), runs in r.lengths.groupby(["loss", "tokens"], sort=False):
         machines = took[loss, tokens]
@@ -54,13 +54,13 @@ def of_study(folder: Path) -> Iterator[dict]:
 
 
 def times(r: Results, checkpoints: Path) -> dict[tuple[str, int], list[dict]]:
-    """provenance.json of the runs that were trained in one go, by loss and tokens."""
+    """provenance.json of the runs that were trained in one go and alone, by loss and tokens."""
     found = defaultdict(list)
     for cell in [*r.study.length_cells({}), *r.study.final_cells({})]:
         path = checkpoints / cell.name / "provenance.json"
         if path.is_file():
             held = json.loads(path.read_text(encoding="utf-8"))
-            if not held["resumed"]:
+            if not held["resumed"] and "stacked" not in held:
                 tokens = r.study.tokens_trained(cell.phase, cell.iterations)
                 found[cell.loss, tokens].append(held)
     return found

@@ -15,7 +15,7 @@ from squentropy.base import storage
 from squentropy.base.errors import SquentropyError
 from squentropy.report import catalogue, figures, read, render, sections
 from squentropy.results import voices
-from squentropy.study.params import TABLES
+from squentropy.study.params import TABLES, TEXTS
 
 NASTY = (
     'Once upon a time <script>alert("x")</script> **bold** # Heading\n\n'
@@ -225,6 +225,19 @@ def test_results_of_a_version_that_made_fewer_tables_say_what_to_do(tmp_path):
     said = r"results: is of an earlier version, which made no voices\.json; run the study again"
     with pytest.raises(SquentropyError, match=said):
         read.read(folder)
+
+
+def test_numbers_are_read_where_the_stories_were_left_out(tmp_path):
+    folder = fake_results.write(tmp_path, stories=20)
+    whole = read.read(folder)
+    for name in TEXTS:
+        (folder / name).unlink()
+    assert read.read(folder, texts=False).metrics.equals(whole.metrics)
+    with pytest.raises(SquentropyError, match=r"samples\.json"):
+        read.read(folder)
+    (folder / "lengths.csv").unlink()
+    with pytest.raises(SquentropyError, match=r"lengths\.csv"):
+        read.read(folder, texts=False)
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -132,7 +132,7 @@ def with_claims(page: str, folders: Iterable[Path]) -> str:
 
     Raises SquentropyError if they are missing.
     """
-    results = [read(folder) for folder in folders]
+    results = [read(folder, texts=False) for folder in folders]
     claims = [row for claim in CLAIMS for row in rows(claim, results)]
     for start, end, table in (
         (RANKS, END_OF_RANKS, ranks(results)),

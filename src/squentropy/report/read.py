@@ -258,8 +258,11 @@ class Results:
         )
 
 
-def read(folder: str | Path) -> Results:
-    """The results in a folder.
+NO_VOICES: VoicesRecord = {"pattern": "", "vocabulary": [], "voices": []}
+
+
+def read(folder: str | Path, texts: bool = True) -> Results:
+    """The results in a folder; `texts`: with the stories and models that its report shows.
 
     Raises SquentropyError if a file is missing or damaged, or if the tables are of other
     parameters than params.yaml beside them.
@@ -275,7 +278,8 @@ def read(folder: str | Path) -> Results:
             f"{folder}: the tables were made with other {', '.join(changed)} than params.yaml "
             "beside them says; run the study again"
         )
-    for name in params.TABLES:
+    names = [name for name in params.TABLES if texts or name not in params.TEXTS]
+    for name in names:
         if name not in manifest["sha256"]:
             raise SquentropyError(
                 f"{folder}: is of an earlier version, which made no {name}; run the study again"
@@ -292,8 +296,8 @@ def read(folder: str | Path) -> Results:
         study=study,
         corpus=corpus,
         selected=storage.read_sealed(folder / "selected.json")["losses"],
-        samples=json.loads(storage.read_bytes(folder / "samples.json")),
-        voices=storage.read_sealed(folder / params.VOICES),
+        samples=json.loads(storage.read_bytes(folder / "samples.json")) if texts else [],
+        voices=storage.read_sealed(folder / params.VOICES) if texts else NO_VOICES,
         sweep=table("sweep"),
         refine=table("refine"),
         history=table("history"),
