@@ -5,6 +5,7 @@ pytest tests/tools/test_dvc_versions.py
 
 import itertools
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,21 @@ def test_the_stage_of_a_study_of_a_teachers_stories_lists_what_it_was_told_by(pr
     told_by = [f"{run}/run.json", f"{run}/model.safetensors"]
     tokens = ["data/old/tokens/manifest.json", "data/old/tokens/encoding.tiktoken"]
     assert deps == [*dvc.SOURCES, *told_by, *tokens]
+
+
+def test_what_git_keeps_of_a_study_is_not_put_into_the_cache(project, asked):
+    Path("studies/mine.yaml").write_text("study: mine\n")
+    for folder in ("results/mine", "report/mine", "checkpoints/mine"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "one.csv").write_text("1\n")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "results/mine"], check=True)
+    dvc._Recorded.of([Path("studies/mine.yaml")]).add_stage()
+    (words,) = asked
+    kept = [w for o, w in itertools.pairwise(words) if o == "--outs-persist-no-cache"]
+    assert kept == ["results/mine"]
+    cached = [w for o, w in itertools.pairwise(words) if o == "--outs-persist"]
+    assert cached == ["data/mine", "checkpoints/mine", "report/mine"]
 
 
 @pytest.mark.parametrize(

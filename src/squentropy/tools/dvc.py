@@ -108,10 +108,12 @@ class _Recorded:
         sources = [f"{source}:" for source in (DEFAULT, *self.overlays)]
         places = given.places(self.corpus)
         places = [place.replace("${", r"\${") for place in places]  # which says a key to DVC
+        kept = [folder for folder in self.folders if _in_git(folder)]
         self.dvc(
             "stage", "add", "--force", "--name", self.name, "--wdir", "..",
             *_each("--deps", [*SOURCES, *places]), *_each("--params", sources),
-            *_each("--outs-persist", self.folders),
+            *_each("--outs-persist", [each for each in self.folders if each not in kept]),
+            *_each("--outs-persist-no-cache", kept),
             f"snakemake --cores all --configfile {' '.join(map(str, self.overlays))}",
             folder=OTHERS.parent,
         )  # fmt: skip
@@ -198,6 +200,12 @@ class _Recorded:
             reason = reason_in(done.stdout + done.stderr)
             raise SquentropyError(f"{tool} {words[0]}: {reason} (more in {log})")
         return done
+
+
+def _in_git(folder: str) -> bool:
+    """Whether git keeps files of a folder, which DVC then leaves to it."""
+    words = ["git", "ls-files", "--", folder]
+    return bool(subprocess.run(words, capture_output=True, check=False).stdout)
 
 
 def _is_of_missing_files(change: dict[str, dict[str, str]] | str) -> bool:
