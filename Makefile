@@ -58,7 +58,7 @@ endif
 
 EXTRAS := dvc hub kubernetes slurm
 # Studies whose results are committed.
-CLAIMED := grammar
+CLAIMED := grammar long long-again tinystories-sample fairytales shakespeare
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -23,8 +23,8 @@ from squentropy.runs.weights import load_model
 from squentropy.tokens.token_files import Split, TokenFolder
 
 CPU = torch.device("cpu")
-STORIES = 1000  # of train, to fit on
-BATCH, EPOCHS, RATE = 4096, 8, 0.003
+STORIES = 3000  # of train, to fit on
+BATCH, EPOCHS, RATE = 4096, 4, 0.02
 BATCH_TOKENS = 4096
 LINK_FLOOR = 1e-6
 
@@ -40,14 +40,14 @@ def features(model: GPT, split: Split, end_of_text: int) -> Features:
         lambda hidden, targets: {"hidden": hidden.float(), "targets": targets},
         batch_tokens=BATCH_TOKENS,
     )
-    # Of one length, so that a step suits the bodies of all losses.
-    hidden = torch.nn.functional.normalize(torch.from_numpy(held["hidden"]), dim=-1)
-    return hidden * hidden.shape[-1] ** 0.5, torch.from_numpy(held["targets"])
+    return torch.from_numpy(held["hidden"]), torch.from_numpy(held["targets"])
 
 
 def refit(given: Features, classes: int) -> tuple[torch.Tensor, list[float]]:
     """The output matrix (C, D) of least cross entropy, and the mean loss of each epoch."""
     hidden, targets = given
+    scale = hidden.square().mean().sqrt()  # so that a step suits the bodies of all losses
+    hidden = hidden / scale
     weight = torch.zeros(classes, hidden.shape[1], requires_grad=True)
     optimizer = torch.optim.Adam([weight], lr=RATE)
     steps = EPOCHS * math.ceil(len(hidden) / BATCH)
@@ -63,7 +63,7 @@ def refit(given: Features, classes: int) -> tuple[torch.Tensor, list[float]]:
             schedule.step()
             total += loss.item() * len(rows)
         losses.append(total / len(hidden))
-    return weight.detach(), losses
+    return weight.detach() / scale, losses
 
 
 def row(run: Path, tokens: TokenFolder) -> dict[str, object]:

@@ -37,6 +37,18 @@ def test_what_the_page_says_is_what_the_committed_results_give():
     assert with_claims(PAGE.read_text(), folders) == PAGE.read_text()
 
 
+def test_what_the_readme_says_of_the_long_study_is_in_its_table():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = text.partition("**With [sixteen times the tokens]")[2].partition("## Run it")[0]
+    metrics = read(ROOT / "results/long").metrics
+    assert f"within {metrics.at['cross_entropy', 'excess']:.3f} nats" in said
+    for loss in ("squentropy(0.1)", "squentropy", "mse_weighted"):
+        difference, low, high = metrics.loc[
+            loss, ["difference", "difference_low", "difference_high"]
+        ]
+        assert re.search(rf" {difference:.3f} (nats per token )?\({low:.3f} to {high:.3f}\)", said)
+
+
 LOSSES = ["cross_entropy", "mse_weighted", "squentropy", "brier"]
 
 
