@@ -89,12 +89,13 @@ def install(monkeypatch, tmp_path):
 
 
 def test_uv_takes_packages_from_where_pip_would(install, monkeypatch, tmp_path):
+    of_machine = install.settings_of_pip()  # as a certificate in /etc/pip.conf
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://one.example/simple\n"
         "extra-index-url =\n    https://two.example/simple\n    https://three.example/simple\n"
     )
     monkeypatch.setenv("PIP_FIND_LINKS", "/wheels /more")
-    assert install.settings_of_pip() == {
+    assert install.settings_of_pip() == of_machine | {
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_DEFAULT_INDEX": "https://one.example/simple",
         "UV_INDEX": "https://two.example/simple https://three.example/simple",

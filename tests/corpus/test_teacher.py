@@ -1,6 +1,6 @@
 """A teacher's stories have the probability that the teacher gives them, and none that has another.
 
-pytest tests/corpus/test_model.py
+pytest tests/corpus/test_teacher.py
 """
 
 import json
