@@ -58,7 +58,7 @@ endif
 
 EXTRAS := dvc hub kubernetes slurm
 # Studies whose results are committed.
-CLAIMED := grammar long long-again tinystories-sample fairytales shakespeare
+CLAIMED := grammar long long-again tinystories-sample fairytales shakespeare teacher
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
