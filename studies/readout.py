@@ -26,7 +26,6 @@ CPU = torch.device("cpu")
 STORIES = 3000  # of train, to fit on
 BATCH, EPOCHS, RATE = 4096, 4, 0.02
 BATCH_TOKENS = 4096
-LINK_FLOOR = 1e-6
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """Last hidden states (N, D) and the tokens that follow (N,)."""
@@ -68,9 +67,10 @@ def refit(given: Features, classes: int) -> tuple[torch.Tensor, list[float]]:
 
 def row(run: Path, tokens: TokenFolder) -> dict[str, object]:
     """nll of the test split in nats per token: as the run is read, and with a new output matrix."""
-    loss, model = read_run(run)["cell"]["loss"], load_model(run, CPU)
+    record, model = read_run(run), load_model(run, CPU)
+    loss, floor = record["cell"]["loss"], record["params"]["evaluate"]["link_floor"]
     test, end_of_text = tokens.split("test"), tokens.end_of_text
-    link, how = own_link(loss, LINK_FLOOR), {"batch_tokens": BATCH_TOKENS}
+    link, how = own_link(loss, floor), {"batch_tokens": BATCH_TOKENS}
     temperature = 1.0 if link else fit_on(model, tokens.split("validation"), end_of_text, **how)
     read = score_split(model, test, end_of_text, link=link, temperature=temperature, **how)
     fit_to = tokens.split("train").head(STORIES)
