@@ -215,3 +215,20 @@ def test_started_counts_the_launchers_processes(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")  # a scheduler's, which starts none
     assert distributed.started() == 0
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["nothing-of-the-kind"], 2)])
+def test_a_process_of_a_group_ends_without_taking_python_down(words, code):
+    """What gloo's threads hold is not freed beside a Python that goes down."""
+    program = (
+        "import atexit, sys, torch\n"
+        "from squentropy.cli.app import main\n"
+        "atexit.register(print, 'taken down')\n"
+        "store = torch.distributed.HashStore()\n"
+        "torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)\n"
+        f"main({words})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == code
+    assert ended.stdout.startswith("squentropy ") if code == 0 else "No such" in ended.stderr
+    assert "taken down" not in ended.stdout

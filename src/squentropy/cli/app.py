@@ -110,7 +110,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = [word for word in options if word != "--debug"] + given[len(options) :]
     os.environ["MPLBACKEND"] = "agg"  # figures are files, whatever a notebook's shell has exported
     with output.for_people():
-        sys.exit(_run(words, debug))
+        code = _run(words, debug)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; where the process trains with others, without taking Python down.
+
+    A thread of gloo that frees its last tensor while Python goes down aborts the process
+    (pytorch/pytorch#179291), and a run that has ended well would count as a failed one.
+    """
+    torch = sys.modules.get("torch")
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(words: list[str], debug: bool) -> int:
