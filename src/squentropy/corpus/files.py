@@ -249,7 +249,8 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
             sort = parquet.schema_arrow.field(column).type
             if not (pa.types.is_string(sort) or pa.types.is_large_string(sort)):
                 raise SquentropyError(f"{path}: column {column!r} holds {sort}, not strings")
-            rows, size = _chunks(parquet.metadata, column, path)
+            size = file.seek(0, io.SEEK_END)
+            rows = _rows_at_once(parquet.metadata, size, path)
             number = length = 0
             for batch in parquet.iter_batches(rows, columns=[column]):
                 for value in batch.column(0):
@@ -267,18 +268,16 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
             raise SquentropyError(f"{path}: is not a whole parquet file: {reason}") from None
 
 
-def _chunks(metadata: pq.FileMetaData, column: str, path: Path) -> tuple[int, int]:
-    """How many rows of a column to read at once, and how many bytes all are in the file.
+def _rows_at_once(metadata: pq.FileMetaData, size: int, path: Path) -> int:
+    """How many rows to read at once, of a file of `size` bytes.
 
-    A value may stand for every row, and is no longer than the largest chunk of the column.
+    A value may stand for every row, and is no longer than the largest group of rows. Its columns
+    are not asked: where their statistics are damaged, pyarrow ends the process.
     """
-    index = [metadata.schema.column(i).path for i in range(metadata.num_columns)].index(column)
-    chunks = [metadata.row_group(i).column(index) for i in range(metadata.num_row_groups)]
-    for chunk in chunks:
-        check_expansion(chunk.total_uncompressed_size, chunk.total_compressed_size, path)
-    largest = max([1, *(chunk.total_uncompressed_size for chunk in chunks)])
-    rows = min(max(AT_ONCE // largest, FEWEST_ROWS), MOST_ROWS)
-    return rows, sum(chunk.total_compressed_size for chunk in chunks)
+    groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    for group in groups:
+        check_expansion(group, size, path)
+    return min(max(AT_ONCE // max([1, *groups]), FEWEST_ROWS), MOST_ROWS)
 
 
 def _read_separated(file: BinaryIO, path: Path, separator: bytes, longest: int) -> Iterator[Story]:
