@@ -20,9 +20,10 @@ import torch
 import yaml
 
 from squentropy.base.storage import sha256, write_json, write_sealed, write_text
+from squentropy.evaluation import certainty
 from squentropy.lm.model import GPT, Config
 from squentropy.results import adequacy, intervals, quality, voices
-from squentropy.results.tables import write_manifest
+from squentropy.results.tables import CERTAINTY, write_manifest
 from squentropy.results.theory import contexts, optimum
 from squentropy.study import params
 from squentropy.study.catalogue import loss_info
@@ -109,11 +110,7 @@ def write(
     metrics = _metrics(s, table, selected, source_nll)
     _csv(_profile(s, table, readings), folder / "profile.csv")
     _csv(pd.concat([metrics, _yardsticks(source_nll, learnt)]), folder / "metrics.csv")
-    write_json(folder / "metrics.json", {
-        row["loss"]: {k: v for k, v in row.items()
-                      if k != "loss" and pd.notna(v) and v != math.inf}
-        for row in metrics.to_dict("records")
-    })  # fmt: skip
+    write_json(folder / "metrics.json", metrics.set_index("loss")["nll"].dropna().to_dict())
     _csv(_reported(s, metrics), folder / "reported.csv")
     write_json(folder / "samples.json", [
         {"phase": "final", "loss": loss, "seed": s.final.seeds[0], "prompt": prompt,
@@ -126,7 +123,10 @@ def write(
     _csv(_quality(s, rng, diverged, checked=source_nll is not None), folder / "quality.csv")
     _csv(_theory(s, whole=source_nll is not None), folder / "theory.csv")
     write_text(folder / "samples.md", "# Sampled stories\n")
-    write_sealed(folder / "voices.json", _voices(s, diverged))
+    exact = s.corpus.source == "grammar"
+    compared = _certainty(s, rng, diverged)
+    _csv(compared if exact else compared.head(0), folder / "certainty.csv")
+    write_sealed(folder / "voices.json", _voices(s, diverged, exact))
     write_manifest(s, folder)
     return folder
 
@@ -395,7 +395,7 @@ def story_tokens() -> list[int]:
     return [encoding().eot_token, *encoding().encode_ordinary(STORY)][:16]
 
 
-def _voices(s, diverged) -> dict:
+def _voices(s, diverged, exact) -> dict:
     cells = [cell for cell in s.voice_cells() if cell.loss not in diverged]
     held, heat = [], 0.9 if s.plan.reading == "tempered" else 1.0
     for number, cell in enumerate(cells[: len(KINDS)]):
@@ -408,7 +408,28 @@ def _voices(s, diverged) -> dict:
         })  # fmt: skip
     vocabulary = [encoding().decode_single_token_bytes(i) for i in range(encoding().eot_token)]
     return {"pattern": PATTERN, "vocabulary": [v.decode("latin-1") for v in vocabulary],
-            "voices": held}  # fmt: skip
+            "voices": held, "story": _read_story() if exact else None}  # fmt: skip
+
+
+def _read_story() -> dict:
+    """Of ten tokens, each surer than the one before."""
+    ids = [*story_tokens()[1:10], encoding().eot_token]
+    exact = [[1 / (i + 1), [[token, 1 / (i + 1)], [0, i / (i + 1)]]] for i, token in enumerate(ids)]
+    return {"ids": ids, "exact": exact}
+
+
+def _certainty(s, rng, diverged) -> pd.DataFrame:
+    """Of every loss and seed a hundred places a bin."""
+    low = np.array(certainty.EDGES)
+    tables = []
+    for cell in s.final_cells({}):
+        if cell.loss not in diverged:
+            kl = rng.uniform(5, 15, len(low))
+            tables.append(pd.DataFrame({
+                "loss": cell.loss, "seed": cell.seed, "reading": _primary(s, cell.loss), "low": low,
+                "tokens": 100, "entropy": 101 * low, "nll": kl, "kl": kl, "outside": kl / 10,
+            }))  # fmt: skip
+    return pd.concat([pd.DataFrame(columns=CERTAINTY), *tables])
 
 
 METRICS = [

@@ -71,7 +71,7 @@ def squentropy(
     ignore_index: int = IGNORED,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """-log p_y + scale/(C-1) sum_{j != y} f_j^2. Hui, Wright, Belkin 2023 (arXiv 2302.03952)."""
+    """-log p_y + scale/(C-1) sum_{j != y} f_j^2. Hui, Belkin, Wright 2023 (arXiv 2302.03952)."""
 
     def each(f: Tensor, y: Tensor) -> Tensor:
         return _nll(f, y) + scale / (f.shape[-1] - 1) * _squares(f, y, 0.0)

@@ -196,12 +196,12 @@ def mse_weighted(
     label="squentropy",
     formula="−log <i>p</i><sub>y</sub> + {scale}/(<i>C</i>−1) "
     "Σ<sub>j≠y</sub> <i>f</i><sub>j</sub><sup>2</sup>",
-    source="Hui, Wright &amp; Belkin 2023",
+    source="Hui, Belkin &amp; Wright 2023",
     squared=True,
     squares={"factor": "scale", "true_weight": 0.0, "less": 1},
 )
 def squentropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
-    """-log p_y + scale/(C-1) sum_{j != y} f_j^2. Hui, Wright, Belkin 2023 (arXiv 2302.03952)."""
+    """-log p_y + scale/(C-1) sum_{j != y} f_j^2. Hui, Belkin, Wright 2023 (arXiv 2302.03952)."""
     wrong = squares(0.0, scale / (len(weight) - 1))
     return mean(hidden, weight, targets, over_logits(cross_entropy_chunk), wrong)
 

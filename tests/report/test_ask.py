@@ -295,15 +295,18 @@ def test_a_token_is_looked_at_by_pointing_and_by_keyboard(page):
     told(page)
     here = place(page, TOLD[0])
     slider, looked = here.get_by_role("slider"), here.locator(".looked")
-    assert here.locator(".token p").inner_text() == here.locator("li").first.inner_text()  # greedy
+    assert (
+        here.locator(".token p").first.inner_text() == here.locator("li").first.inner_text()
+    )  # greedy
     spans = here.locator(".story span")
-    page.keyboard.press("Tab")  # from the button
+    page.keyboard.press("Tab")  # from the button to the next one
+    page.keyboard.press("Tab")
     assert slider.evaluate("e => e === document.activeElement")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert slider.input_value() == "3"
     assert looked.evaluate("e => [...e.parentElement.children].indexOf(e)") == 3  # after the prompt
-    said = here.locator(".token p").inner_text()
+    said = here.locator(".token p").first.inner_text()
     others = here.locator("li").all_inner_texts()
     assert len(others) == 5
     assert all(re.fullmatch(r"(“.*”|end of story) (< 0\.1|\d+\.\d) %", text) for text in others)
@@ -314,6 +317,44 @@ def test_a_token_is_looked_at_by_pointing_and_by_keyboard(page):
     spans.nth(at).hover()
     assert slider.input_value() == str(at + 1)
     assert looked.count() == 1
+
+
+def test_a_test_story_is_read_beside_the_exact_probabilities(page, results):
+    story = results.voices["story"]
+    page.get_by_role("button", name="Read a test story").click()
+    decode = fake_results.encoding().decode
+    assert told(page) == dict.fromkeys(map(label, TOLD), decode(story["ids"][:-1]))
+    for number, loss in enumerate(TOLD):
+        here = place(page, loss)
+        assert (
+            here.locator("footer").inner_text()
+            == f"{len(story['ids']) - 1} tokens, read to the end"
+        )
+        here.get_by_role("slider").fill("3")
+        ids = [fake_results.encoding().eot_token, *story["ids"]]
+        shares = (expected(rounded(number), ids[:3])[-1].double() / 0.9).softmax(-1)
+        word, share = here.locator(".token p").first.inner_text().rsplit("” ", 1)
+        assert word == "“" + decode(ids[3:4])
+        assert share == percent(shares[ids[3]].item())
+        exact, (first, second) = story["exact"][2]
+        names = [f"“{visible(decode([token]))}” {percent(p)}" for token, p in (first, second)]
+        said = f"the grammar: {word}” {percent(exact)}; likeliest: {', '.join(names)}"
+        shown = here.locator(".source").text_content()
+        assert shown.replace("\u00a0", " ") == said
+        assert here.get_by_role("slider").get_attribute("aria-valuetext").endswith(shown)
+    page.get_by_role("button", name="Tell").click()
+    told(page)
+    assert place(page, TOLD[0]).locator(".source").text_content() == ""
+
+
+def percent(share: float) -> str:
+    return "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def test_nothing_is_read_where_no_story_is_held(results):
+    without = replace(results, voices={**results.voices, "story": None})
+    assert "test story" in section.ask(results)
+    assert "test story" not in section.ask(without)
 
 
 # --- the section ---------------------------------------------------------------------------------

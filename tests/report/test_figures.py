@@ -270,6 +270,17 @@ def test_a_bin_of_few_tokens_is_left_out(tmp_path):
     assert max(max(line.get_xdata()) for line in lines[1:]) < 91
 
 
+def test_divergence_has_a_line_per_loss_whose_parts_add_up_to_the_whole(tmp_path):
+    r = read.read(fake_results.write(tmp_path / "results"))
+    left, right = figures.drawn_by("certainty")(r).axes
+    assert len(left.lines) == len(right.lines) == len(r.scored)
+    for loss, means, parts in zip(r.scored, left.lines, right.lines, strict=True):
+        own = r.certainty[r.certainty["loss"] == loss]
+        assert parts.get_ydata().sum() == pytest.approx(own["kl"].sum() / own["tokens"].sum())
+        assert means.get_ydata() == pytest.approx(5 * parts.get_ydata())  # of five equal bins
+    assert [t.get_text() for t in left.get_xticklabels()][-1] == "2 or more"
+
+
 def test_a_profile_has_a_line_per_loss_of_its_primary_reading(tmp_path):
     r = read.read(small(tmp_path / "results"))
     with style.style():

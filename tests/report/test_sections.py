@@ -6,6 +6,7 @@ pytest tests/report/test_sections.py
 import base64
 import collections
 import json
+import math
 import re
 import zlib
 from dataclasses import replace
@@ -151,6 +152,34 @@ def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
     text = sections.calibration.by_position(r)
     assert "From tokens with 8 to 15 before them to those with 128 or more" in text
     assert "squentropy −2.000" in text
+
+
+def test_where_predictions_diverge_follows_from_the_places(tmp_path):
+    r = read.read(small(tmp_path / "results"))
+    c = r.certainty
+    c["kl"], c["outside"] = 10.0, 5.0
+    c.loc[c["low"] == 0, "tokens"] = 1600
+    c.loc[(c["loss"] == "squentropy") & (c["low"] == 0), "kl"] = 1510.0
+    text = sections.calibration.by_certainty(r)
+    assert (
+        "At 80 % of the places it is all but certain (entropy below 0.01 nats), at 10 % open"
+        in text
+    )
+    row = re.search(r"squentropy</th>(.*?)</tr>", text)[1]
+    cells = re.findall(r">([\d.]+)<", row)
+    assert cells == ["0.775", "0.755", "0.010", "0.010", "1.25"]
+    r = replace(r, certainty=c.head(0))
+    assert sections.calibration.by_certainty(r) == ""
+
+
+def test_the_slope_is_that_of_the_excess_on_logarithmic_axes(tmp_path):
+    r = read.read(small(tmp_path / "results"))
+    own = r.lengths["loss"] == "squentropy"
+    r.lengths.loc[own, "nll"] = r.corpus["source_nll"] + 50 * r.lengths["tokens"][own] ** -0.25
+    row = re.search(r"squentropy</th>(.*?)</tr>", sections.learning.table(r))[1]
+    assert row.endswith(">−0.250</td>")
+    without = replace(r, metrics=r.metrics.assign(excess=math.nan))
+    assert "slope" not in sections.learning.table(without).lower()
 
 
 def test_a_loss_below_the_sources_entropy_is_called_out(tmp_path):

@@ -5,22 +5,25 @@ pytest tests/results/test_theory.py
 
 import itertools
 import math
+from collections import Counter, defaultdict
 from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from squentropy.base.errors import SquentropyError
 from squentropy.corpus.grammar.grammar import load_grammar
+from squentropy.corpus.grammar.parser import parse
+from squentropy.corpus.grammar.prediction import predict
 from squentropy.losses import LOSSES
 from squentropy.results.tables import describe_corpus, story_entropy
 from squentropy.results.theory import contexts, optimum
-from squentropy.results.theory.next_token import predict
 from squentropy.study.catalogue import loss_info
 from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import gpt2_encoding, train_encoding
@@ -178,8 +181,42 @@ def test_a_storys_tokens_have_its_exact_probability(stories, encoding):
         tokens = [*encoding.encode_ordinary(story.text), encoding.eot_token]
         following = list(predict(tokens, load_grammar(), encoding))
         assert len(following) == len(tokens)
-        assert sum(math.log(p[0]) for p in following) == pytest.approx(story.log_prob, abs=1e-9)
-        assert [math.fsum(p) for p in following] == pytest.approx([1] * len(tokens))
+        assert [next(iter(each)) for each in following] == tokens
+        own = sum(math.log(each[token]) for token, each in zip(tokens, following))
+        assert own == pytest.approx(story.log_prob, abs=1e-9)
+        sums = [math.fsum(each.values()) for each in following]
+        assert sums == pytest.approx([1] * len(tokens))
+
+
+SMALL = {
+    "drawn without replacement": "{a=girls} met {b=girls but a}[?.25 ,|5 * ;].",
+    "two derivations of one text": "{a=girls} saw {b=girls but a}. [{a.He}|{b.He}|Nobody] ran.",
+    "a word that goes on": "{a=girls} [play|playground|play in the play|player]s[|? |!].",
+    "apostrophes": "{a=girls}[|'s dog|'ll go|'l|''] [didn't|isn't|'t is].",
+    "spaces": "{a=girls}[.\nOne|.\n\nTwo|,  three|, \n 4]\nfive[six| 7 8].",
+}
+
+
+@pytest.mark.parametrize("plot", SMALL)
+@pytest.mark.parametrize("merges", [0, 3, 8])
+def test_predictions_are_those_of_counting_out_every_text(plot, merges, tmp_path):
+    words = {"lexicon": {"girls": {"he": "she", "words": "Ann, Eve, Annie"}}}
+    for name, data in (("words", words), ("plot", {"plot": SMALL[plot]})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data))
+    grammar = load_grammar(tmp_path)
+    texts = {story.text for story in grammar.stories(0, 0, 3000)}
+    encoding = train_encoding([*texts] * 9, 257 + merges)
+    counted = defaultdict(Counter)  # by the tokens so far: the probability of each next one
+    for text in texts:
+        ids = (*encoding.encode_ordinary(text), encoding.eot_token)
+        for place, token in enumerate(ids):
+            counted[ids[:place]][token] += math.exp(parse(text, grammar).log_prob)
+    assert counted[()].total() == pytest.approx(1)
+    for text in texts:
+        ids = (*encoding.encode_ordinary(text), encoding.eot_token)
+        for place, found in enumerate(predict(ids, grammar, encoding)):
+            of = counted[ids[:place]]
+            assert found == pytest.approx({token: p / of.total() for token, p in of.items()})
 
 
 def test_a_storys_first_tokens_come_as_often_as_predicted(encoding):
@@ -189,7 +226,7 @@ def test_a_storys_first_tokens_come_as_often_as_predicted(encoding):
         n = len(list(group))
         if n > 100:
             predicted = predict(start, load_grammar(), encoding)
-            p = math.prod(following[0] for following in predicted)
+            p = math.prod(next(iter(each.values())) for each in predicted)
             assert n / many == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / many))
 
 

@@ -13,6 +13,7 @@ from squentropy.lm.model import GPT, Config
 from squentropy.results import tables, voices
 from squentropy.runs.weights import load_model
 from squentropy.study.params import Study
+from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import read_encoding
 
 models = pytest.mark.parametrize("number", range(len(fake_results.KINDS)))
@@ -127,7 +128,27 @@ def test_a_study_without_small_models_holds_no_vocabulary_either(four, tmp_path,
     monkeypatch.setattr(voices, "LARGEST", 100)
     assert four() == []
     held = storage.read_sealed(tmp_path / "voices.json")
-    assert (held["voices"], held["vocabulary"]) == ([], [])
+    assert (held["voices"], held["vocabulary"], held["story"]) == ([], [], None)
+
+
+def test_the_story_to_read_fits_and_has_the_grammars_own_probabilities(grammar_data):
+    tokens = TokenFolder.open(grammar_data / "tokens")
+    stories = [tokens.split("test").story(i) for i in range(30)]
+    room = sorted(map(len, stories))[1]
+    held = voices._story(grammar_data, tokens, [{"config": {"block_size": room}}])
+    assert held["ids"] == next(s for s in stories if len(s) <= room).tolist()
+    assert len(held["exact"]) == len(held["ids"])
+    for token, (share, likeliest) in zip(held["ids"], held["exact"]):
+        shares = [p for _, p in likeliest]
+        assert shares == sorted(shares, reverse=True)
+        assert len(shares) <= 5
+        assert dict(likeliest).get(token, share) == share
+        assert 0 < share <= shares[0] <= sum(shares) < 1 + 1e-9
+    assert voices._story(grammar_data, tokens, [{"config": {"block_size": 8}}]) is None
+
+
+def test_stories_of_another_source_are_not_read(data, tokens):
+    assert voices._story(data, tokens, [{"config": {"block_size": 1000}}]) is None
 
 
 def test_tables_beside_models_of_other_runs_are_refused(copy, data, tiny_study):

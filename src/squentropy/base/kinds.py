@@ -152,6 +152,7 @@ class ScoresRecord(Made):
     stories: NotRequired[StoryScores]
     readings: NotRequired[dict[str, Reading]]
     profile: NotRequired[dict[str, dict[str, list[float]]]]
+    certainty: NotRequired[dict[str, list[float]]]
 
 
 class ToldStory(TypedDict):
@@ -272,9 +273,19 @@ class Voice(PackedModel):
     rounding: Rounding
 
 
+class ReadStory(TypedDict):
+    """A test story for the page's models to read."""
+
+    ids: list[int]
+    exact: list[tuple[float, list[tuple[int, float]]]]
+    """Of each token its probability under the source, and the likeliest ones with theirs."""
+
+
 class VoicesRecord(TypedDict):
     pattern: str
     """What cuts text into the words that are merged; see tokenizer.py."""
     vocabulary: list[str]
     """The bytes of each token but the end of text, in the order of ranks, as characters."""
     voices: list[Voice]
+    story: ReadStory | None
+    """Where the source's own predictions are known."""

@@ -5,6 +5,7 @@ Each command does one thing by hand that Snakemake, too, asks for in a study; th
 
 import contextlib
 import copy
+import gc
 import os
 import sys
 import traceback
@@ -80,8 +81,8 @@ def root(
 PANELS: dict[str, list[Callable[..., None]]] = {
     "Study steps": [
         steps.corpus, steps.tokenize, steps.train, steps.sweep, steps.refine, steps.lengths,
-        steps.select, steps.evaluate, steps.sample, steps.voices, steps.metrics, steps.figures,
-        steps.report,
+        steps.select, steps.evaluate, steps.sample, steps.voices, steps.metrics,
+        steps.figures, steps.report,
     ],
     "Models": [models.tell, models.check, models.export, models.score, models.judge],
     "Sharing": [
@@ -115,15 +116,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    """Exit; where the process trains with others, without taking Python down.
+    """Exit, without a last search for garbage: half a second of it, once torch is imported.
 
-    A thread of gloo that frees its last tensor while Python goes down aborts the process
-    (pytorch/pytorch#179291), and a run that has ended well would count as a failed one.
+    A process that trains with others does not take Python down at all: a thread of gloo that frees
+    its last tensor meanwhile aborts it (pytorch/pytorch#179291), and a run that has ended well
+    would count as a failed one.
     """
     torch = sys.modules.get("torch")
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
         sys.stderr.flush()
         os._exit(code)
+    gc.freeze()
     sys.exit(code)
 
 

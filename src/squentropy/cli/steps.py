@@ -254,18 +254,22 @@ def evaluate(
 
     Example: squentropy evaluate checkpoints/grammar/final/mse/seed1 --data data/grammar
     """
+    from squentropy.corpus.grammar.prediction import predictions, predicts
     from squentropy.evaluation.run import evaluate_run
     from squentropy.runs.records import read_run
     from squentropy.tokens.token_files import TokenFolder
-    from squentropy.tokens.tokenizer import story_bytes
+    from squentropy.tokens.tokenizer import read_encoding, story_bytes
 
     if split not in SPLITS:
         raise SquentropyError(f"--split {split}: no such split; there are: {', '.join(SPLITS)}")
     tokens = TokenFolder.open(data / "tokens")
     sizes = story_bytes(data / "corpus", split, tokens)
+    exact = None
+    if predicts(data / "corpus"):
+        exact = predictions(tokens.split(split), read_encoding(tokens))
     for run in runs:
         study = study_of(run, params)
-        scores = evaluate_run(study, run, tokens, sizes, split)
+        scores = evaluate_run(study, run, tokens, sizes, split, exact)
         if "stories" in scores:
             reading = study.primary(read_run(run)["cell"]["loss"])
             nll = sum(scores["readings"][reading]["nll"]) / sum(scores["stories"]["tokens"])
@@ -312,8 +316,8 @@ def voices(data: Path, checkpoints: Path, results: Path, params: Params = None) 
 def metrics(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
     """Gather the final runs into the study's tables.
 
-    Reads the folder DATA, the runs of CHECKPOINTS, and selected.json and voices.json of RESULTS.
-    Writes the tables, params.yaml and manifest.json into RESULTS.
+    Reads the folder DATA, the runs of CHECKPOINTS, and selected.json and voices.json of
+    RESULTS. Writes the tables, params.yaml and manifest.json into RESULTS.
 
     Example: squentropy metrics data/grammar checkpoints/grammar results/grammar
     """

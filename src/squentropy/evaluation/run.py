@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from squentropy.base import storage
-from squentropy.evaluation import calibration
+from squentropy.evaluation import calibration, certainty
+from squentropy.evaluation.certainty import Exact
 from squentropy.lm import scoring
 from squentropy.lm.devices import pick_device
 from squentropy.lm.model import GPT
@@ -20,13 +21,21 @@ from squentropy.tokens.token_files import TokenFolder
 
 
 def evaluate_run(
-    study: Study, folder: Path, tokens: TokenFolder, sizes: list[int], split: str
+    study: Study,
+    folder: Path,
+    tokens: TokenFolder,
+    sizes: list[int],
+    split: str,
+    exact: Exact | None = None,
 ) -> dict[str, Any]:
-    """Score a run on a split and write SPLIT.json; `sizes` are its stories' bytes of UTF-8.
+    """Score a run on a split and write SPLIT.json.
 
-    The file holds what `calibration.measure_split` measures, with the temperature fitted on
-    validation, and the original study's estimate; of a shorter run only the nll of its primary
-    reading; of a diverged run, its status alone.
+    sizes  its stories' bytes of UTF-8
+    exact  the source's own predictions, where they are known
+
+    The file holds what `calibration.measure_split` and `certainty.measure` measure, with the
+    temperature fitted on validation, and the original study's estimate; of a shorter run only the
+    nll of its primary reading; of a diverged run, its status alone.
     """
     run = records.read_run(folder)
     records.check_study(run, folder, study)
@@ -35,15 +44,18 @@ def evaluate_run(
     if run["status"] == "ok":
         torch.set_num_threads(study.train.threads)
         model = load_model(folder, pick_device(study.train.device, study.train.runs_per_gpu))
-        score = _primary_score if run["cell"]["phase"] == "lengths" else _every_score
-        scores |= score(study, Cell(**run["cell"]), model, tokens, split)
+        cell = Cell(**run["cell"])
+        if cell.phase == "lengths":
+            scores |= _primary_score(study, cell, model, tokens, split)
+        else:
+            scores |= _every_score(study, cell, model, tokens, split, exact)
         scores["stories"]["bytes"] = sizes
     storage.write_sealed(folder / f"{split}.json", scores)
     return scores
 
 
 def _every_score(
-    study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str
+    study: Study, cell: Cell, model: GPT, tokens: TokenFolder, split: str, exact: Exact | None
 ) -> dict[str, Any]:
     params, data = study.evaluate, tokens.split(split)
     estimate = scoring.random_batch_estimate(
@@ -56,17 +68,31 @@ def _every_score(
     )
     temperature = _temperature(study, model, tokens)
     floors = {"own": params.link_floor} | {f"own {floor!r}": floor for floor in params.other_floors}
-    links = {name: own_link(cell.loss, floor) for name, floor in floors.items()}
-    return {
+    links = {
+        name: link
+        for name, floor in floors.items()
+        if (link := own_link(cell.loss, floor)) is not None
+    }
+    scores: dict[str, Any] = {
         "original_estimate": {"nll": estimate[0], "loss": estimate[1]},
         "temperature": temperature,
-    } | calibration.measure_split(
+    }
+    if exact is not None:
+        scores["certainty"] = certainty.measure(
+            model,
+            data,
+            tokens.end_of_text,
+            exact,
+            calibration.readings(temperature, links)[study.primary(cell.loss)],
+            batch_tokens=params.batch_tokens,
+        )
+    return scores | calibration.measure_split(
         model,
         data,
         tokens.end_of_text,
         calibration.per_million(tokens.split("train"), tokens.vocab_size),
         temperature=temperature,
-        links={name: link for name, link in links.items() if link is not None},
+        links=links,
         batch_tokens=params.batch_tokens,
         bins=params.bins,
     )

@@ -18,9 +18,9 @@ class Results(read.Results):
     """The tables of a study; docs/reference/tables.md lists their columns.
 
     DataFrames: metrics (a row per loss), yardsticks, readings, lengths, stories, sweep, refine,
-    history, calibration, profile, quality, theory, reported, baselines, judged. Beside them stand
-    study (the parameters), corpus, selected, samples (the stories told), and what follows from
-    them: ranked (the losses from the best to the worst), curve(loss), by_story(loss, column), …
+    history, calibration, profile, certainty, quality, theory, reported, baselines, judged. Beside
+    them stand study (the parameters), corpus, selected, samples (the stories told), and what
+    follows: ranked (the losses, the best first), curve(loss), by_story(loss, column), …
     """
 
     @property

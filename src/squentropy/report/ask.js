@@ -16,10 +16,10 @@ function percent(share) {
 // Where a loss's story appears, and one of its tokens is looked at, by pointing or by the slider.
 class Place {
   constructor(section, temperature) {
-    const [text, shown] = section.querySelectorAll("p");
+    const [text, shown, source] = section.querySelectorAll("p");
     const [story, note, panel, slider, list] = [".story", "footer", ".token", "input", "ol"].map(
       (what) => section.querySelector(what));
-    Object.assign(this, { section, temperature, text, shown, story, note, panel, slider, list });
+    Object.assign(this, { section, temperature, text, shown, source, story, note, panel, slider, list });
     slider.addEventListener("input", () => this.look(slider.valueAsNumber - 1));
     text.addEventListener("pointerover", ({ target }) => {
       const at = [...text.children].indexOf(target) - 1;
@@ -27,8 +27,9 @@ class Place {
     });
   }
 
-  begin(vocabulary, prompt) {
-    Object.assign(this, { vocabulary, judged: [], utf8: new TextDecoder("utf-8", { ignoreBOM: true }) });
+  // `exact` holds, of each token to come, its probability under the grammar, and the likeliest ones.
+  begin(vocabulary, prompt, exact = []) {
+    Object.assign(this, { vocabulary, exact, judged: [], utf8: new TextDecoder("utf-8", { ignoreBOM: true }) });
     this.text.replaceChildren(make("b", { textContent: visible(prompt) }));
     this.note.textContent = "";
     this.story.ariaBusy = "true"; // or each token would be read out by itself
@@ -49,20 +50,28 @@ class Place {
     this.text.append(this.utf8.decode());
     this.story.ariaBusy = null;
     const ended = this.judged.at(-1)?.token === this.vocabulary.endOfText;
-    this.note.textContent = `${this.judged.length - ended} tokens, ${ended ? "ended by itself" : how}`;
+    const whole = this.exact.length ? "read to the end" : "ended by itself";
+    this.note.textContent = `${this.judged.length - ended} tokens, ${ended ? whole : how}`;
   }
 
   look(at) {
     const { token, share, likeliest } = this.judged[at];
     const drawn = this.named([token, share]);
     const others = likeliest.map((each) => this.named(each));
+    const exact = this.exact[at] ? this.exactly(token, ...this.exact[at]) : "";
     this.panel.hidden = false;
     this.slider.value = at + 1;
-    this.slider.ariaValueText = `${drawn}; likeliest: ${others.join(", ")}`;
+    this.slider.ariaValueText = `${drawn}; likeliest: ${others.join(", ")}${exact && `; ${exact}`}`;
+    this.source.textContent = exact;
     this.shown.textContent = drawn;
     this.list.replaceChildren(...others.map((textContent) => make("li", { textContent })));
     this.text.querySelector(".looked")?.classList.remove("looked");
     this.text.children[at + 1].classList.add("looked");
+  }
+
+  exactly(token, share, likeliest) {
+    const whole = (each) => this.named(each).replaceAll(" ", "\u00a0"); // a line does not end in it
+    return `the grammar: ${whole([token, share])}; likeliest: ${likeliest.map(whole).join(", ")}`;
   }
 
   named([token, share]) {
@@ -75,33 +84,41 @@ class Place {
 function asking(box, held) {
   const [beginning, temperature] = box.querySelectorAll("[type=text], [type=number]");
   const wanted = [...box.querySelectorAll("[type=checkbox]")];
-  const button = box.querySelector("button");
+  const [button, reader] = box.querySelectorAll("button");
   let [opened, running, stopped, seed] = [null, false, false, 0];
 
   function open() { // by who turns to the section, since most readers of the page do not
     if (opened) return;
-    const { vocabulary, pattern, models, ...sampling } = JSON.parse(held.textContent);
+    const { vocabulary, pattern, models, story, ...sampling } = JSON.parse(held.textContent);
     const sections = box.querySelectorAll("section");
     const voices = models.map((packed, i) => (
       { model: new Model(packed), place: new Place(sections[i], packed.temperature) }));
-    opened = { vocabulary: new Vocabulary(vocabulary, pattern), voices, sampling };
+    opened = { vocabulary: new Vocabulary(vocabulary, pattern), voices, story, sampling };
+  }
+
+  // Each loss goes on from the beginning, all with the same draws.
+  function tell({ model, place }) {
+    const { vocabulary, sampling } = opened;
+    const how = { ...sampling, temperature: temperature.valueAsNumber, draw: drawing(seed) };
+    place.begin(vocabulary, beginning.value);
+    return telling(model, vocabulary.encode(beginning.value), vocabulary.endOfText, how);
+  }
+
+  // Each loss reads the same test story, whose exact probabilities are known.
+  function read({ model, place }) {
+    const { vocabulary, story } = opened;
+    place.begin(vocabulary, "", story.exact);
+    return reading(model, story.ids, vocabulary.endOfText);
   }
 
   // A token of each story in turn, so that they grow side by side.
-  async function tell() {
+  async function show(what) {
     open();
-    const { vocabulary, voices, sampling } = opened;
-    const prompt = vocabulary.encode(beginning.value);
-    seed += 1;
-    const going = new Set(voices.filter(({ place }, i) => {
+    const going = new Set(opened.voices.filter(({ place }, i) => {
       place.section.hidden = true;
       return wanted[i].checked;
     }));
-    for (const voice of going) {
-      const how = { ...sampling, temperature: temperature.valueAsNumber, draw: drawing(seed) };
-      voice.steps = telling(voice.model, prompt, vocabulary.endOfText, how);
-      voice.place.begin(vocabulary, beginning.value);
-    }
+    for (const voice of going) voice.steps = what(voice);
     for (let until = performance.now() + SLICE; going.size && !stopped;) {
       for (const voice of going) {
         const { value, done } = voice.steps.next();
@@ -117,23 +134,32 @@ function asking(box, held) {
     for (const { place } of going) place.end("stopped");
   }
 
-  async function start() {
+  async function start(what) {
     if (running || none() || !temperature.reportValidity()) return;
     [running, stopped, button.textContent] = [true, false, "Stop"];
-    await tell();
-    [running, button.disabled, button.textContent] = [false, none(), "Tell"];
+    settle();
+    seed += 1;
+    await show(what);
+    [running, button.textContent] = [false, "Tell"];
+    settle();
   }
 
   function stop() { stopped = true; }
 
+  function settle() {
+    button.disabled = !running && none();
+    if (reader) reader.disabled = running || none();
+  }
+
   function none() { return !wanted.some((each) => each.checked); }
 
-  button.addEventListener("click", () => (running ? stop() : start()));
+  button.addEventListener("click", () => (running ? stop() : start(tell)));
+  reader?.addEventListener("click", () => start(read));
   box.addEventListener("focusin", open);
-  box.addEventListener("change", () => { button.disabled = !running && none(); });
+  box.addEventListener("change", settle);
   box.addEventListener("keydown", ({ key, target }) => {
     if (key === "Escape") stop();
-    if (key === "Enter" && (target === beginning || target === temperature)) start();
+    if (key === "Enter" && (target === beginning || target === temperature)) start(tell);
   });
   box.previousElementSibling.remove(); // which says that this needs a script
   box.hidden = false;

@@ -79,6 +79,11 @@ def known(study: Study) -> bool:
     return study.corpus.source in ("grammar", "model")
 
 
+def predicted(study: Study) -> bool:
+    """Whether the source's own predictions are known."""
+    return study.corpus.source == "grammar"
+
+
 def bands(study: Study) -> str:
     """What a line and its band are."""
     if len(study.final.seeds) == 1:
@@ -144,6 +149,15 @@ def of_profile(study: Study) -> str:
         f"occurs per million tokens of the train split. {bands(study)} Below: the difference to "
         f"cross entropy. Each loss is in its primary reading. Bins of fewer than {FEWEST} tokens "
         "are left out."
+    )
+
+
+def of_certainty(study: Study) -> str:
+    return (
+        "Kullback-Leibler divergence of the models’ next-token distribution from the grammar’s "
+        "own, by how certain the grammar is. Left: the mean over the places of a bin. Right: what "
+        "the bin adds to the mean over all places, that is the mean times its share of places. "
+        f"{bands(study)} Each loss is in its primary reading."
     )
 
 
@@ -227,6 +241,16 @@ FIGURES = (
         alt="Lines: test nll by position in the story and by the token’s frequency, one line per "
         "loss",
         caption=of_profile,
+    ),
+    Figure(
+        drawn_by="calibration.certainty",
+        section="certainty",
+        title="Divergence from the grammar’s own predictions",
+        alt="Lines: mean divergence of each loss’s predictions from the exact ones by the entropy "
+        "of these, and what each bin adds to the whole, one line per loss",
+        caption=of_certainty,
+        when=predicted,
+        otherwise="The source’s own predictions are known where the stories are the grammar’s.",
     ),
     Figure(
         drawn_by="training.learning_curves",

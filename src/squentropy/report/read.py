@@ -95,6 +95,8 @@ class Results:
     stories: pd.DataFrame
     calibration: pd.DataFrame
     profile: pd.DataFrame
+    certainty: pd.DataFrame
+    """Empty where the source's own predictions are not known."""
     quality: pd.DataFrame
     theory: pd.DataFrame
     baselines: pd.DataFrame
@@ -250,6 +252,14 @@ class Results:
         rows = rows.assign(nll=rows["nll"] / rows["tokens"])
         return rows.pivot(index="low", columns="seed", values="nll")
 
+    def by_certainty(self, loss: str, column: str) -> pd.DataFrame:
+        """Sums over the places of each bin of the source's entropy: (bins, seeds).
+
+        Indexed by the bins' lower ends, nats.
+        """
+        rows = self.certainty[self.certainty["loss"] == loss]
+        return rows.pivot(index="low", columns="seed", values=column)
+
     def by_seed(self, loss: str) -> pd.DataFrame:
         """A loss's final runs on test, indexed by seed: nll (nats per token) and accuracy."""
         sums = {c: self.by_story(loss, c).sum(axis=1) for c in ("nll", "correct", "tokens")}
@@ -258,7 +268,7 @@ class Results:
         )
 
 
-NO_VOICES: VoicesRecord = {"pattern": "", "vocabulary": [], "voices": []}
+NO_VOICES: VoicesRecord = {"pattern": "", "vocabulary": [], "voices": [], "story": None}
 
 
 def read(folder: str | Path, texts: bool = True) -> Results:
@@ -309,6 +319,7 @@ def read(folder: str | Path, texts: bool = True) -> Results:
         stories=table("stories"),
         calibration=table("calibration"),
         profile=table("profile"),
+        certainty=table("certainty"),
         quality=table("quality"),
         theory=table("theory"),
         baselines=_baselines(folder, corpus["splits"]["test"]),

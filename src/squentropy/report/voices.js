@@ -180,6 +180,16 @@ function* telling(model, prompt, endOfText, { temperature, top_k, max_tokens, dr
   }
 }
 
+// Reads a story to its end; yields each token with the logits before it.
+function* reading(model, story, endOfText) {
+  model.forget();
+  let hidden = model.read(endOfText);
+  for (const token of story) {
+    yield { token, logits: model.logits(hidden) };
+    if (token !== endOfText) hidden = model.read(token);
+  }
+}
+
 // By inverting the distribution function at a uniform draw, ties with the last of the top k kept.
 function chosen(logits, temperature, top_k, draw) {
   if (temperature === 0) return logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));

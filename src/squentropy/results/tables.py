@@ -8,6 +8,7 @@ lengths.csv       one row per run, the shorter ones included
 stories.csv       one row per run and story: sums over its tokens
 calibration.csv   one row per run, reading and bin of confidence: sums over its tokens
 profile.csv       one row per run, reading and bin of position or frequency: sums over its tokens
+certainty.csv     one row per run and bin of the source's entropy: sums over its tokens
 history.csv       one row per run and evaluation step
 reported.csv      the original study's table beside ours
 
@@ -63,6 +64,8 @@ HISTORY = [*RUN, "iteration", "train_loss", "train_nll", "validation_nll"]
 LENGTHS = ["loss", "iterations", "tokens", "seed", "reading", "nll", "excess"]
 STORIES = ["phase", "loss", "seed", "story", "tokens", "bytes", "nll", "softmax_nll", "correct"]
 CALIBRATION = ["loss", "seed", "reading", "low", "high", "tokens", "correct", "confidence"]
+COMPARED = ["low", "tokens", "entropy", "nll", "kl", "outside"]
+CERTAINTY = ["loss", "seed", "reading", *COMPARED]
 PROFILE = ["loss", "seed", "reading", "by", "low", "high", "tokens", "nll"]
 
 
@@ -106,6 +109,7 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     write_csv(results / "stories.csv", _story_rows(study, full | original), STORIES)
     write_csv(results / "calibration.csv", _calibration_rows(study, full), CALIBRATION)
     write_csv(results / "profile.csv", _profile_rows(study, full), PROFILE)
+    write_csv(results / "certainty.csv", _certainty_rows(study, full), CERTAINTY)
     write_csv(results / "lengths.csv", _length_rows(scored), LENGTHS)
     write_csv(results / "readings.csv", reading_rows(scored), READINGS)
     storage.write_json(results / "samples.json", told)
@@ -114,8 +118,9 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
     write_csv(results / "theory.csv", lost, contexts.THEORY)
     write_csv(results / "reported.csv", reported_rows(scored), REPORTED_COLUMNS)
     write_csv(results / "metrics.csv", rows, METRICS)
-    finite = [{key: value for key, value in row.items() if _is_finite(value)} for row in rows]
-    storage.write_json(results / "metrics.json", {row.pop("loss"): row for row in finite})
+    nll = {row["loss"]: row.get("nll") for row in rows if row["kind"] == "loss"}
+    known = {loss: value for loss, value in nll.items() if _is_finite(value)}
+    storage.write_json(results / "metrics.json", known)
     storage.write_text(results / "params.yaml", study.dump())
     write_manifest(study, results)
 
@@ -280,6 +285,16 @@ def _profile_rows(study: Study, scores: dict[Cell, ScoresRecord]) -> list[Row]:
                         | {"nll": nll}
                     )
     return rows
+
+
+def _certainty_rows(study: Study, scores: dict[Cell, ScoresRecord]) -> list[Row]:
+    return [
+        {"loss": cell.loss, "seed": cell.seed, "reading": study.primary(cell.loss)}
+        | dict(zip(COMPARED, bin, strict=True))
+        for cell, score in scores.items()
+        if "certainty" in score
+        for bin in zip(*map(score["certainty"].__getitem__, COMPARED), strict=True)
+    ]
 
 
 def _is_finite(value: object) -> bool:

@@ -19,11 +19,15 @@ from squentropy.base import storage
 from squentropy.base.kinds import (
     PackedModel,
     PackedTensor,
+    ReadStory,
     Rounding,
     RunRecord,
     ScoresRecord,
     Voice,
+    VoicesRecord,
 )
+from squentropy.corpus.grammar.grammar import load_grammar
+from squentropy.corpus.grammar.prediction import predict, predicts
 from squentropy.lm.model import GPT, Config
 from squentropy.runs import records
 from squentropy.runs.weights import load_model
@@ -38,6 +42,8 @@ LARGEST = 1_000_000
 """Bytes of a model; base64 takes a third more."""
 ROOM = 2_450_000
 """Bytes of all of them, so that a page stays below 5 MB."""
+LIKELIEST = 5
+"""Tokens that the page names with their probabilities."""
 STORIES = 20
 """Test stories on whose beginnings it is measured what rounding changes."""
 
@@ -59,9 +65,26 @@ def write_voices(study: Study, data: Path, checkpoints: Path, results: Path) -> 
                 room -= size(voice)
     ranks = read_encoding(tokens)._mergeable_ranks if voices else {}
     vocabulary = [token.decode("latin-1") for token in sorted(ranks, key=ranks.__getitem__)]
-    held = {"pattern": PATTERN, "vocabulary": vocabulary, "voices": voices}
+    held: VoicesRecord
+    story = _story(data, tokens, voices) if voices else None
+    held = {"pattern": PATTERN, "vocabulary": vocabulary, "voices": voices, "story": story}
     storage.write_sealed(results / VOICES, held)
     return voices
+
+
+def _story(data: Path, tokens: TokenFolder, voices: list[Voice]) -> ReadStory | None:
+    """The first test story that fits the models' context, with the grammar's own predictions."""
+    test = tokens.split("test")
+    room = min(voice["config"]["block_size"] for voice in voices)
+    fitting = (test.story(i).tolist() for i in range(len(test)) if len(test.story(i)) <= room)
+    ids = next(fitting, None)
+    if ids is None or not predicts(data / "corpus"):
+        return None
+    exact = []
+    for token, following in zip(ids, predict(ids, load_grammar(), read_encoding(tokens))):
+        likeliest = sorted(following.items(), key=lambda each: -each[1])[:LIKELIEST]
+        exact.append((following[token], likeliest))
+    return {"ids": ids, "exact": exact}
 
 
 def _voice(study: Study, cell: Cell, run: RunRecord, folder: Path, tokens: TokenFolder) -> Voice:

@@ -21,7 +21,7 @@ STEPS = {
     "corpus": ("corpus/build.py",),
     "tokens": ("tokens/tokenizer.py",),
     "training": ("training/loop.py",),
-    "evaluation": ("evaluation/run.py",),
+    "evaluation": ("evaluation/run.py", "corpus/grammar/prediction.py"),
     "sampling": ("sampling/run.py",),
     "selection": ("tuning/selection.py",),
     "voices": ("results/voices.py",),
@@ -54,14 +54,14 @@ def digest(*steps: str, loss: str | None = None) -> str:
 def by_module(step: str, loss: str | None = None) -> dict[str, str]:
     """Hex digest of each module of a step, by its path, without the losses other than `loss`."""
     modules = closure(STEPS[step], PLUMBING, loss)
-    return {path: _hex(_text(modules[path])) for path in sorted(modules)}
+    return {path: _hex(_text_of(modules[path])) for path in sorted(modules)}
 
 
 def corpus(source: str) -> str:
     """Hex digest of the code that makes a corpus of a source, and of the grammar's texts."""
     path = _path(f"{SOURCE.name}.corpus.{source}")
     modules = closure([*STEPS["corpus"], *path], PLUMBING)
-    code = [_text(modules[path]) for path in sorted(modules)]
+    code = [_text_of(modules[path]) for path in sorted(modules)]
     texts = sorted((SOURCE / "corpus" / source / "stories").rglob("*.yaml"))
     return _hex("\n".join(code + [text.read_text(encoding="utf-8") for text in texts]))
 
@@ -89,6 +89,11 @@ def closure(
             found[path], imported = _essence(text, function)
             left += imported
     return found
+
+
+@functools.cache  # a module belongs to several steps, and to every run of a table
+def _text_of(module: ast.Module) -> str:
+    return _text(module)
 
 
 def _text(part: object) -> str:

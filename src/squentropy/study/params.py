@@ -45,7 +45,8 @@ VOICES = "voices.json"
 TABLES = (  # of results/STUDY
     *SELECTION_TABLES, "metrics.csv", "metrics.json", "readings.csv",
     "lengths.csv", "reported.csv", "history.csv", "stories.csv", "calibration.csv", "profile.csv",
-    "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv", VOICES,
+    "certainty.csv", "corpus.json", "samples.json", "samples.md", "quality.csv", "theory.csv",
+    VOICES,
 )  # fmt: skip
 TEXTS = ("samples.json", "samples.md", VOICES)
 """Of `TABLES`, what tells stories: left out where a corpus's licence does not let them be shown."""

@@ -1,6 +1,7 @@
 """Calibration, and the positions and tokens on which a loss does worse."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.ticker import MultipleLocator
 
 from squentropy.report.catalogue import FEWEST
 from squentropy.report.format import integer
-from squentropy.report.plots.style import INK, SOFT, WIDTH, look
+from squentropy.report.plots.style import INK, SOFT, WIDTH, look, plain_log_ticks
 from squentropy.report.read import Results, label
 from squentropy.study.params import BASELINE
 
@@ -86,11 +87,7 @@ def profile(r: Results) -> Figure:
     fig = Figure(figsize=(WIDTH, 1.5 + 2.3 * rows), layout="constrained")
     axes = fig.subplots(rows, 2, sharex="col", sharey="row", squeeze=False)
     if not r.scored:
-        for ax in axes[0]:
-            ax.set(xticks=[], yticks=[])
-            ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
-                    va="center", color=SOFT, style="italic")  # fmt: skip
-        return fig
+        return _nothing(fig)
     for column, by in enumerate(("position", "frequency")):
         for loss in r.scored:
             reading = r.reading(loss)
@@ -115,6 +112,46 @@ def profile(r: Results) -> Figure:
     ]
     texts = [label(loss) + ("" if loss in r.scored else " (diverged)") for loss in r.ranked]
     fig.legend(handles, texts, loc="outside upper center", ncols=4, fontsize=8)
+    return fig
+
+
+def _nothing(fig: Figure) -> Figure:
+    for ax in fig.axes:
+        ax.set(xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
+                va="center", color=SOFT, style="italic")  # fmt: skip
+    return fig
+
+
+def certainty(r: Results) -> Figure:
+    """Divergence from the source's own predictions by their entropy; seeds as bands."""
+    fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    left, right = fig.subplots(1, 2, sharex=True)
+    if not r.scored:
+        return _nothing(fig)
+    lows = pd.Index(sorted(r.certainty["low"].unique()))
+    for loss in r.scored:
+        kl, tokens = (r.by_certainty(loss, column) for column in ("kl", "tokens"))
+        colour, marker, style = look(loss, r.losses)
+        for ax, values in ((left, kl / tokens), (right, kl / tokens.sum())):
+            x = lows.get_indexer(values.index)
+            ax.fill_between(
+                x, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.18, lw=0
+            )
+            ax.plot(x, values.mean(axis=1), marker, color=colour, ls=style, lw=1.3, ms=4)
+    left.set(yscale="log", title="mean of the bin", ylabel="KL divergence, nats per token")
+    plain_log_ticks(left.yaxis)
+    right.set(title="the bin’s part of the whole")
+    right.set_ylim(bottom=0)
+    names = [f"{low:g}–{high:g}" for low, high in pairwise(lows)] + [f"{lows[-1]:g} or more"]
+    left.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    right.tick_params("x", rotation=30)
+    fig.supxlabel("entropy of the grammar’s own prediction, nats", fontsize=9)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ls=style, ms=4.5)
+        for colour, marker, style in (look(loss, r.losses) for loss in r.scored)
+    ]
+    fig.legend(handles, map(label, r.scored), loc="outside upper center", ncols=4, fontsize=8)
     return fig
 
 

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from squentropy.report.format import plain, short
-from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
+from squentropy.report.plots.style import INK, SOFT, WIDTH, look, plain_log_ticks, spread
 from squentropy.report.read import NGRAMS, Results, label
 from squentropy.study.grid import GRID_KEYS
 
@@ -39,7 +38,7 @@ def lengths(r: Results) -> Figure:
     _yardsticks(axes[0], r)
     if source is not None:
         axes[1].set_yscale("log")
-        _plain_log_ticks(axes[1].yaxis)
+        plain_log_ticks(axes[1].yaxis)
     _legend(fig, r, f"bars at full length: {r.confidence} intervals")
     return fig
 
@@ -101,13 +100,6 @@ def _apart(values: Sequence[float], factor: float) -> list[float]:
         if value >= factor * kept[-1]:
             kept.append(value)
     return kept
-
-
-def _plain_log_ticks(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_minor_locator(NullLocator())
 
 
 def _legend(fig: Figure, r: Results, title: str) -> None:

@@ -12,8 +12,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from squentropy.report.read import NGRAMS, Results, label
 from squentropy.study.params import BASELINE
@@ -160,3 +161,11 @@ def log_axis(ax: Axes, also: Sequence[float] = ()) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     if near:
         ax.minorticks_off()
+
+
+def plain_log_ticks(axis: Axis) -> None:
+    """1, 2, 5, 10, … as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())

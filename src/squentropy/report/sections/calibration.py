@@ -11,6 +11,8 @@ from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, reading_name
 from squentropy.study.params import BASELINE
 
+CERTAIN, OPEN = 0.01, 1.0  # nats, edges of certainty.csv's bins
+_SUMS = ["tokens", "kl", "outside"]
 BEGINNING = 8  # tokens of a story that are left out when context is judged
 
 
@@ -128,6 +130,37 @@ def by_frequency(r: Results) -> Html:
         f"in a million ({100 * tokens[rarer]:.0f} % of test), and on the others, nll minus cross "
         f"entropy’s is (nats per token): {listed(parts)}. Each loss is in its primary reading."
     )
+
+
+def by_certainty(r: Results) -> Html:
+    """How far each loss's predictions lie from the source's own, and where."""
+    if r.certainty.empty:
+        return Html()
+    parts, rows = pd.DataFrame(), []
+    for loss in r.scored:
+        own = r.certainty[r.certainty["loss"] == loss]
+        edges = [-1, CERTAIN, OPEN, math.inf]
+        parts = own.groupby(pd.cut(own["low"], edges, right=False), observed=False)[_SUMS].sum()
+        parts /= parts["tokens"].sum()
+        kl, outside = parts["kl"], 100 * parts["outside"].sum()
+        rows.append([loss_name(loss), nats(kl.sum()), *map(nats, kl), f"{outside:.2f}"])
+    certain, _, open_ = 100 * parts["tokens"]
+    head = [
+        "loss", "divergence", f"entropy below {CERTAIN:g}", "in between", f"{OPEN:g} or more",
+        "impossible tokens, %",
+    ]  # fmt: skip
+    caption = (
+        "Mean divergence of the models’ next-token distribution from the grammar’s own, nats per "
+        "token, and its three parts, by the grammar’s entropy at the place. Last: the probability "
+        "that a model gives to tokens that cannot come. Exploratory."
+    )
+    said = paragraphs(
+        "The grammar gives every next token an exact probability, so predictions can be compared "
+        f"whole, without the luck of the token that came. At {certain:.0f} % of the places it is "
+        f"all but certain (entropy below {CERTAIN:g} nats), at {open_:.0f} % open ({OPEN:g} nat "
+        "or more)."
+    )
+    return Html(said + table(head, rows, caption=caption))
 
 
 def _frequencies(r: Results, loss: str) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """How much the models have learnt, and from how many tokens."""
 
+import numpy as np
+
 from squentropy.report import markup
 from squentropy.report.format import count, integer, listed, nats, share, signed
 from squentropy.report.markup import Html, escape, interval, paragraphs
 from squentropy.report.read import NGRAMS, Results
 from squentropy.report.sections.pieces import loss_name, names
 from squentropy.report.sections.verdict import NOT_ENOUGH
-from squentropy.results import adequacy
+from squentropy.results import adequacy, scaling
 from squentropy.study.params import BASELINE
 
 
@@ -46,18 +48,29 @@ def enough(r: Results) -> Html:
 def table(r: Results) -> Html:
     """The share of what there is to learn that each loss has learnt."""
     known = r.metrics["excess"].notna().any()
-    head = ["loss", "share learnt", "bits per byte", *(["nll − exact entropy"] if known else [])]
+    head = ["loss", "share learnt", "bits per byte"]
+    head += ["nll − exact entropy", "slope"] if known else []
     rows = []
     for loss in r.scored:
         row = r.metrics.loc[loss]
-        excess = [interval(row, "excess", signed)] if known else []
+        excess = [interval(row, "excess", signed), _slope(r, loss)] if known else []
         rows.append([loss_name(loss), share(row["learnt"]), nats(row["bits_per_byte"]), *excess])
     limit = "the exact entropy of the stories" if known else "the best n-gram model’s nll"
     caption = (
         "Share of the range from the unigram model’s nll, 0 %, to "
         f"{limit}, 100 %, in each loss’s primary reading."
     )
+    if known:
+        caption += (
+            " Slope: of the logarithm of nll − entropy against that of training tokens, over all "
+            "lengths; −0.5 halves the excess with four times the tokens. Exploratory."
+        )
     return markup.table(head, rows, caption=caption)
+
+
+def _slope(r: Results, loss: str) -> str:
+    tokens, nll = map(np.array, zip(*r.curve(loss).items(), strict=True))
+    return signed(scaling.slope(tokens, nll - r.corpus["source_nll"]))
 
 
 def ranking(r: Results) -> Html:

@@ -20,6 +20,7 @@ def ask(r: Results) -> Html:
         "pattern": r.voices["pattern"],
         "top_k": sample.top_k,
         "max_tokens": sample.max_tokens,
+        "story": r.voices["story"],
         "models": [
             {"temperature": v["temperature"], "config": v["config"], "tensors": v["tensors"]}
             for v in voices
@@ -39,10 +40,14 @@ def ask(r: Results) -> Html:
         '<label>temperature <input type="number" name="temperature" min="0" max="10" step="any" '
         f'required value="{sample.middle:g}"></label>'
         f'<div role="group" aria-label="losses">{losses}</div>'
-        '<button type="button">Tell</button></div>'
+        f'<button type="button">Tell</button>{_reader(r)}</div>'
         f'<div class="stories">{"".join(map(_place, voices))}</div></div>'
         f'<script type="application/json" id="voices">{embedded(held)}</script>'
     )
+
+
+def _reader(r: Results) -> str:
+    return '<button type="button">Read a test story</button>' if r.voices["story"] else ""
 
 
 def _place(voice: Voice) -> str:
@@ -52,7 +57,7 @@ def _place(voice: Voice) -> str:
         f'<section aria-label="{name}" hidden><h3>{name}</h3>'
         '<div class="story" aria-live="polite"><p dir="auto"></p><footer></footer></div>'
         '<div class="token" hidden><label>token <input type="range" min="1" value="1"></label>'
-        "<p></p><ol></ol></div></section>"
+        '<p></p><ol></ol><p class="source"></p></div></section>'
     )
 
 
@@ -64,6 +69,12 @@ def _what(r: Results) -> str:
         f"in your browser: those of seed {voices[0]['seed']}. They draw from {from_}, as above, "
         "all with the same draws. Point at a token, or move the slider to it, to see its "
         f"probability and the five likeliest, by the primary reading ({r.study.plan.reading})."
+        + (
+            " Or let them read a story of the test split, and see beside theirs the exact "
+            "probabilities, those of the grammar that wrote it."
+            if r.voices["story"]
+            else ""
+        )
     )
 
 

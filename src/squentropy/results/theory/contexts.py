@@ -6,9 +6,9 @@
              occurs, counted as often as it does. The split's own frequencies are taken for the
              truth, so that the numbers are exact and need no interval.
     whole    what follows all that stands before a token of a test story. The grammar knows it
-             exactly (corpus/prediction.py), so this is the grammar corpus' alone. Its entropy is
-             the source's, and entropy and divergence together are the nll at which a model
-             arrives that sees whole stories and learns all that the loss asks for.
+             exactly (corpus/grammar/prediction.py), so this is the grammar corpus' alone. Its
+             entropy is the source's, and entropy and divergence together are the nll at which a
+             model arrives that sees whole stories and learns all that the loss asks for.
 
 In a vocabulary larger than the corpus' own, the tokens that are more never follow.
 """
@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from squentropy.base import storage
 from squentropy.base.kinds import Row
 from squentropy.corpus.grammar.grammar import load_grammar
+from squentropy.corpus.grammar.prediction import predict, predicts
 from squentropy.results import intervals
 from squentropy.results.theory import optimum
-from squentropy.results.theory.next_token import predict
 from squentropy.study.catalogue import LossInfo, Squares, loss_info
 from squentropy.study.params import Study
 from squentropy.tokens.token_files import Split, TokenFolder
@@ -56,7 +55,7 @@ def theory_rows(study: Study, data: Path) -> list[Row]:
     """The rows of theory.csv, from a folder with corpus/ and tokens/."""
     tokens = TokenFolder.open(data / "tokens")
     kinds = {"bigram": bigram_contexts(tokens.split("train"), tokens.vocab_size)}
-    if storage.read_sealed(data / "corpus" / "manifest.json")["source"] == "grammar":
+    if predicts(data / "corpus"):
         kinds["whole"] = whole_contexts(tokens)
     return [
         {"contexts": kind, "loss": loss.name, "weight": squares.factor, "classes": classes}
@@ -138,7 +137,7 @@ def whole_contexts(tokens: TokenFolder) -> Contexts:
     """What follows all that stands before each token of the grammar's test stories."""
     test, grammar, encoding = tokens.split("test"), load_grammar(), read_encoding(tokens)
     distributions = [
-        tuple(sorted((round(p, 12) for p in following), reverse=True))
+        tuple(sorted((round(p, 12) for p in following.values()), reverse=True))
         for index in range(len(test))
         for following in predict(test.story(index), grammar, encoding)
     ]

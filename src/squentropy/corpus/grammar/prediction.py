@@ -9,17 +9,27 @@ the grammar gives the story; tests/results/test_theory.py holds it to that.
 
 from collections.abc import Iterable, Iterator
 from math import exp, fsum
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import regex
 import tiktoken
 
+from squentropy.base import storage
 from squentropy.base.errors import SquentropyError
-from squentropy.corpus.grammar.grammar import Choice, Entry, Grammar, Refer
+from squentropy.corpus.grammar.grammar import Choice, Entry, Grammar, Refer, load_grammar
+from squentropy.evaluation.certainty import STORIES, Exact
+from squentropy.tokens.token_files import Split
 from squentropy.tokens.tokenizer import PATTERN
 
 LOOKAHEAD = 2
 """Characters beyond a word after which tokenizer.PATTERN would not split it differently."""
+
+
+def predicts(corpus: Path) -> bool:
+    """Whether the stories of a folder with a corpus are the grammar's."""
+    return storage.read_sealed(corpus / "manifest.json")["source"] == "grammar"
 
 
 class Partial(NamedTuple):
@@ -32,13 +42,28 @@ class Partial(NamedTuple):
     bindings: dict[str, Entry]
 
 
+def predictions(split: Split, encoding: tiktoken.Encoding) -> Exact:
+    """The grammar's prediction of every token of a split's first `STORIES` stories."""
+    grammar = load_grammar()
+    every = [
+        following
+        for story in range(min(STORIES, len(split)))
+        for following in predict(split.story(story), grammar, encoding)
+    ]
+    return Exact(
+        np.array([token for following in every for token in following]),
+        np.array([p for following in every for p in following.values()]),
+        np.cumsum([0, *map(len, every)]),
+    )
+
+
 def predict(
     story: Iterable[int], grammar: Grammar, encoding: tiktoken.Encoding
-) -> Iterator[list[float]]:
-    """For each token of a story, end of text included, the probabilities of those that can follow.
+) -> Iterator[dict[int, float]]:
+    """For each token of a story, end of text included, those that can stand there: {id: p}.
 
-    The true token's probability comes first; each list sums to 1. Raises SquentropyError where
-    the grammar cannot have written the story.
+    The true token comes first; the probabilities sum to 1. Raises SquentropyError where the
+    grammar cannot have written the story.
     """
     pattern = regex.compile(PATTERN)
     partials = [Partial(1.0, (), "", (grammar.start, None), {})]
@@ -57,7 +82,7 @@ def predict(
             raise SquentropyError(
                 "a story of the test split is none of the grammar's; make it anew"
             )
-        yield list(following.values())
+        yield following
         partials = [
             partial._replace(probability=partial.probability / p, tokens=partial.tokens[1:])
             for partial in partials
