@@ -62,7 +62,7 @@ def claims(e: Evidence) -> list[tuple[str, str]]:
         what, _, rest = line.partition(": ")
         for item in re.split(r", (?![^\[]*\]|p )", rest):
             name, *numbers = re.match(
-                r"(.+?) ([+−][\d.]+)(?: \[([+−][\d.]+), ([+−][\d.]+)\])?", item
+                r"(.+?) ([+−]?[\d.]+)(?: \[([+−]?[\d.]+), ([+−]?[\d.]+)\])?", item
             ).groups()
             (loss,) = names_in(name, e)
             for end, number in zip(("", "_low", "_high"), numbers, strict=True):
@@ -119,6 +119,15 @@ def check_tokens(e: Evidence, text: str) -> None:
     if not said:
         return
     by_label = {label: loss for loss, label in e.labels.items()}
+    if several := re.match(r"(.+?) needs fewest, .+ cross entropy, and (.+)$", said[1]):
+        told = [loss for loss in e.ranked if loss in e.squared] or e.ranked
+        needs = e.metrics.loc[told, "tokens_needed"].dropna()
+        assert needs[by_label[several[1]]] == needs.min()
+        if beyond := re.match(r"(.+) more than [\d.]+, the most that", several[2]):
+            assert set(names_in(beyond[1], e)) == set(needs.index[needs == math.inf])
+        else:
+            assert needs[by_label[several[2].partition(" most, ")[0]]] == needs.max() < math.inf
+        return
     parts = re.split(r", | and (?=[^)]*(?:\(|$))", said[1])
     for part in parts:
         label, _, number = re.match(

@@ -155,8 +155,9 @@ def of_profile(study: Study) -> str:
 def of_certainty(study: Study) -> str:
     return (
         "Kullback-Leibler divergence of the models’ next-token distribution from the grammar’s "
-        "own, by how certain the grammar is. Left: the mean over the places of a bin. Right: what "
-        "the bin adds to the mean over all places, that is the mean times its share of places. "
+        "own, by how certain the grammar is, on the first test stories, a hundred at most. Left: "
+        "the mean over the places of a bin. Right: what the bin adds to the mean over all places, "
+        "which is little where its places are few. "
         f"{bands(study)} Each loss is in its primary reading."
     )
 

@@ -36,10 +36,11 @@ def nats(value: float | None) -> str:
     return fixed(value, 3)
 
 
-def signed(value: float | None) -> str:
-    """Nats with their sign, as a difference has them."""
-    text = nats(value)
-    return text if unknown(value) or text.startswith("−") else f"+{text}"
+def signed(value: float | None, digits: int = 3) -> str:
+    """Nats with their sign, as a difference has them; none where it rounds to zero."""
+    text = fixed(value, digits)
+    bare = unknown(value) or text.startswith("−") or not text.strip("0.")
+    return text if bare else f"+{text}"
 
 
 def share(value: float | None, digits: int = 1) -> str:

@@ -1,7 +1,5 @@
 """How much the models have learnt, and from how many tokens."""
 
-import numpy as np
-
 from squentropy.report import markup
 from squentropy.report.format import count, integer, listed, nats, share, signed
 from squentropy.report.markup import Html, escape, interval, paragraphs
@@ -40,9 +38,22 @@ def enough(r: Results) -> Html:
         "unigram’s nll to the limit. "
     )
     if r.adequacy.enough:
-        return paragraphs(*texts, f"{rule}Both hold.")
+        return paragraphs(*texts, f"{rule}Both hold.{_behind(r, must)}")
     reasons = escape("; ".join(r.adequacy.reasons))
     return paragraphs(*texts, f"{rule}<strong>{NOT_ENOUGH}</strong>: {reasons}.")
+
+
+def _behind(r: Results, model: str) -> str:
+    """What the rule, which is about cross entropy, does not promise of other losses."""
+    nll = r.ngrams[r.study.plan.ngram]
+    behind = [loss for loss in r.scored if r.metrics.at[loss, "nll"] >= nll]
+    if not behind:
+        return ""
+    do = "does" if len(behind) == 1 else "do"
+    said = f" They are about cross entropy: {names(behind)} {do} not beat the {model} model"
+    if len(behind) == 1:
+        return f"{said}."
+    return f"{said}, so how they rank among each other is not established."
 
 
 def table(r: Results) -> Html:
@@ -62,15 +73,20 @@ def table(r: Results) -> Html:
     )
     if known:
         caption += (
-            " Slope: of the logarithm of nll − entropy against that of training tokens, over all "
-            "lengths; −0.5 halves the excess with four times the tokens. Exploratory."
+            " Slope: of log(nll − entropy) on log(training tokens), by least squares over all "
+            "lengths, of the seeds that have all of them; at −0.5, four times the tokens would "
+            "halve the excess. Lengths need not lie on a line, so nothing can be extrapolated "
+            "from it. Exploratory."
         )
     return markup.table(head, rows, caption=caption)
 
 
 def _slope(r: Results, loss: str) -> str:
-    tokens, nll = map(np.array, zip(*r.curve(loss).items(), strict=True))
-    return signed(scaling.slope(tokens, nll - r.corpus["source_nll"]))
+    rows = r.lengths[r.lengths["loss"] == loss].dropna(subset="nll")
+    lengths = rows.groupby("seed")["tokens"].transform("nunique")
+    shared = rows[lengths == rows["tokens"].nunique()].groupby("tokens")["nll"].mean()
+    excess = shared.to_numpy() - r.corpus["source_nll"]
+    return signed(scaling.slope(shared.index.to_numpy(), excess), 2)
 
 
 def ranking(r: Results) -> Html:

@@ -27,7 +27,10 @@ def sentence(r: Results) -> Html:
     lost = [loss for loss in r.losses if loss not in alive]
     said = []
     if inside and not outside:
-        said.append("The best learning rate of every loss lies between two that were tried.")
+        said.append(
+            "The best learning rate of every loss lies between two that were tried, in runs of "
+            f"{integer(s.max_iters)} iterations."
+        )
     if outside:
         said.append(
             f"The best learning rate of {names(outside)} lies at an edge of those tried, "

@@ -194,10 +194,15 @@ def _tokens(e: Evidence, losses: list[str]) -> str:
         return ""
     if len(needs) > MOST_LISTED:
         least, most = needs.index[0], needs.index[-1]
+        beyond = [loss for loss, times in needs.items() if math.isinf(times)]
+        rest = (
+            f"{e.names(beyond)} more than {e.most:.2g}, the most that these lengths can show"
+            if beyond
+            else f"{e.labels[most]} most, {tokens_needed(e, most)}"
+        )
         return (
-            f"For the same nll they need from {tokens_needed(e, least)} "
-            f"({e.labels[least]}) to {tokens_needed(e, most)} ({e.labels[most]}) times the tokens "
-            "of cross entropy."
+            f"For the same nll, {e.labels[least]} needs fewest, {tokens_needed(e, least)} times "
+            f"the tokens of cross entropy, and {rest}."
         )
     first, *more = needs.index
     times = f"{_factor(e, first, needs[first])} times the tokens of cross entropy"
