@@ -212,6 +212,17 @@ def plain(value: object) -> object:
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029"])
+def test_a_line_end_that_looks_like_none_is_refused_and_may_be_written_out(tmp_path, mark):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"study: mine\nsample: {{prompts: [a{mark}b]}}\n", encoding="utf-8")
+    expected = f"mine.yaml, line 2: holds the line end U\\+{ord(mark):04X}, which looks like none"
+    with pytest.raises(ParameterError, match=expected):
+        read(path)
+    path.write_text(f'sample: {{prompts: ["a\\u{ord(mark):04x}b"]}}\n', encoding="utf-8")
+    assert read(path) == {"sample": {"prompts": [f"a{mark}b"]}}
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("tries", [100, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_study_changed_at_random_is_refused_in_a_line_or_says_what_it_seems_to(

@@ -65,6 +65,12 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ParameterError(
             f"{path}: is longer than {MOST_BYTES:,} bytes, too long for parameters"
         )
+    if hidden := re.search("[\x85\u2028\u2029]", text):
+        line = text.count("\n", 0, hidden.start()) + 1
+        raise ParameterError(
+            f"{path}, line {line}: holds the line end U+{ord(hidden[0]):04X}, which looks like "
+            "none; begin a new line, or write it as \\u in quotes"
+        )
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
