@@ -66,9 +66,9 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{path}: is longer than {MOST_BYTES:,} bytes, too long for parameters"
         )
     if hidden := re.search("[\x85\u2028\u2029]", text):
-        line = text.count("\n", 0, hidden.start()) + 1
+        number = text.count("\n", 0, hidden.start()) + 1
         raise ParameterError(
-            f"{path}, line {line}: holds the line end U+{ord(hidden[0]):04X}, which looks like "
+            f"{path}, line {number}: holds the line end U+{ord(hidden[0]):04X}, which looks like "
             "none; begin a new line, or write it as \\u in quotes"
         )
     try:
