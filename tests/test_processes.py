@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from squentropy.base.errors import SquentropyError
+from squentropy.cli import training
 from squentropy.training import distributed
 from squentropy.training.distributed import Group, join
 
@@ -123,6 +124,21 @@ def test_an_error_of_ones_own_is_not_taken_for_a_lost_process():
         raise lost
 
 
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [(torch.distributed.DistBackendError("gone"), [9.0]), (SquentropyError("disk full"), [])],
+)
+def test_a_process_that_has_lost_another_waits_for_the_launcher(error, seconds, monkeypatch):
+    """Not one whose error is its own; and not for ever, since the other one may be far away."""
+    waited = []
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(training, "PATIENCE", 9.0)
+    monkeypatch.setattr(training.time, "sleep", waited.append)
+    with pytest.raises(SquentropyError), training.outlived_by_lost_ones(2):
+        raise error
+    assert waited == seconds
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse_weighted", "squentropy"])
 def test_two_processes_give_the_curve_of_one(loss, command, start, tmp_path):
@@ -152,8 +168,12 @@ def test_a_killed_process_ends_the_run_in_one_line_and_it_resumes(victim, comman
     words = command("killed", 2, iterations=600)
     run = start(words)
     workers = children_once_saved(run, tmp_path / "state")
+    os.kill(run.pid, signal.SIGSTOP)  # a launcher that looks late, once the other has noticed
     workers[victim].kill()
+    time.sleep(2)
+    os.kill(run.pid, signal.SIGCONT)
     said = done(run, code=1)
+    assert f"process {victim} of the run's 2" in said
     last = [line for line in said.splitlines() if line.startswith("squentropy: ")][-1]
     assert "was ended by SIGKILL; the same command goes on from the last state" in last
     assert "Traceback" not in said

@@ -1,6 +1,9 @@
 """What the commands that train have in common: the cells they mean, and how one is trained."""
 
-from collections.abc import Mapping
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +101,36 @@ def train_one(
     """Train a cell, and say how it went."""
     from squentropy.training.run import train_run
 
-    _tell(cell, train_run(study, cell, tokens, out, states))
+    with outlived_by_lost_ones(study.train.processes):
+        trained = train_run(study, cell, tokens, out, states)
+    _tell(cell, trained)
+
+
+PATIENCE = 10.0
+"""Seconds that a process whose run has lost another waits for the launcher to end it."""
+
+
+@contextlib.contextmanager
+def outlived_by_lost_ones(processes: int) -> Iterator[None]:
+    """Where another process of a run of several has gone, let the launcher end this one.
+
+    The launcher looks ten times a second and names a process that it then finds ended: by its
+    number, not by its time, where there are two. So this one, which only noticed, must not be among
+    them. Raises SquentropyError if no launcher comes, as where the lost one ran on another machine.
+    """
+    if processes == 1:
+        yield
+        return
+
+    from squentropy.training.distributed import Group
+
+    try:
+        with Group(int(os.environ["RANK"]), processes).noticing_lost_ones():
+            yield
+    except SquentropyError as error:
+        if isinstance(error.__cause__, RuntimeError):
+            time.sleep(PATIENCE)
+        raise
 
 
 def _tell(cell: "Cell", trained: "Trained") -> None:
