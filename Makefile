@@ -1,38 +1,38 @@
-# make study                            set up, then the whole default study
+# make study                            set up, then run the whole default study
 # make study STUDY=studies/smoke.yaml   another study; several overlays: STUDY="a.yaml b.yaml"
-# make record                           put a finished study under DVC; STUDY as above
-# make restore                          bring a recorded study from the remote storage; STUDY as above
-# make install                          set up what `make study` needs, and no more
-# make dvc                              DVC too, for `dvc repro`; record and restore do it themselves
-# make hub                              what stories from the Hugging Face hub need too
-# make slurm                            what a study on a Slurm cluster needs too
-# make kubernetes                       what a study in pods needs too, its files in S3
-# make test                             set up, then the test suite
+# make record                           add a finished study to DVC; STUDY as above
+# make restore                          fetch a recorded study from remote storage; STUDY as above
+# make install                          install only what `make study` needs
+# make dvc                              also DVC, for `dvc repro`; record and restore install it
+# make hub                              also the packages for stories from the Hugging Face hub
+# make slurm                            also the packages for a study on a Slurm cluster
+# make kubernetes                       also the packages for a study in pods, with its files in S3
+# make test                             set up, then run the test suite
 # make test-slow                        the tests that take minutes
-# make test-faults                      those of them that kill processes, damage files, fill disks
-# make test-processes                   those of them that train one run in several processes
-# make test-restore                     those of them that restore a study, or run experiments of DVC's
+# make test-faults                      slow tests that kill processes, damage files, fill disks
+# make test-processes                   slow tests that train one run in several processes
+# make test-restore                     slow tests that restore studies or run DVC experiments
 # make docs                             build the documentation into site/
-# make test-docs                        run what the documentation says can be run; look at its pages
-# make test-slurm                       those of them that need a Slurm, which they start themselves
-# make test-cloud                       those of them that run a study in pods, its files in S3
-# make fuzz                             look for bytes that parameters, readers or parsers do not take:
-#                                       ten minutes each; SECONDS=60: less
-# make pdf                              print the default study's report as a PDF, by Chromium
-# make test-torch                       the library's, with the oldest and the newest torch allowed
-# make readme                           put the committed studies' answers into README.md and the docs
-# make expected                         write down what is normal: their losses and times, for the docs
-# make leaderboard                      the table of losses; LOSS=my_losses.py:name: run this one first
-# make lock                             pin what is not pinned yet in requirements*.lock; UPGRADE=1: all anew
-# make lint                             formatting, types, what imports what, and other checks
+# make test-docs                        slow tests of the documentation's commands and pages
+# make test-slurm                       slow tests that need Slurm, which they start themselves
+# make test-cloud                       slow tests that run studies in pods, with files in S3
+# make fuzz                             search for bytes on which readers or parsers fail, ten minutes
+#                                       each; SECONDS=60: less
+# make pdf                              print the default study's report as PDF, with Chromium
+# make test-torch                       the library's tests with the oldest and newest allowed torch
+# make readme                           update the committed studies' results in README.md and docs
+# make expected                         update their expected losses and times, for the docs
+# make leaderboard                      the table of losses; LOSS=my_losses.py:name: run it first
+# make lock                             pin missing packages in requirements*.lock; UPGRADE=1: all
+# make lint                             check formatting, types, imports and more
 # make clean                            remove the environment
 #
-# PYTHON   the interpreter that .venv is made of
-# SYSTEM   1: use torch as it is installed already, as GPU images have it
-# TORCH    cpu or cuda: the build for these; any: as the package index has it, in a build whose hash
-#          is not in the lock; else the build that pip takes by its settings
-# CORES    how many cores the study may use
-# GPUS     how many GPUs it may use; each trains one cell at a time
+# PYTHON   the interpreter for .venv
+# SYSTEM   1: use the torch that is already installed, as in GPU images
+# TORCH    cpu or cuda: that build; any: the package index's build, even if its hash is not in the
+#          lock; otherwise the build that pip selects by its settings
+# CORES    the number of cores that the study may use
+# GPUS     the number of GPUs that it may use; each trains one cell at a time
 
 PYTHON ?= python3
 CORES  ?= all
@@ -42,7 +42,7 @@ SYSTEM ?=
 TORCH  ?=
 GPUS   ?= $(shell found=$$(nvidia-smi --list-gpus 2> /dev/null) || found=; printf %s "$$found" | grep -c .)
 
-# Said on make's command line alone: other programs export a SYSTEM of theirs.
+# Accept these only on make's command line: other programs export their own SYSTEM.
 ifneq ($(origin SYSTEM),command line)
 SYSTEM :=
 endif
@@ -50,7 +50,7 @@ ifneq ($(origin TORCH),command line)
 TORCH :=
 endif
 
-# Where the home is missing or cannot be written to, caches lie here.
+# Keep caches here if the home folder is missing or not writable.
 ifneq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.snakemake/squentropy/home
 $(shell mkdir -p "$(HOME)")
@@ -62,7 +62,7 @@ CLAIMED := grammar long long-again tinystories-sample fairytales shakespeare tea
 VENV := .venv
 BIN  := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Byte code is written once; without it, every process of the study compiles torch anew.
+# Write byte code: without it, every process of the study compiles torch again.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study record restore install $(EXTRAS) lint pdf leaderboard readme expected docs lock clean \
@@ -114,14 +114,14 @@ docs: $(VENV)/.installed-test
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-# ONLY="cancelled or smoke": those of them whose names hold one of these.
+# ONLY="cancelled or smoke": only tests whose names contain one of these.
 test-slurm: $(VENV)/.installed-test
 	pytest -m slow tests/test_slurm.py -rs $(if $(ONLY),-k "$(ONLY)")
 
 test-cloud: $(VENV)/.installed-test
 	pytest -m slow tests/test_cloud.py
 
-# Each torch lies in a folder of its own, which goes before the environment's.
+# Each torch is installed in its own folder, which takes precedence over the environment's.
 LIBRARY_TESTS := tests/lm tests/test_losses.py tests/test_functional.py tests/test_library.py
 TORCH_BOUNDS = $(shell sed -n 's/^ *"torch\(>=[^"]*\)".*/\1/p' pyproject.toml)
 OLDEST_TORCH = $(shell echo '$(TORCH_BOUNDS)' | sed 's/>=\([0-9.]*\).*/==\1/')
@@ -153,7 +153,7 @@ lock:
 	PATH=$(CURDIR)/.lock/bin:$$PATH .lock/bin/python tools/lock.py $(if $(UPGRADE),--upgrade)
 	rm -rf .lock
 
-# One locked environment serves every rule, so none names its own.
+# All rules use the same locked environment, so no rule specifies one.
 lint: $(VENV)/.installed-test
 	ruff check .
 	ruff format --check .
@@ -162,7 +162,7 @@ lint: $(VENV)/.installed-test
 	snakefmt --check --diff Snakefile workflow
 	@! snakemake --lint 2>&1 | grep '^    \* ' | grep -v 'Specify a conda environment or container'
 
-# The locks pin every package. What a CUDA build of torch brings along is added where it is one.
+# The locks pin all packages. For a CUDA build of torch, its dependencies are added.
 INSTALL := $(BIN)/python tools/install.py $(if $(TORCH),--torch=$(TORCH))
 
 $(VENV)/bin/python:

@@ -1,9 +1,9 @@
-"""The whole study: data, tokens, every trained cell, tables, stories, figures and the report.
+"""The whole study: data, tokens, all trained cells, tables, stories, figures and the report.
 
 snakemake --cores all                                     the default study, params.yaml
-snakemake --cores all --configfile studies/smoke.yaml     another one
-snakemake --cores all figures                             the figures, from the results alone
-snakemake --cores all report                              the report, from the results alone
+snakemake --cores all --configfile studies/smoke.yaml     another study
+snakemake --cores all figures                             only the figures, from the results
+snakemake --cores all report                              only the report, from the results
 """
 
 
@@ -27,7 +27,7 @@ wildcard_constraints:
     iterations="[0-9]+",
 
 
-# Run where Snakemake runs, since a cluster would take longer to start them.
+# These run where Snakemake runs, because a cluster would take longer to start them.
 localrules:
     all,
     select,
@@ -36,7 +36,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        # The runs too, which a clone lacks though it holds their tables.
+        # Include the runs: a clone contains their tables but not the runs.
         [f"{run_folder(cell)}/run.json" for cell in STUDY.sweep_cells()],
         [f"{run}/run.json" for runs in SCORED_RUNS.values() for run in runs],
         TABLES,
@@ -49,14 +49,14 @@ onstart:
     tell(disk.summary(STUDY))
     if workflow.local_exec:
         tell(resources.summary(STUDY, workflow.cores, on_gpu()))
-    # Folders that dvc.yaml names, empty if the study has no such runs.
+    # dvc.yaml lists these folders, so create them even if the study has no such runs.
     for phase in ("lengths", "reported"):
         Path(CHECKPOINTS, phase).mkdir(parents=True, exist_ok=True)
 
 
 onerror:
     tell(what_failed())
-    tell("That has failed, the rest is done; the same command goes on from here.")
+    tell("The jobs above failed, the others are done; the same command resumes from here.")
 
 
 onsuccess:

@@ -1,22 +1,22 @@
-"""What a study costs, before it is run: work, processor and GPU hours, money, disk.
+"""What a study would cost: work, processor and GPU hours, money, disk.
 
     python benchmarks/budget.py data/sample
     python benchmarks/budget.py data/sample --utilisation 0.4 --price H100=2.5 A100=1.5
 
-data/sample holds corpus/ and tokens/ of some of the study's stories, from whose sizes those of all
-are reckoned. The study is studies/tinystories.yaml, unless --params names others.
+data/sample contains corpus/ and tokens/ of a sample of the study's stories, from which the sizes of
+the whole are estimated. The study is studies/tinystories.yaml, unless --params names others.
 
-Work is counted from the study's parameters: forward, 2 FLOPs for each weight of a matrix and each
-token, output layer included, and 4 n_layer n_embd block_size for its attention over a whole block;
-forward and backward three times that (Chowdhery et al. 2022, arXiv 2204.02311, appendix B). Final
-runs count with the deepest model of the grid. What a loss saves of the output layer, as MSE does,
-is not taken off; telling the samples is left out.
+Work is counted from the study's parameters. The forward pass of a token costs 2 FLOPs for each
+weight of a matrix, output layer included, and 4 n_layer n_embd block_size for attention over a
+whole block; forward and backward cost three times that (Chowdhery et al. 2022, arXiv 2204.02311,
+appendix B). Final runs are counted with the deepest model of the grid. Savings of a loss in the
+output layer, as with MSE, are not subtracted; sampling stories is not included.
 
-Processor hours are that work at the speed of a training step of the study's shallowest model, one
-block, measured now: cross entropy, float32, one thread, by processor time. GPU hours are no
-measurement: the work over the peak that the vendor states for bfloat16, times a utilisation that
-you assume. Prices, for a GPU hour, are yours to give. Corpus and tokens take what results/scale.csv
-says, each of its largest number of stories. Prints Markdown tables.
+Processor hours are this work at the speed of a training step measured now: the study's shallowest
+model, one block, cross entropy, float32, one thread, by processor time. GPU hours are not measured:
+they are the work / (peak * utilisation), with the vendor's peak for bfloat16 and a utilisation that
+you assume. Give the prices of a GPU hour yourself. Corpus and tokens take the times of
+results/scale.csv, at the largest number of stories there. Prints Markdown tables.
 """
 
 import argparse
@@ -38,15 +38,15 @@ from squentropy.study.params import Study, load
 
 ROOT = Path(__file__).parents[1]
 SCALE = Path(__file__).with_name("results") / "scale.csv"
-TINYSTORIES = (2_114_719, 5_000, 21_990)  # by the data set's card, 5,000 cut from train
+TINYSTORIES = (2_114_719, 5_000, 21_990)  # from the data set's card; 5,000 taken from train
 PEAKS = {"H100": 989.4e12, "A100": 312e12, "RTX4090": 165.2e12}
-"""Dense bfloat16 FLOPs per second, by NVIDIA's data sheets (H100, A100 SXM) and white paper."""
+"""Dense bfloat16 FLOPs per second, from NVIDIA's data sheets (H100, A100 SXM) and white paper."""
 STEPS = 3
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a story takes on average, in tokens and in bytes of parquet."""
+    """Average size of a story, in tokens and in bytes of parquet."""
 
     tokens: float
     corpus_bytes: float
@@ -62,7 +62,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Work:
-    """What the runs of a phase compute: tokens trained on and tokens scored, and FLOPs of both."""
+    """The work of a phase's runs: tokens trained on, tokens scored, and the FLOPs of both."""
 
     runs: int
     trained: float
@@ -75,16 +75,16 @@ class Work:
 
 
 def forward_flops(study: Study, n_layer: int, vocab_size: int) -> float:
-    """Of a token."""
+    """FLOPs per token."""
     width, block = study.model.n_embd, study.model.block_size
     return 2 * (12 * n_layer * width**2 + vocab_size * width) + 4 * n_layer * width * block
 
 
 def phases(study: Study, sample: Sample, validation: int, test: int) -> dict[str, Work]:
-    """The work of each phase that the study has."""
+    """The work of each phase of the study."""
     losses, deepest = len(study.sweep.losses), max(study.sweep.n_layer)
     final = study.final
-    # (phase, iterations, depth of each run); the refining runs as many as there may be.
+    # (phase, iterations, depth of each run), with the maximum number of refining runs.
     kinds = [
         ("sweep", None, [cell.n_layer for cell in study.sweep_cells()]),
         ("refine", None, [deepest] * losses * study.refine.max_runs),
@@ -129,7 +129,7 @@ def processor_rate(study: Study, vocab_size: int) -> float:
 
 
 def processor_seconds_a_story() -> dict[str, float]:
-    """Of the stages that make the data, each at the largest number of stories measured of it."""
+    """Per stage that makes the data, at the largest number of stories measured for it."""
     with SCALE.open(newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: int(row["stories"]))
     every = {row["stage"]: float(row["processor"]) / int(row["stories"]) for row in rows}
@@ -137,7 +137,7 @@ def processor_seconds_a_story() -> dict[str, float]:
 
 
 def price(words: str) -> tuple[str, float]:
-    """GPU=PRICE, of an option."""
+    """Parse GPU=PRICE."""
     name, _, value = words.partition("=")
     if name not in PEAKS:
         raise argparse.ArgumentTypeError(f"{name}: no such GPU; there are: {', '.join(PEAKS)}")

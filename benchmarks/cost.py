@@ -1,8 +1,8 @@
-"""Speed and memory of the losses beside cross entropy's, drawn from what losses.py measured.
+"""A figure of the losses' speed and memory relative to cross entropy, as losses.py measured them.
 
-    python benchmarks/cost.py          # benchmarks/results/losses.csv to losses.svg beside it
+    python benchmarks/cost.py          # from benchmarks/results/losses.csv to losses.svg beside it
 
-Each loss as this project has it, and, hollow, as its formula on whole logits.
+Filled marks are this project's losses, hollow ones the formula on whole logits.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ BASELINE = "cross_entropy"
 
 
 def cost(table: pd.DataFrame) -> Figure:
-    """A row a loss; both measures relative to this project's cross entropy."""
+    """One row per loss; both measures relative to this project's cross entropy."""
     table = table.assign(above=table["peak_mb"] - table["start_mb"]).set_index("loss")
     losses = [name.removeprefix("our ") for name in table.index if name.startswith("our ")]
     fig = Figure(figsize=(WIDTH, 1.5 + 0.36 * len(losses)), layout="constrained")

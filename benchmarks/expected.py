@@ -1,9 +1,9 @@
-"""What is normal: the test nll of a study's losses after so many tokens, and the time that took.
+"""The expected test nll of each loss after so many training tokens, and the training time.
 
     python benchmarks/expected.py results/grammar      writes benchmarks/results/expected.csv
 
-The nll is that of results/STUDY, the seconds of a run those of checkpoints/STUDY, where its runs
-are. Where they are not, the seconds that the file has for the very same nll stay there.
+The nll comes from results/STUDY, and the seconds of a run from checkpoints/STUDY if its runs exist;
+otherwise the seconds that the file already has for the same nll are kept.
 docs/reference/expected.md shows the file; `make expected` writes it for every committed study.
 """
 
@@ -22,14 +22,14 @@ from squentropy.study.layout import Places
 FILE = Path(__file__).parent / "results" / "expected.csv"
 KEYS = ["study", "loss", "tokens"]
 MEASURED = ["seconds", "processor", "cores"]
-SAME = [*KEYS, "nll", "runs"]  # by which runs are known to be the same
+SAME = [*KEYS, "nll", "runs"]  # rows that agree in these are of the same runs
 COLUMNS = [*SAME, *MEASURED]
-"""tokens: that a run is trained on; nll: nats per token, the mean over `runs`; seconds: the median
-of a run, one thread each, as many at a time as there are cores."""
+"""tokens: training tokens per run; nll: nats per token, the mean over `runs`; seconds: the median
+per run, with one thread each and as many runs at a time as there are cores."""
 
 
 def table(folders: list[Path], before: pd.DataFrame) -> pd.DataFrame:
-    """What the file holds for folders of results, where it held `before`."""
+    """The new content of the file, from folders of results and from its content `before`."""
     known = {tuple(row[key] for key in SAME): row for row in before.to_dict("records")}
     rows = []
     for row in (row for folder in folders for row in of_study(folder)):
@@ -40,7 +40,7 @@ def table(folders: list[Path], before: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_study(folder: Path) -> Iterator[dict]:
-    """A row per loss and length."""
+    """One row per loss and length."""
     r = read(folder, texts=False)
     took = times(r, Places(folder.resolve()).of("checkpoints"))
     for (loss, tokens), runs in r.lengths.groupby(["loss", "tokens"], sort=False):
@@ -54,7 +54,7 @@ def of_study(folder: Path) -> Iterator[dict]:
 
 
 def times(r: Results, checkpoints: Path) -> dict[tuple[str, int], list[dict]]:
-    """provenance.json of the runs that were trained in one go and alone, by loss and tokens."""
+    """provenance.json of the runs trained alone and without interruption, by loss and tokens."""
     found = defaultdict(list)
     for cell in [*r.study.length_cells({}), *r.study.final_cells({})]:
         path = checkpoints / cell.name / "provenance.json"

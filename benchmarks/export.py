@@ -1,11 +1,11 @@
-"""An exported run against the run itself, in transformers: logits and ids on every test story.
+"""Compare an exported run in transformers with the run itself: logits and ids on test stories.
 
     python benchmarks/export.py checkpoints/grammar/final/cross_entropy/seed1 data/grammar
     python benchmarks/export.py RUN DATA --texts stories.jsonl ...     # ids of other texts, too
 
-Exports the run, loads it by transformers, and prints a Markdown table: the largest difference of a
-logit over all positions, in windows as long as the context, beside the largest logit; and how many
-texts have other ids, or are not themselves when decoded.
+Exports the run, loads it with transformers, and prints a Markdown table: the largest difference in
+a logit over all positions, in windows as long as the context, beside the largest logit; and the
+number of texts that have different ids, or that decoding changes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 @torch.inference_mode()
 def logits(ours, theirs, split, end_of_text: int) -> tuple[int, float, float]:
-    """Positions looked at, the largest difference, the largest logit."""
+    """Number of positions compared, the largest difference, the largest logit."""
     positions, difference, largest = 0, 0.0, 0.0
     block = ours.config.block_size
     for number in range(len(split)):
@@ -45,7 +45,7 @@ def logits(ours, theirs, split, end_of_text: int) -> tuple[int, float, float]:
 
 
 def texts_that_differ(encoding, tokenizer, texts: list[str]) -> tuple[int, int]:
-    """How many have other ids, and how many are not themselves when decoded."""
+    """Number of texts with different ids, and number that decoding changes."""
     ids = decoded = 0
     for text in texts:
         theirs = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,22 +1,23 @@
-"""One call for a GPU: what a CPU cannot check or measure, in at most ten minutes.
+"""All checks and measurements that need a GPU, in one call of at most ten minutes.
 
     python benchmarks/gpu.py gpu.json --nanogpt PATH      # PATH: a checkout of karpathy/nanoGPT
     python benchmarks/gpu.py gpu.json --minutes 5 --parts checks steps
     python benchmarks/gpu.py --miniature rehearsal.json   # on a CPU, in half a minute
 
-Runs from this source tree, uninstalled, on a machine that has torch, numpy, safetensors, PyYAML,
-psutil and tqdm, and no network; what needs pydantic besides says so where it is missing. The parts:
+Runs from this source tree without installation, on a machine that has torch, numpy, safetensors,
+PyYAML, psutil and tqdm; it needs no network. Work that also needs pydantic is skipped, with a
+message, if it is missing. The parts:
 
-- checks   what the tests say on a CPU is so on a GPU: see gpu_checks.py
-- steps    GPT-2 124M, block 1,024, its 50,257 tokens, random ids: tokens per second, MFU and
-           memory of a step with each loss, at batch 4 and as large as fits
+- checks   whether the results of the CPU tests hold on a GPU: see gpu_checks.py
+- steps    GPT-2 124M, block 1,024, 50,257 tokens, random ids: tokens per second, MFU and memory of
+           a step with each loss, at batch 4 and at the largest batch that fits
 - finals   the grammar study's losses for the same number of seconds each, in a larger model
 - nanogpt  nanoGPT's step in the same shapes, compiled
 - sweep    small cells trained one by one and at once
 
-Each part has a process and a share of the time of its own, so that one which fails or hangs takes
-nothing from the others; what it did not use goes to those after it. Writes one JSON file: device,
-versions, and each part's figures; after every part, so that a kill loses one.
+Each part has its own process and its own share of the time, so a part that fails or hangs does not
+affect the others; its unused time goes to the later parts. Writes one JSON file with device,
+versions and each part's figures. It is written after every part, so a kill loses only one.
 """
 
 import argparse
@@ -45,12 +46,12 @@ PARTS = {
 }
 PACKAGES = ("torch", "triton", "numpy", "pydantic", "safetensors", "tiktoken", "pyarrow")
 COMPILED = "the compiled model is the plain one"
-"""The check without which the later parts do not compile."""
-GRACE = 5  # seconds that a part may take beyond its share to end by itself
+"""If this check fails, the later parts do not compile."""
+GRACE = 5  # seconds beyond its share in which a part may end by itself
 
 
 def words(*command: str) -> str | None:
-    """What a command says; None where it cannot."""
+    """A command's output; None if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -66,7 +67,7 @@ def installed(name: str) -> str | None:
 
 
 def machine(miniature: bool) -> dict[str, Any]:
-    """Device, versions and commit. Raises SystemExit where there is no GPU."""
+    """Device, versions and commit. Raises SystemExit if there is no GPU."""
     import shared
     import torch
 
@@ -95,7 +96,7 @@ def machine(miniature: bool) -> dict[str, Any]:
 
 
 def run_part(name: str, seconds: float, given: Sequence[str], figures: Path) -> dict[str, Any]:
-    """A part in a process of its own, which is killed with all that it started when time is up."""
+    """Run a part in its own process, which is killed with all its children when time is up."""
     command = [sys.executable, __file__, "-", "--part", name, "--figures", str(figures)]
     command += ["--seconds", str(seconds), *given]
     start = time.monotonic()
@@ -129,7 +130,7 @@ def run_all(options: argparse.Namespace) -> None:
     until = time.monotonic() + 60 * options.minutes - 2 * GRACE * (not options.miniature)
     report = machine(options.miniature)
     report |= {"miniature": options.miniature, "minutes": options.minutes, "parts": {}}
-    # Inductor takes a minute for a model on a CPU; graphs are taken and run as they are there.
+    # Inductor takes a minute per model on a CPU; there, graphs are captured and run unchanged.
     backend = "eager" if options.miniature else "inductor"
     if not options.miniature and importlib.util.find_spec("triton") is None:
         backend = "eager"
@@ -144,7 +145,7 @@ def run_all(options: argparse.Namespace) -> None:
             part = run_part(name, seconds, given, Path(folder, name))
             report["parts"][name] = part | {"backend": backend}
             if COMPILED in failed(part):
-                backend = "eager"  # slower, and better than nothing
+                backend = "eager"  # slower, but better than nothing
             write(options.out, report)
     for name, part in report["parts"].items():
         print(f"{name}: {part['outcome']}; failed: {', '.join(failed(part)) or 'nothing'}")
@@ -152,13 +153,13 @@ def run_all(options: argparse.Namespace) -> None:
 
 
 def run_one(options: argparse.Namespace) -> None:
-    """In the process of a part."""
+    """Run in the process of a part."""
     until = time.monotonic() + options.seconds
     import gpu_part
     import torch
 
     if options.miniature:
-        torch.set_num_threads(1)  # it has next to nothing to share out
+        torch.set_num_threads(1)  # too little work for more threads
     part = gpu_part.Part(
         options.figures, until, options.miniature, options.backend, options.nanogpt
     )

@@ -1,4 +1,4 @@
-"""The checks of gpu.py: that what the tests say of a CPU is so on a GPU, and what only a GPU has.
+"""The checks of gpu.py: whether the CPU tests' results hold on a GPU, and what only a GPU has.
 
 python benchmarks/gpu.py gpu.json --parts checks
 """
@@ -27,20 +27,20 @@ SMALL = Config(2048, 128, 2, 4, 128, 0.0, False, "alibi")
 
 
 def error(got: Tensor, expected: Tensor) -> float:
-    """Of numbers, relative to the length of all of them."""
+    """Norm of the difference, relative to the norm of `expected`."""
     expected = expected.double().cpu()
     return ((got.double().cpu() - expected).norm() / expected.norm()).item()
 
 
 def at_most(errors: dict[str, float], limits: dict[str, float]) -> dict[str, Any]:
-    """The errors, which are below their limits. Raises AssertionError with those that are not."""
+    """The errors. Raises AssertionError if any exceeds its limit."""
     over = {name: each for name, each in errors.items() if not each <= limits[name]}
     assert not over, f"errors {over} above {limits}"
     return {"errors": {name: f"{each:.2g}" for name, each in errors.items()}}
 
 
 def products(part: Part) -> dict[str, Any]:
-    """Of half precision, added up and given in float32: a CPU rounds them to bfloat16."""
+    """Half-precision products, summed and returned in float32; a CPU rounds them to bfloat16."""
     size = 64 if part.miniature else 2048
     errors, limits = {}, {}
     for dtype in (torch.bfloat16, torch.float16):
@@ -56,7 +56,7 @@ def products(part: Part) -> dict[str, Any]:
 
 
 def losses(part: Part) -> dict[str, Any]:
-    """Value and gradients beside those in float64 on the CPU, which tests/test_losses.py proves."""
+    """Value and gradients against float64 on the CPU, which tests/test_losses.py checks."""
     positions, width, classes = (600, 16, 100) if part.miniature else (1100, 256, 5000)
     torch.manual_seed(0)
     hidden = torch.randn(positions, width, dtype=torch.float64)
@@ -109,7 +109,7 @@ def compiled_model(part: Part) -> dict[str, Any]:
 
 
 def no_waits(part: Part) -> dict[str, Any]:
-    """The host puts one step after the other into the queue, and waits for none."""
+    """The host queues one step after another without waiting for any."""
     trained = Trained(part, TINY if part.miniature else SMALL)
     shape = (2, 4, trained.config.block_size)
     try:
@@ -131,7 +131,7 @@ def no_waits(part: Part) -> dict[str, Any]:
 
 
 def no_whole_logits(part: Part) -> dict[str, Any]:
-    """Memory that a loss takes beside what it is given, in parts of the whole logits'."""
+    """A loss's memory beyond its inputs, as a share of the whole logits' memory."""
     if part.device.type != "cuda":
         return {"skipped": "torch does not count a CPU's memory"}
     positions, width, classes = 131072, 768, 50257
@@ -150,7 +150,7 @@ def no_whole_logits(part: Part) -> dict[str, Any]:
 
 
 class _After:
-    """As resume.Stop, of a signal that comes at the n-th time that it is asked for."""
+    """Like resume.Stop, with a signal that arrives after `times` queries."""
 
     def __init__(self, times: int):
         self.times = times
@@ -162,7 +162,7 @@ class _After:
 
 
 def resume(part: Part) -> dict[str, Any]:
-    """A run that is asked to end, and goes on: on a CPU to the same bits."""
+    """Interrupt and resume a run: bit-identical on a CPU."""
     from gpu_study import study_and_tokens
 
     from squentropy.study.grid import Cell
@@ -186,7 +186,7 @@ def resume(part: Part) -> dict[str, Any]:
 
 
 def stacked(part: Part) -> dict[str, Any]:
-    """Cells at once, compiled, beside each by itself; by float32 products, to see a difference."""
+    """Compiled cells trained at once against each alone; in float32, so that errors are visible."""
     from gpu_study import study_and_tokens
 
     from squentropy.study.grid import Cell
@@ -231,7 +231,7 @@ sys.stdin.read()
 
 
 def sharing(part: Part) -> dict[str, Any]:
-    """Two processes share the GPU where two may, and work on it; a third is refused."""
+    """With `runs_per_gpu` 2, two processes share the GPU and work on it; a third is refused."""
     with tempfile.TemporaryDirectory() as folder:
         said = list(_claims(part, folder))
     assert said[:2] == ["9.0", "9.0"], said
@@ -250,11 +250,11 @@ def _claims(part: Part, folder: str) -> Iterator[str]:
             yield processes[-1].stdout.readline().strip()
     finally:
         for process in processes:
-            process.communicate()  # the end of its input ends it
+            process.communicate()  # closing its input ends it
 
 
 CHECKS = {
-    "the compiled model is the plain one": compiled_model,  # as gpu.py calls it
+    "the compiled model is the plain one": compiled_model,  # gpu.py uses this name
     "products of half precision come in float32": products,
     "every loss, its chunks fused, is that of float64": losses,
     "a step has the host wait for nothing": no_waits,

@@ -1,4 +1,4 @@
-"""What the parts of gpu.py share: how they tell figures, and a training step."""
+"""Shared by the parts of gpu.py: reporting figures, and a training step."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))  # a bare machine has this source tree, installed or not
+sys.path.insert(0, str(ROOT / "src"))  # the package need not be installed
 
 from squentropy.lm.model import GPT, Config  # noqa: E402
 from squentropy.lm.optimizer import AdamW  # noqa: E402
@@ -22,11 +22,11 @@ from squentropy.losses import LOSSES, fuse_chunks  # noqa: E402
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the program, in a process of its own.
+    """A part of the program, in its own process.
 
-    figures    the file that it tells its figures to, a line of JSON each
-    until      when its time ends, of time.monotonic
-    miniature  whether it is the rehearsal, on a CPU
+    figures    the file to which it appends its figures, one line of JSON each
+    until      when its time ends, by time.monotonic
+    miniature  whether this is the rehearsal on a CPU
     backend    of torch.compile
     nanogpt    a checkout of karpathy/nanoGPT, or None
     """
@@ -43,7 +43,7 @@ class Part:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds left."""
         return self.until - time.monotonic()
 
     def tell(self, what: str, **figures: Any) -> None:
@@ -53,7 +53,7 @@ class Part:
         print(line, flush=True)
 
     def attempt(self, what: str, work: Callable[[], dict[str, Any] | None]) -> bool:
-        """Tell the figures that `work` returns, if any, or how it failed; whether it went well."""
+        """Report the figures that `work` returns, if any, or its error; True if it succeeded."""
         if self.left <= 0:
             self.tell(what, skipped="no time was left")
             return False
@@ -83,14 +83,14 @@ class Part:
 
 
 def _plain(value: Any) -> Any:
-    """Four digits of a number; what is not finite, which JSON lacks, as text."""
+    """A number with four digits; non-finite numbers, which JSON lacks, as text."""
     if isinstance(value, float):
         return float(f"{value:.4g}") if math.isfinite(value) else str(value)
     return value
 
 
 class Trained:
-    """A GPT that takes training steps as setup.py has them, compiled, in bfloat16 products."""
+    """A GPT with training steps like those of setup.py, compiled, with bfloat16 products."""
 
     def __init__(self, part: Part, config: Config):
         torch.manual_seed(0)
@@ -102,14 +102,14 @@ class Trained:
         self.restart()
 
     def restart(self) -> None:
-        """From the first weights, with a fresh optimizer."""
+        """Restore the initial weights, with a fresh optimizer."""
         self.model.load_state_dict(self.initial)
         self.optimizer = AdamW(
             self.model.parameters(), beta1=0.9, beta2=0.99, weight_decay=0.1, clip=0.7
         )
 
     def step(self, loss: str, x: Tensor, y: Tensor, lr: float = 1e-4) -> Tensor:
-        """Inputs and targets (batch, block), on the device; the host waits for nothing."""
+        """A step on inputs and targets (batch, block) on the device; the host does not wait."""
         with self.part.half():
             hidden = self.forward(x).flatten(0, 1)
             value = LOSSES[loss](hidden, self.model.output_weight, y.flatten())
@@ -118,7 +118,7 @@ class Trained:
         return value.detach()
 
     def random_step(self, loss: str, batch: int) -> None:
-        """On ids that mean nothing."""
+        """A step on random ids."""
         shape = (2, batch, self.config.block_size)
         x, y = torch.randint(self.config.vocab_size, shape, device=self.part.device)
         self.step(loss, x, y)

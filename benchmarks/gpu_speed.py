@@ -1,8 +1,8 @@
-"""What gpu.py measures of GPT-2's shape: a step with every loss, and nanoGPT's beside it.
+"""Measurements of gpu.py in GPT-2's shape: a step with every loss, and nanoGPT's step.
 
-Operations of a token are counted as nanoGPT counts them: 6 a parameter, and 12 × layers × width ×
-block. The output matrix is included for every loss; so of one that forms no logits, MFU is what a
-step with logits would have to reach to be as fast.
+Operations per token are counted as in nanoGPT: 6 per parameter, plus 12 × layers × width × block.
+The output matrix is included for every loss. For a loss that forms no logits, MFU is therefore the
+value that a step with logits would need to be as fast.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ GPT2 = Config(50257, 1024, 12, 12, 768, 0.0, False)
 TINY = Config(300, 32, 2, 2, 32, 0.0, False)
 BATCH = 4
 BASELINE = "cross_entropy"
-PEAKS = {  # dense bfloat16, operations per second, by the vendor's data sheets; the first that fits
+PEAKS = {  # dense bfloat16 operations per second, from the vendor's data sheets; first match counts
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
     "H200 NVL": 835e12,
@@ -42,13 +42,13 @@ def shape(part: Part) -> Config:
 
 
 def peak(part: Part) -> float | None:
-    """The vendor's, by the device's name."""
+    """The vendor's peak rate, by the device's name."""
     name = torch.cuda.get_device_name() if part.device.type == "cuda" else ""
     return next((rate for key, rate in PEAKS.items() if key in name), None)
 
 
 def seconds_of(part: Part, step: Callable[[], Any], times: int) -> float:
-    """Of one of so many steps in a row."""
+    """Mean seconds per step, over so many steps in a row."""
     part.synchronize()
     start = time.perf_counter()
     for _ in range(times):
@@ -66,12 +66,12 @@ def product_rate(part: Part) -> float:
 
 
 def operations(config: Config, parameters: int) -> float:
-    """Of a token, forward and backward; `parameters` without the positions."""
+    """Per token, forward and backward; `parameters` excludes the positions."""
     return 6 * parameters + 12 * config.n_layer * config.n_embd * config.block_size
 
 
 class Memory:
-    """Bytes on the GPU: those allocated at most, and now; 0 on a CPU."""
+    """Bytes allocated on the GPU, at most and now; 0 on a CPU."""
 
     def __init__(self, part: Part):
         self.counts = part.device.type == "cuda"
@@ -89,7 +89,7 @@ class Memory:
 
 
 class Contest:
-    """Steps of one batch that take turns; medians of a step's seconds, and its peak of memory."""
+    """Steps of one batch size that take turns: median seconds and peak memory of each."""
 
     def __init__(self, part: Part, config: Config, parameters: int, batch: int):
         self.part, self.batch, self.tokens = part, batch, batch * config.block_size
@@ -99,7 +99,7 @@ class Contest:
         self.most: dict[str, int] = {}
 
     def enter(self, name: str, step: Callable[[], None]) -> None:
-        """Warm up, which compiles, and see how much memory a step takes."""
+        """Warm up, which compiles the step, and measure a step's memory."""
         for _ in range(2):
             step()
         memory = Memory(self.part)
@@ -108,7 +108,7 @@ class Contest:
         self.most[name], self.steps[name], self.seconds[name] = memory.most, step, []
 
     def compete(self, until: float, rounds: int) -> None:
-        """Turns of half a second each, one at least, and so many where time allows."""
+        """Take turns of half a second each: at least one round, at most `rounds` if time allows."""
         times = {
             name: max(1, round(0.5 / seconds_of(self.part, step, 1)))
             for name, step in self.steps.items()
@@ -146,7 +146,7 @@ def tell(part: Part, contest: Contest, who: str, measured_rate: float) -> None:
 
 
 def run_ours(part: Part) -> None:
-    """Every loss at batch 4, then at as many sequences as fit."""
+    """Every loss at batch 4, then at the largest batch that fits."""
     rate = math.nan
 
     def products() -> dict[str, Any]:
@@ -156,7 +156,7 @@ def run_ours(part: Part) -> None:
 
     part.attempt("bfloat16 products", products)
     trained = Trained(part, shape(part))
-    lasting = Memory(part).now * 4 / 3  # weights, two moments, and gradients as long
+    lasting = Memory(part).now * 4 / 3  # weights and two moments, plus the gradients
     contest = _ours_at(part, trained, BATCH)
     contest.compete(time.monotonic() + 0.4 * part.left, shared.ROUNDS)
     tell(part, contest, "ours", rate)
@@ -190,8 +190,10 @@ def _fits(part: Part, trained: Trained, batch: int) -> dict[str, Any]:
 
 
 def largest(part: Part, lasting: float, most: int) -> int:
-    """Sequences that 90 % of the memory holds beside what is `lasting`, in steps of four; by the
-    `most` that `BATCH` of them took."""
+    """Sequences, a multiple of four, that fit in 90 % of the memory beside `lasting`.
+
+    Estimated from the `most` that `BATCH` of them took.
+    """
     if part.device.type != "cuda":
         return 2 * BATCH
     total = torch.cuda.get_device_properties(0).total_memory
@@ -200,7 +202,7 @@ def largest(part: Part, lasting: float, most: int) -> int:
 
 
 def run_nanogpt(part: Part) -> None:
-    """nanoGPT's step of its train.py, compiled, at batch 4 and at as many sequences as fit."""
+    """The step of nanoGPT's train.py, compiled, at batch 4 and at the largest batch that fits."""
     if part.nanogpt is None:
         part.tell("nanoGPT", skipped="no --nanogpt was given")
         return

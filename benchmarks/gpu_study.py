@@ -1,7 +1,7 @@
-"""What gpu.py trains: the grammar study's losses at a larger size, and a stack of small cells.
+"""Training in gpu.py: the grammar study's losses at a larger size, and a stack of small cells.
 
-The corpus is the study's grammar. A bare machine may lack the packages that train a BPE, so a token
-is a word here, with the space before it, or a sign; as the study's own vocabulary nearly has it.
+The corpus is the study's grammar. The machine may lack the packages that train a BPE, so a token
+here is a word with the space before it, or a sign; the study's own vocabulary is close to this.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from squentropy.tokens.token_files import Split, TokenFolder
 
 try:
     from squentropy.corpus.grammar.grammar import Story, load_grammar
-except ModuleNotFoundError:  # of pydantic: the package asks for it, and these modules do not
+except ModuleNotFoundError:  # pydantic, which the package imports but these modules do not need
     package = ModuleType("squentropy.corpus.grammar")
     package.__path__ = [str(ROOT / "src/squentropy/corpus/grammar")]
     sys.modules[package.__name__] = package
@@ -35,13 +35,14 @@ except ModuleNotFoundError:  # of pydantic: the package asks for it, and these m
 
 PIECE = re.compile(r" ?[^\W\d_]+| ?[^\s\w]| ?[\d_]|\s")
 END_OF_TEXT = 0
-STUDY_WIDTH = 128  # of the models that the study's learning rates were tuned for
+STUDY_WIDTH = 128  # width of the models for which the study's learning rates were tuned
 LINK_FLOOR = 1e-6
 WARMUP, LEAST = 0.05, 0.1  # shares of the time, and of the learning rate
 
 
 def encode(stories: list[Story], ids: dict[str, int], grow: bool) -> Split:
-    """What token files hold; `ids` grow, or a story with a piece that they lack is left out."""
+    """Token files of stories. If `grow`, new pieces extend `ids`; otherwise stories that contain
+    one are left out."""
     found, offsets = [], [0]
     for story in stories:
         pieces = PIECE.findall(story.text)
@@ -56,7 +57,7 @@ def encode(stories: list[Story], ids: dict[str, int], grow: bool) -> Split:
 
 
 def token_folder(folder: Path, train: int, validation: int) -> TokenFolder:
-    """So many stories of the grammar as token files."""
+    """Token files of so many stories of the grammar."""
     grammar, ids = load_grammar(), dict[str, int]()
     splits = {}
     for seed, (name, count) in enumerate({"train": train, "validation": validation}.items()):
@@ -75,7 +76,7 @@ def token_folder(folder: Path, train: int, validation: int) -> TokenFolder:
 
 
 def study_and_tokens(folder: Path, part: Part, **train: Any) -> tuple[Any, TokenFolder]:
-    """A miniature of the study, and tokens for it. Raises ImportError where pydantic is missing."""
+    """A miniature of the study, and its tokens. Raises ImportError if pydantic is missing."""
     from squentropy.study import params
     from squentropy.study.overlays import overlay
 
@@ -92,7 +93,7 @@ def study_and_tokens(folder: Path, part: Part, **train: Any) -> tuple[Any, Token
 
 
 def run_sweep(part: Part) -> None:
-    """Iterations of small cells per second: one by itself as `train` does it, and more at once."""
+    """Iterations of small cells per second: one alone, as in `train`, and several at once."""
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, 2) if part.miniature else (1, 4, 16, 64):
             part.attempt(f"cells at once: {size}", partial(_at_once, part, Path(folder), size))
@@ -175,14 +176,14 @@ def _final(
     part: Part, trained: Trained, tokens: TokenFolder, loss: str, lr: float, batch: int,
     seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """A run of so many seconds; the learning rate warms up and falls by the time that has gone."""
+    """A run of so many seconds; the learning rate follows the elapsed time."""
     trained.restart()
     trained.model.train()
     split, block, draw = tokens.split("train"), trained.config.block_size, np.random.default_rng(1)
     ids = torch.from_numpy(split.ids.astype(np.int64)).to(part.device)
     along = torch.arange(block + 1, device=part.device)
     start, gone, steps, value = time.monotonic(), 0.0, 0, torch.zeros(())
-    at_once = 1 if part.miniature else 10  # steps between looks at the clock
+    at_once = 1 if part.miniature else 10  # steps between readings of the clock
     while gone < seconds:
         share = gone / seconds
         falls = LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * share))
@@ -190,7 +191,7 @@ def _final(
             first = torch.from_numpy(draw.integers(len(ids) - block - 1, size=batch))
             blocks = ids[first.to(part.device).unsqueeze(-1) + along]
             rate = lr * falls * min(1.0, (share + 1e-3) / WARMUP)
-            x, y = blocks[:, :-1].contiguous(), blocks[:, 1:].contiguous()  # as compiled for
+            x, y = blocks[:, :-1].contiguous(), blocks[:, 1:].contiguous()  # the compiled layout
             value = trained.step(loss, x, y, rate)
             steps += 1
         part.synchronize()

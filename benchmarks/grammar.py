@@ -1,10 +1,10 @@
-"""The story grammar measured: speed, sizes, exact entropy, and what an n-gram model makes of it.
+"""Measurements of the story grammar: speed, sizes, exact entropy, and n-gram models of it.
 
     python benchmarks/grammar.py                      # 100,000 stories, about two minutes
     python benchmarks/grammar.py --stories 1000000    # the same over a million
 
-Prints one Markdown table. Times of the wall depend on what else the machine does, so the time of
-the processor stands beside them.
+Prints one Markdown table. Wall time depends on the machine's other work, so processor time is
+listed too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ END = "<end>"
 
 
 def generate(bounds: tuple[int, int]) -> tuple[float, list[tuple[int, int, float, bytes]]]:
-    """Processor seconds, and of each story its words, bytes, log p and a hash of 16 bytes."""
+    """Processor seconds, and each story's words, bytes, log p and 16-byte hash."""
     load_grammar()
     start = time.process_time()
     stories = list(load_grammar().stories(SEED, *bounds))
@@ -49,7 +49,7 @@ def generate(bounds: tuple[int, int]) -> tuple[float, list[tuple[int, int, float
 
 
 def speed(processes: int, number: int) -> float:
-    """Stories a second of the wall, workers warm."""
+    """Stories per second of wall time, with warm workers."""
     share = number // processes
     with ProcessPoolExecutor(processes) as pool:
         list(pool.map(_write, [(i, i + 1) for i in range(processes)]))
@@ -74,8 +74,11 @@ def numbered(stories: list[list[str]], ids: dict[str, int]) -> tuple[np.ndarray,
 
 
 def recall(texts: list[str]) -> tuple[float, list[int], float]:
-    """What the last sentence takes from afar: entities it recalls, the words since each was
-    mentioned before, and the nats per story that drawing them anew would cost."""
+    """Long-range references of the last sentence.
+
+    Entities that it recalls per story; sorted numbers of words since the previous mention of each;
+    nats per story that drawing them again would cost.
+    """
     grammar = load_grammar()
     prior = {
         entry.forms["text"]: words.log_probs[entry.index]
@@ -97,7 +100,7 @@ def recall(texts: list[str]) -> tuple[float, list[int], float]:
 
 
 def swaps_refused(texts: list[str]) -> float:
-    """Share of stories that are refused after one word is replaced by another of the lexicon."""
+    """Share of stories that are rejected after one word is replaced by another of the lexicon."""
     random, vocabulary, refused = Random(SEED), load_grammar().words(), 0
     for text in texts:
         match = random.choice(list(WORD.finditer(text)))

@@ -1,9 +1,9 @@
-"""What Snakemake and DVC take to find that nothing is to be done, up to a grid of 10,000 cells.
+"""Time that Snakemake and DVC need to find nothing to do, up to a grid of 10,000 cells.
 
     python benchmarks/grid.py      # some minutes
 
-In a clone of the last commit, on files that stand in for a study's: nothing is trained. Each time
-is the median of three, of the clock and of the processor, which other work disturbs less; memory is
+Uses a clone of the last commit, with stand-ins for a study's files: nothing is trained. Times are
+medians of three, for wall time and for processor time, which other work disturbs less. Memory is
 the largest resident set. Prints a Markdown table.
 """
 
@@ -45,7 +45,7 @@ def run(project: Path, *words: str) -> str:
 
 
 def stand_in(project: Path, *config: str) -> int:
-    """A short file for every output that is not there, noted as made; their number."""
+    """Write a short file for every missing output and mark it as made; returns their number."""
     made = 0
     for line in run(project, "snakemake", "--summary", *config).splitlines():
         path = project / line.split("\t")[0]
@@ -58,7 +58,7 @@ def stand_in(project: Path, *config: str) -> int:
 
 
 def measure(project: Path, expected: str, *words: str) -> tuple[str, str, str]:
-    """Seconds, processor seconds and megabytes of a command that says what is expected."""
+    """Seconds, processor seconds and megabytes of a command, whose output contains `expected`."""
     seconds, processor, megabytes = [], [], []
     environment = os.environ | {"PYTHONPATH": str(project / "src")}
     for _ in range(TIMES):

@@ -1,17 +1,17 @@
-"""The losses measured: time and peak memory of forward and backward, against whole logits.
+"""Time and peak memory of the losses, forward and backward, against whole logits.
 
     python benchmarks/losses.py                    # GPT-2's vocabulary, two threads
     python benchmarks/losses.py --rounds 1 --classes 4096
     python benchmarks/losses.py --threads 1 --busy --no-growth      # beside other work
 
-Ours are the functions of `squentropy.losses`. The comparators form the logits of all positions:
-the naive formulas with their one-hot matrix, as tests/test_losses.py defines the losses, and
-`F.cross_entropy`; where torch has `F.linear_cross_entropy`, that too, in chunks. float32, random
-numbers. Times are medians of rounds in which all take turns, after a warm-up; where the machine is
-busy with other work, the processor's time instead of the wall's. Peak memory is that
-of a process which does one pass and nothing else; start is what it held before that pass: torch,
-hidden states, output matrix and targets. Prints three Markdown tables, and writes the first into
-benchmarks/results/losses.csv, which benchmarks/cost.py draws.
+Ours are the functions of `squentropy.losses`. The comparators form the logits of all positions: the
+naive formulas with a one-hot matrix, as tests/test_losses.py defines the losses, and
+`F.cross_entropy`; if torch has `F.linear_cross_entropy`, that too, in chunks. Inputs are random, in
+float32. Times are medians of rounds in which all take turns, after a warm-up; with --busy they are
+processor time instead of wall time. Peak memory is measured in a process that does a single pass;
+start is its memory before that pass: torch, hidden states, output matrix and targets. Prints three
+Markdown tables, and writes the first to benchmarks/results/losses.csv, which benchmarks/cost.py
+draws.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from torch import Tensor
 
 from squentropy.losses import LOSSES
 
-POSITIONS = (2048, 4096, 8192, 16384)  # of the table of memory by N
+POSITIONS = (2048, 4096, 8192, 16384)  # in the table of memory by N
 COMPARED = ("mse_weighted", "squentropy", "squentropy_weighted")
 WITHOUT_LOGITS = ("spherical", "taylor")
 OURS = ("cross_entropy", *COMPARED, "z_loss", "brier", *WITHOUT_LOGITS)
 
 
 def naive_squares(logits: Tensor, targets: Tensor, true_weight: float) -> Tensor:
-    """sum_j (onehot_j - f_j)^2, the true class's times `true_weight`: (N,)."""
+    """sum_j (onehot_j - f_j)^2 with the true class's term times `true_weight`, (N,)."""
     onehot = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     return ((onehot - logits).square() * (1 + (true_weight - 1) * onehot)).sum(-1)
 
@@ -82,7 +82,7 @@ if hasattr(F, "linear_cross_entropy") and hasattr(torch.nn, "LinearCrossEntropyO
 
 
 def problem(positions: int, options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states, an output matrix whose logits have a spread of 1, and targets."""
+    """Hidden states, an output matrix for which the logits have unit variance, and targets."""
     torch.manual_seed(0)
     hidden = torch.randn(positions, options.width, requires_grad=True)
     weight = torch.randn(options.classes, options.width).mul_(options.width**-0.5)
@@ -103,7 +103,7 @@ def forward_backward(
 
 
 def measure_memory(name: str, positions: int, options: argparse.Namespace) -> tuple[float, float]:
-    """MB that a fresh process held before one pass, and its peak."""
+    """Memory of a fresh process in MB: before one pass, and at its peak."""
     shape = ["--positions", positions, "--width", options.width, "--classes", options.classes]
     arguments = ["--threads", options.threads, *shape, "--memory-of", name]
     done = subprocess.run(
@@ -117,7 +117,7 @@ def measure_memory(name: str, positions: int, options: argparse.Namespace) -> tu
 
 
 def print_memory(options: argparse.Namespace) -> None:
-    """What the fresh process of `measure_memory` does."""
+    """The work of `measure_memory`'s fresh process."""
     inputs = problem(options.positions, options)
     start = psutil.Process().memory_info().rss
     forward_backward(options.memory_of, *inputs)
@@ -151,7 +151,7 @@ def main() -> None:
         return
 
     print(shared.machine(options.threads), flush=True)
-    # Memory first: Linux hands a process's peak on to its children, and as yet this one is small.
+    # Memory first: on Linux children inherit a process's peak, and this one is still small.
     memory = {name: measure_memory(name, options.positions, options) for name in CONTESTANTS}
     by_positions = {
         name: [measure_memory(f"our {name}", n, options) for n in POSITIONS]
@@ -199,8 +199,8 @@ def main() -> None:
     if options.no_growth:
         return
 
-    # Peak minus start is a constant of D and C, plus a few times N D: the last column, from the
-    # first N to the last. Whole logits would add C / D times N D there.
+    # Peak minus start is a constant that depends on D and C, plus a few times N D. The last column
+    # is that factor, from the first N to the last; with whole logits it would be C / D higher.
     def matrices(megabytes: float, positions: int) -> float:
         return megabytes * 1e6 / (4 * positions * options.width)
 

@@ -1,11 +1,10 @@
-"""The report in Chromium: how soon it is seen, how soon its models tell, and how long it takes to
-write and to print.
+"""The report in Chromium: time to the first view and to the first token, to write and to print it.
 
     python benchmarks/page.py results/grammar report/grammar/figures
 
-A browser is started anew for each round, so nothing is cached. Seen: the first contentful paint,
-from the start of the navigation. First token: from the first press of the button of "Ask the
-models", all of them at once. Medians of five after a warm-up. Prints a Markdown table.
+Each round starts a new browser, so nothing is cached. Seen: the first contentful paint, from the
+start of the navigation. First token: from the first click on the button of "Ask the models", with
+all models at once. Medians of five after a warm-up. Prints a Markdown table.
 """
 
 import argparse
@@ -65,7 +64,7 @@ def seconds(do) -> float:
 
 
 def visit(path: Path) -> tuple[float, float, float]:
-    """Milliseconds till the page is seen, till it is loaded, and from a press to a token."""
+    """Milliseconds to the first view, to the end of loading, and from a click to a token."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=pdf.chromium(), chromium_sandbox=False)
         page = browser.new_page(viewport={"width": 1280, "height": 800})

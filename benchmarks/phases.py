@@ -1,13 +1,13 @@
-"""Where a finished study's core-seconds went: how much of them into training, how much around it.
+"""How a finished study's core-seconds divide into training and everything else.
 
-    python benchmarks/phases.py        # in the folder that `make study` ran in; --folder, --cores
+    python benchmarks/phases.py        # in the folder where `make study` ran; --folder, --cores
 
-From Snakemake's records of when each job began and ended (.snakemake/metadata), and from what each
-run says that it took (provenance.json). A job of the study takes one thread, so its core-seconds
-are its seconds; on a machine that does other work too they are more than it used. `in runs` is
-training with its looks at validation and the first check of the tokens; the rest of a job is its
-start, imports and end. What the jobs leave of the time from Snakemake's start to the end of the
-last one, times the cores, is Snakemake's own and what stood idle. Prints a Markdown table.
+Reads Snakemake's records of when each job began and ended (.snakemake/metadata), and the time that
+each run records (provenance.json). A job of the study has one thread, so its core-seconds are its
+seconds; on a busy machine they exceed the processor time used. `in runs` is training, including
+evaluation on validation stories and the first check of the tokens; the rest of a job is its start,
+imports and end. The total is the time from Snakemake's start to the end of the last job, times the
+cores. What jobs did not use of it is Snakemake's own time and idle time. Prints a Markdown table.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def jobs(folder: Path) -> dict[tuple[str, str], tuple[float, float]]:
 
 
 def in_runs(folder: Path) -> dict[str, float]:
-    """Seconds of the runs of each phase; those of a stack share its own."""
+    """Seconds of the runs of each phase; runs trained together share their time."""
     seconds: dict[str, float] = defaultdict(float)
     for path in folder.glob("checkpoints/*/**/provenance.json"):
         said = json.loads(path.read_text())
@@ -44,7 +44,7 @@ def in_runs(folder: Path) -> dict[str, float]:
 
 
 def started(folder: Path, first: float) -> float:
-    """When the Snakemake started that began the first job, by the name of its log."""
+    """When the Snakemake that began the first job was started, by the name of its log."""
     form = "%Y-%m-%dT%H%M%S.%f.snakemake.log"
     logs = (folder / ".snakemake/log").glob("*.snakemake.log")
     times = (datetime.strptime(log.name, form).timestamp() for log in logs)

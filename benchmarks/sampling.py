@@ -1,17 +1,17 @@
-"""Sampling measured: tokens per second of `squentropy.sampling.generate` against nanoGPT's.
+"""Tokens per second of `squentropy.sampling.generate` against nanoGPT's sampling.
 
     python benchmarks/sampling.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 
-Eight stories of 256 new tokens at temperature 0.8 and top_k 50, from a model of 8 layers of 128,
-4 heads, block 512 and vocabulary 4,096, untrained, whose weights both have. Ours draws all stories
-in a batch with a cache of keys and values. nanoGPT's `generate` reads the whole prefix again for
-every token; it is given all prompts in a batch, which must be of one length, and one after the
-other, as its sample.py does. Alternating, medians of rounds after a warm-up. The embedding of end
-of text is zero, so that its logit is never among the 50 largest and no story ends early; tokens
-are counted as made all the same.
+Both generate eight stories of 256 new tokens at temperature 0.8 and top_k 50, with the same weights
+of an untrained model: 8 layers of 128, 4 heads, block 512, vocabulary 4,096. Ours samples all
+stories in a batch with a key-value cache. nanoGPT's `generate` reads the whole prefix again for
+every token. It is measured with all prompts in a batch, which must have the same length, and one
+after the other, as in its sample.py. The two alternate; the results are medians of rounds after a
+warm-up. The embedding of end of text is zero, so its logit is never among the 50 largest and no
+story ends early; the tokens that were generated are counted all the same.
 
-Then all stories at temperature 0 are compared with those that a loop without a cache makes.
-Prints two Markdown tables.
+Then the stories at temperature 0 are compared with those of a loop without a cache. Prints two
+Markdown tables.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def nanogpt_model(path: Path, ours: GPT) -> nn.Module:
 
 
 def prompts() -> list[list[int]]:
-    """Random tokens, all of one length."""
+    """Random tokens, all prompts of the same length."""
     draw = torch.Generator().manual_seed(0)
     return torch.randint(END_OF_TEXT, (STORIES, PROMPT), generator=draw).tolist()
 
@@ -84,7 +84,7 @@ def nanogpt_stories(model: nn.Module, tokens: int, batch_size: int) -> list[list
 
 @torch.inference_mode()
 def greedy_without_cache(model: GPT, prompt: list[int], tokens: int) -> list[int]:
-    """The likeliest token, again and again, each from the whole prefix."""
+    """Repeatedly append the most likely token, computed from the whole prefix."""
     ids = [END_OF_TEXT, *prompt]
     for _ in range(tokens):
         hidden = model(torch.tensor([ids]))[0, -1]
@@ -93,7 +93,7 @@ def greedy_without_cache(model: GPT, prompt: list[int], tokens: int) -> list[int
 
 
 def rate(tell: Callable[[], list[list[int]]]) -> float:
-    """Tokens a second."""
+    """Tokens per second."""
     start = time.perf_counter()
     stories = tell()
     return sum(map(len, stories)) / (time.perf_counter() - start)

@@ -1,20 +1,20 @@
-"""The study at scale: time, memory and disk of every stage, as the number of stories grows.
+"""Time, memory and disk of every stage of a study, as the number of stories grows.
 
     python benchmarks/scale.py --stories 210000 2100000
-    python benchmarks/scale.py --stories 21000000 --folder /big    # where there are 20 GB for it
+    python benchmarks/scale.py --stories 21000000 --folder /big    # with 20 GB free
 
-Stories of the grammar as the train split, with params.yaml's validation and test splits beside;
-the tokens of a bpe of 3,072 (the grammar's words yield about 3,160, never 4,096) and of gpt2; then
-a study of two losses and a few iterations on the former, so that what a stage takes here beyond
-its start is what the number of stories costs it. Each stage is the command that the workflow runs,
-in a process of its own. Processor seconds are those of that process and all below it, so they do
-not depend on what else the machine does.
+The train split is so many stories of the grammar, beside params.yaml's validation and test splits.
+They are tokenized by a bpe of 3,072 (the grammar's words yield about 3,160, never 4,096) and by
+gpt2. Then a study of two losses and a few iterations runs on the bpe tokens, so that the cost of a
+stage beyond its start-up is due to the number of stories. Each stage is the command that the
+workflow runs, in its own process. Processor seconds cover that process and its children, so they do
+not depend on the machine's other work.
 
-Peak memory is the largest sum over these processes, looked at ten times a second: of their PSS, so
-that memory which processes share counts once, without the pages of mapped files, which are the page
-cache's and go where memory is short; `mapped_mb` counts these too. (Linux's; elsewhere both
-are RSS.) benchmarks/results/scale.csv holds all that was measured, and gets the rows of the numbers
-named now; it is printed as a Markdown table.
+Peak memory is the largest sum over these processes of their PSS, sampled ten times per second, so
+that shared memory counts once. It excludes the pages of mapped files, which belong to the page
+cache and are reclaimed if memory is short; `mapped_mb` includes them. (This is for Linux; elsewhere
+both are RSS.) benchmarks/results/scale.csv contains all measurements; the rows of the numbers given
+now are replaced. It is printed as a Markdown table.
 """
 
 import argparse
@@ -48,19 +48,19 @@ sample: {{stories: 1, max_tokens: 40}}
 
 @dataclass
 class Stage:
-    """What a stage took, its commands one after the other."""
+    """The cost of a stage, whose commands run one after the other."""
 
     stories: int
     stage: str
     seconds: float = 0.0
-    processor: float = 0.0  # seconds, user's and system's
+    processor: float = 0.0  # seconds, user and system
     memory_mb: float = 0.0
     mapped_mb: float = 0.0  # the same with the pages of mapped files
-    disk_mb: float = 0.0  # of what it wrote
+    disk_mb: float = 0.0  # of the files that it wrote
 
 
 def memory(process: psutil.Process) -> tuple[int, int]:
-    """Bytes that a process holds now, without mapped files and with; 0 where it has just ended."""
+    """A process's memory now in bytes, without and with mapped files; 0 if it has just ended."""
     try:
         if not sys.platform.startswith("linux"):
             return (process.memory_info().rss,) * 2
@@ -72,7 +72,7 @@ def memory(process: psutil.Process) -> tuple[int, int]:
 
 
 def measure(stage: Stage, command: list[str | Path]) -> None:
-    """Run a command and add what it takes."""
+    """Run a command and add its cost."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         root = psutil.Process(child.pid)
@@ -98,7 +98,7 @@ def size(path: Path) -> int:
 
 
 def stages(stories: int, folder: Path) -> Iterator[Stage]:
-    """Every stage of a study of so many stories, measured, in order."""
+    """Run and measure every stage of a study of so many stories, in order."""
     program = Path(sys.executable).with_name("squentropy")
     data, runs, results = folder / "data", folder / "checkpoints", folder / "results"
     corpus, tokens, figures = data / "corpus", data / "tokens", folder / "report/figures"
@@ -136,7 +136,7 @@ def stages(stories: int, folder: Path) -> Iterator[Stage]:
 
 
 def read(path: Path) -> list[Stage]:
-    """What earlier runs have measured."""
+    """The measurements of earlier runs."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -176,7 +176,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
             for stage in stages(stories, Path(temporary)):
                 measured.append(stage)
-                write(RESULTS, measured)  # now, since the next stage may take an hour
+                write(RESULTS, measured)  # at once, because the next stage may take an hour
     show(measured)
 
 

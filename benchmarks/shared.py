@@ -1,4 +1,4 @@
-"""What the benchmark programs share: the line about the machine, tables, rounds, nanoGPT."""
+"""Shared by the benchmark programs: the line about the machine, tables, rounds, nanoGPT."""
 
 import importlib.util
 import os
@@ -13,9 +13,9 @@ ROUNDS = 5
 
 
 def machine(threads: int | str) -> str:
-    """What is measured with, for a line before the tables.
+    """Processor and versions, for a line before the tables.
 
-    The load is that of the last minute, so of what else runs; a ratio wants it near 0.
+    The load is the average of the last minute, so it shows other work; it should be near 0.
     """
     return (
         f"{processor()}; Python {platform.python_version()}, torch {version('torch')}, "
@@ -24,13 +24,13 @@ def machine(threads: int | str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What a table of measurements has to name."""
+    """The processor and the versions behind a table of measurements."""
     python = platform.python_version()
     return {"processor": processor(), "python": python, "torch": version("torch")}
 
 
 def processor() -> str:
-    """The processor's name, as Linux gives it."""
+    """The processor's name according to Linux."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -47,7 +47,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def alternate(
     contestants: Mapping[Hashable, Callable[[], float]], rounds: int
 ) -> dict[Hashable, float]:
-    """The median of what each contestant returns, which take turns, after one round unheeded."""
+    """The median of each contestant's values; they take turns, and the first round is ignored."""
     values: dict[Hashable, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
@@ -58,7 +58,7 @@ def alternate(
 
 
 def nanogpt_model(path: Path) -> ModuleType:
-    """The module model.py of a checkout of karpathy/nanoGPT."""
+    """Import model.py from a checkout of karpathy/nanoGPT."""
     spec = importlib.util.spec_from_file_location("nanogpt_model", path / "model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

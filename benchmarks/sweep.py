@@ -1,15 +1,15 @@
-"""The sweep measured: cells an hour of the default study's grid, against the original study's way.
+"""Cells per hour of the default study's sweep, against the original study's method.
 
     python benchmarks/sweep.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
 
-Ours is `squentropy sweep`, a row of the grid a process, as many at once as there are cores, one
-thread each, as the workflow runs them; --rows says how many, cross_entropy's first. The seed
-study's way is a process of nanoGPT's train.py a cell, one after the other, with all threads: here
-a cell of each depth at --dropout, with the sizes and the schedule of params.yaml, on random tokens
-of the same vocabulary. Both include starting up and evaluating. A cell of ours scores 5 stories of
-train, 5 of validation and then all 40 of validation; nanoGPT's evaluates two splits, before and
-after training, and eval_iters is such that it scores as many tokens: 28 by the default parameters,
-which is 14,336 tokens. nanoGPT's cells run before ours and after; the mean counts. Prints a
+Ours is `squentropy sweep` with one process per row of the grid, one thread each, and as many at
+once as there are cores, as in the workflow; --rows sets the number of rows, cross_entropy's first.
+The original study's method is one process of nanoGPT's train.py per cell, one after the other, with
+all threads: here a cell of each depth at --dropout, with the sizes and the schedule of params.yaml,
+on random tokens of the same vocabulary. Both include start-up and evaluation. A cell of ours scores
+`sweep.eval_stories` stories of train and of validation at each evaluation, and then the whole
+validation split. nanoGPT evaluates two splits, before and after training; eval_iters is set so that
+it scores as many tokens. nanoGPT's cells run before ours and after; the mean counts. Prints a
 Markdown table.
 """
 
@@ -33,7 +33,7 @@ from squentropy.tokens.token_files import TokenFolder
 
 ROOT = Path(__file__).parents[1]
 NANOGPT_TOKENS = {"train": 1_000_000, "val": 100_000}
-# Byte code is kept, as the Makefile does: without it, every process compiles torch anew.
+# Keep byte code, like the Makefile: without it, every process compiles torch's modules again.
 ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
 
 
@@ -54,7 +54,7 @@ def make_tokens(folder: Path, params: list[str | Path]) -> TokenFolder:
 
 
 def make_nanogpt_folder(folder: Path, nanogpt: Path, vocab_size: int) -> None:
-    """What train.py looks for where it runs: its configurator, and the data set x."""
+    """The files that train.py needs in its folder: its configurator, and the data set x."""
     data = folder / "data" / "x"
     data.mkdir(parents=True)
     (folder / "configurator.py").symlink_to(nanogpt / "configurator.py")
@@ -65,7 +65,7 @@ def make_nanogpt_folder(folder: Path, nanogpt: Path, vocab_size: int) -> None:
 
 
 def eval_iters(study: Study, tokens: TokenFolder) -> int:
-    """nanoGPT's batches an evaluation of a split, for as many scored tokens as ours has."""
+    """nanoGPT's batches per evaluation of a split that score as many tokens as ours."""
     train, validation = tokens.split("train"), tokens.split("validation")
     stories = study.sweep.eval_stories
     looks = math.ceil(study.sweep.max_iters / study.sweep.eval_interval)
@@ -98,7 +98,7 @@ def run_nanogpt(
         "min_lr": study.train.min_lr_ratio * lr,
         "lr_decay_iters": sweep.max_iters,
         "warmup_iters": sweep.warmup_iters,
-        "max_iters": max_iters,  # of which train.py makes one more
+        "max_iters": max_iters,  # train.py makes one more
         "eval_interval": max_iters,
         "eval_iters": evaluated,
         **cell,
@@ -163,7 +163,7 @@ def main() -> None:
                 list(pool.map(sweep, rows))
             return time.perf_counter() - start
 
-        # Unheeded: what a program does on its first start on this machine.
+        # Not counted: the first start of each program on this machine.
         run_nanogpt(folder / "nanogpt", nanogpt, study, 1, 1, n_layer=1, dropout=0.0)
         subprocess.run(
             [sys.executable, "-c", "import squentropy.runs.weights"], env=ENVIRONMENT, check=True

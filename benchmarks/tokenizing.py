@@ -1,11 +1,11 @@
-"""Tokenizing measured: `squentropy tokenize` against tiktoken alone on texts in memory.
+"""Speed of `squentropy tokenize` against tiktoken alone on texts in memory.
 
     python benchmarks/tokenizing.py data/grammar/corpus                 # speed
     python benchmarks/tokenizing.py data/grammar/corpus --encoding gpt2
 
-The comparator is `encode_ordinary_batch` on the train split's texts, already in memory, all at
-once; ours reads them from parquet, encodes, writes token file, offsets and hash. Alternating,
-medians of five after a warm-up, one run. Prints a Markdown table.
+The comparator is `encode_ordinary_batch` on all the train split's texts at once, already in memory.
+Ours reads them from parquet, encodes them, and writes token file, offsets and hash. The two
+alternate; results are medians of five after a warm-up, from one run. Prints a Markdown table.
 """
 
 import argparse

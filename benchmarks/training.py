@@ -1,17 +1,17 @@
-"""One training step measured: tokens per second of ours against nanoGPT's.
+"""Tokens per second of a training step, ours against nanoGPT's.
 
     python benchmarks/training.py --nanogpt PATH    # PATH: a checkout of karpathy/nanoGPT
     python benchmarks/training.py --nanogpt PATH --only 4 5    # of SETTINGS, by number
 
-A step is forward, backward, clipping at 1.0 and AdamW, one thread, on random tokens that are drawn
-within it, in float32 but for our settings of bfloat16, on processors that multiply it. Ours is what
-training/loop.py does with `cross_entropy`: written-out blocks, its own dropout masks and AdamW,
-freed memory kept. nanoGPT's is what its train.py does without torch.compile. Each contestant of
-each setting has a process of its own, since the allocator's settings are a process's; the processes
-take turns, and none works while another does. Medians of rounds after a warm-up, the same number of
-steps in each. The last column is the share of the rate of float32 products (utilisation.py), a
-contestant of its own, that our step's products come to; no norm, softmax or optimizer is counted.
-Prints a Markdown table.
+A step is forward, backward, clipping at 1.0 and AdamW, with one thread, on random tokens drawn in
+the step. It is in float32, except for our bfloat16 settings, which need a processor that supports
+it. Ours is the step of training/loop.py with `cross_entropy`: written-out blocks, its own dropout
+masks and AdamW, reused memory. nanoGPT's is the step of its train.py without torch.compile. Each
+contestant of each setting has its own process, because allocator settings are per process; only one
+process works at a time. Results are medians of rounds after a warm-up, with the same number of
+steps in each. The last column is the rate of our step's matrix products relative to that of plain
+float32 products (utilisation.py), which are measured as another contestant; norms, softmax and
+optimizer are not counted. Prints a Markdown table.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Setting:
     vocab_size: int
     batch_size: int
     dropout: float
-    steps: int  # of a round: about a second's
+    steps: int  # per round: about one second
     dtype: str = "float32"  # of our products
 
     def __str__(self) -> str:
@@ -63,16 +63,16 @@ class Setting:
         return {name: getattr(self, name) for name in names} | {"bias": False}
 
     def tokens(self) -> int:
-        """Of a round."""
+        """Tokens per round."""
         return self.steps * self.batch_size * self.block_size
 
     def operations(self) -> float:
-        """Of a round's matrix products, as utilisation.py counts them."""
+        """Operations of a round's matrix products, as utilisation.py counts them."""
         body = self.n_layer * (24 * self.n_embd**2 + 2 * self.n_embd * self.block_size)
         return 3 * (body + 2 * self.vocab_size * self.n_embd) * self.tokens()
 
     def batch(self) -> Tensor:
-        """Inputs and targets, both contiguous as nanoGPT wants them: (2, batch, block)."""
+        """Inputs and targets, (2, batch, block), both contiguous as nanoGPT requires."""
         return torch.randint(self.vocab_size, (2, self.batch_size, self.block_size))
 
 
@@ -86,7 +86,7 @@ SETTINGS = (
     Setting(2, 128, 4, 160, 2048, 8, dropout=0.0, steps=12, dtype="bfloat16"),
     Setting(4, 128, 4, 160, 2048, 8, dropout=0.1, steps=6, dtype="bfloat16"),
 )
-WITH_DROPOUT, WITHOUT_DROPOUT = 0, 1  # of the settings, alike but for dropout
+WITH_DROPOUT, WITHOUT_DROPOUT = 0, 1  # settings that differ only in dropout
 
 
 def our_step(setting: Setting) -> Callable[[], None]:
@@ -105,7 +105,7 @@ def our_step(setting: Setting) -> Callable[[], None]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)
         optimizer.step(LR)
-        loss.item()  # both look at every loss
+        loss.item()  # both read every loss
 
     return step
 
@@ -128,7 +128,7 @@ def nanogpt_step(setting: Setting, path: Path) -> Callable[[], None]:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """A contestant's process: for each line of input, the seconds of a round."""
+    """A contestant's process: for each line of input, print the seconds of a round."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     setting = SETTINGS[options.setting]
@@ -179,7 +179,7 @@ def main() -> None:
     turns["products"] = lambda: 1 / utilisation.product_rate(seconds=0.5)
     seconds = shared.alternate(turns, options.rounds)
     for process in processes.values():
-        process.communicate()  # the end of its input ends it
+        process.communicate()  # closing its input ends it
 
     rows = []
     for number in options.only:

@@ -1,14 +1,15 @@
-"""How much of the processor a whole study uses: operations counted over what could have been done.
+"""A whole study's processor utilisation: operations counted, relative to those possible.
 
-    time make study                                       # gives the seconds
+    time make study                                       # prints the seconds
     python benchmarks/utilisation.py --seconds 1100       # --study, --cores
 
-Counted are the matrix products that a study's training, evaluation and sampling cannot do without:
-a token costs 2 operations per weight of a linear layer forwards and 4 backwards, and attention the
-causal half of its two products. A loss whose gradient needs no logits is charged its Gram matrices
-instead. Nothing else is counted: no norms, softmaxes, optimizer, start-up, installation. What could
-have been done is seconds x cores x the rate of a 512 x 512 float32 product on one thread, measured
-here and now, so run it on an idle machine. Prints one line per phase, then the share.
+Only the matrix products that training, evaluation and sampling need are counted: per token, 2
+operations per weight of a linear layer in the forward pass and 4 in the backward pass, plus the
+causal half of attention's two products. For a loss whose gradient needs no logits, its Gram
+matrices are counted instead. Norms, softmaxes, the optimizer, start-up and installation are not
+counted. The operations possible are seconds x cores x the rate of a 512 x 512 float32 product on
+one thread. That rate is measured now, so run this on an idle machine. Prints one line per phase,
+then the share.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def product_rate(size: int = 512, seconds: float = 2.0) -> float:
 
 
 def body(study: Study, n_layer: int) -> float:
-    """Operations per token forwards, without the output matrix."""
+    """Operations per token of the forward pass, without the output matrix."""
     width, block = study.model.n_embd, study.model.block_size
     return n_layer * (2 * 12 * width**2 + 2 * width * block)
 

@@ -1,11 +1,11 @@
-"""What the site draws from the repository, so that nobody types it twice.
+"""Hooks of mkdocs that generate parts of the site from the repository.
 
     mkdocs build --strict       # mkdocs.yml names this file
 
-- A comment such as `<!-- parameters -->` on a line of its own becomes the text of `DRAWN`.
-- The word `run` behind a block's language goes: it is for the tests.
-- A link that leaves docs/ finds its file in the site too, under repository/.
-- Formulas become MathML, which needs no script and no font from elsewhere.
+- A comment such as `<!-- parameters -->` is replaced by the text that `DRAWN` has for it.
+- The word `run` after a block's language is removed: it is for the tests.
+- A link to a file outside docs/ leads to its copy in the site, under repository/.
+- Formulas become MathML, which needs no scripts or fonts.
 """
 
 import functools
@@ -46,8 +46,8 @@ LINK = re.compile(  # to a file of the repository
     r"(?P<start>!?\[(?P<text>[^\]]*)\])\((?![a-z]+:|#)(?P<path>[^)\s#]+)(?P<anchor>(?:#[^)\s]*)?)\)"
 )
 EXAMPLE = re.compile(r"^Example: (.+?)\n\n", re.MULTILINE | re.DOTALL)
-CONTINUED = "\\\n"  # a line that the shell joins to the next
-RUN = re.compile(r"^( *`{3,}\w+) run$", re.MULTILINE)  # what tests/pages.py runs
+CONTINUED = "\\\n"  # where the shell joins two lines
+RUN = re.compile(r"^( *`{3,}\w+) run$", re.MULTILINE)  # blocks that tests/pages.py runs
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
 
@@ -56,7 +56,7 @@ FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2`*$", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the files of the repository that pages link to, and those that these link to."""
+    """Add the repository's files that pages link to, directly or through one another."""
     pages = [DOCS / file.src_uri for file in files.documentation_pages()]
     known = set(pages)
     for page in pages:
@@ -72,7 +72,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_) -> str:
-    """Draws what the page asks for, and turns its links to where the site has their files."""
+    """Fill in the page's generated parts, and point its links to the files' places in the site."""
     source = ROOT / page.file.src_uri.removeprefix("repository/")
     source = source if page.file.src_uri.startswith("repository/") else DOCS / page.file.src_uri
     markdown = RUN.sub(r"\1", _drawn(markdown))
@@ -85,9 +85,9 @@ def _relinked(text: str, source: Path) -> str:
     def to(link: re.Match) -> str:
         target = _target(source, link["path"])
         if target.is_dir():
-            return link["text"]  # the site has no page of a folder
+            return link["text"]  # the site has no pages for folders
         if not target.is_relative_to(ROOT) or not target.exists():
-            return link[0]  # mkdocs complains of it
+            return link[0]  # mkdocs warns about it
         return (
             f"{link['start']}({posixpath.relpath(_place(target), folder or '.')}{link['anchor']})"
         )
@@ -104,7 +104,7 @@ def _target(page: Path, link: str) -> Path:
 
 
 def _place(path: Path) -> str:
-    """Where the site has a file of the repository, as mkdocs writes it."""
+    """The place of a file of the repository in the site, as mkdocs writes it."""
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
     return f"repository/{path.relative_to(ROOT).as_posix()}"
@@ -122,7 +122,7 @@ def _outside_fences(markdown: str, change: Callable[[str], str]) -> str:
 
 
 def on_post_page(output: str, **_) -> str:
-    """Names the theme's search for screen readers."""
+    """Label the theme's search for screen readers."""
     search = 'data-md-component="search" role="dialog"'
     return output.replace(search, f'{search} aria-label="Search"')
 
@@ -143,7 +143,7 @@ def _mathml(match: re.Match) -> str:
 
 
 class Columns(griffe.Extension):
-    """Lines of a docstring whose words stand in columns stay as they are."""
+    """Show paragraphs of a docstring that are laid out in columns as code."""
 
     def on_object(self, *, obj: griffe.Object, **_) -> None:
         if obj.docstring:
@@ -156,12 +156,12 @@ def _as_code_if_columns(part: str) -> str:
     return textwrap.indent(part, "    ") if columns and not part.startswith(" ") else part
 
 
-# --- what is drawn ------------------------------------------------------------------------------
+# --- generated parts ----------------------------------------------------------------------------
 
 
 @functools.cache
 def results() -> str:
-    """The default study's verdict, figure and table, as the README has them."""
+    """The default study's verdict, figure and table, as in the README."""
     marks = f"{summary.START} -->\n{summary.END}"
     folder, report = ROOT / "results/grammar", Path("../report/grammar")
     return summary.with_results(marks, folder, report)
@@ -169,11 +169,11 @@ def results() -> str:
 
 @functools.cache
 def commands() -> str:
-    """Every command of `squentropy`, as its --help says."""
+    """Every command of `squentropy`, with its --help text."""
     command = typer.main.get_command(app.app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="squentropy")
     usage = text[text.index("**Usage**") : text.index("**Commands**")]
-    each = text[text.index("\n## ") :]  # the list before it cuts each command's first line short
+    each = text[text.index("\n## ") :]  # skip the list before it, which truncates first lines
     return usage + EXAMPLE.sub(_example, each)
 
 
@@ -183,7 +183,7 @@ def _example(match: re.Match) -> str:
 
 @functools.cache
 def parameters() -> str:
-    """Every key of params.yaml: its comment there, its type in params.py, its default."""
+    """Every key of params.yaml: its comment, its type from params.py, and its default."""
     text = (ROOT / "params.yaml").read_text("utf-8")
     written, schema = _written(text), params.Study.model_json_schema()
     lines = []
@@ -213,7 +213,7 @@ def _rows(path: tuple, value: object, schema: dict, defs: dict, written: dict) -
 
 
 def _section(schema: dict, defs: dict) -> dict | None:
-    """The section that a schema refers to, where it does."""
+    """The section that a schema refers to, if any."""
     for option in [schema, *schema.get("anyOf", [])]:
         if "$ref" in option:
             return defs[option["$ref"].rpartition("/")[2]]
@@ -221,7 +221,7 @@ def _section(schema: dict, defs: dict) -> dict | None:
 
 
 def _kind(schema: dict, defs: dict) -> str:
-    """A JSON schema in words."""
+    """Describe a JSON schema in words."""
     if "anyOf" in schema:
         return " or ".join(_kind(option, defs) for option in schema["anyOf"])
     if "enum" in schema:
@@ -246,7 +246,7 @@ def _number(value: float) -> str:
 
 
 def _written(text: str) -> dict[tuple[str, ...], tuple[str, str]]:
-    """The value of each key of params.yaml as it is written, and the comment behind it."""
+    """Each key of params.yaml: its value as written, and the comment after it."""
     found, path = {}, []
     for line in text.splitlines():
         match = re.match(r"( *)(\w+):\s*(.*?)\s*(?:(?<=\s)# *(.*))?$", line)
@@ -269,7 +269,7 @@ def _drawn(markdown: str) -> str:
 
 @functools.cache
 def floors() -> str:
-    """What each form of squentropy loses at its own optimum, by size of the vocabulary."""
+    """The nll that each form of squentropy loses at its own optimum, by vocabulary size."""
     theory = read(ROOT / "results/grammar").theory
     rows = theory[theory.contexts == "bigram"]
     losses = dict.fromkeys(rows.loss)
@@ -283,13 +283,13 @@ def floors() -> str:
 
 @functools.cache
 def board() -> str:
-    """The losses of the leaderboard, as `squentropy leaderboard` prints them."""
+    """The leaderboard, as `squentropy leaderboard` prints it."""
     return leaderboard.markdown(pd.read_csv(ROOT / leaderboard.FILE))
 
 
 @functools.cache
 def expected() -> str:
-    """The nll and the time of every committed study, by loss and tokens."""
+    """The nll and training time of every committed study, by loss and tokens."""
     held = pd.read_csv(ROOT / "benchmarks/results/expected.csv")
     shown = {
         "study": held["study"],
@@ -316,7 +316,7 @@ def _machine(processor: object, cores: float) -> str:
 
 @functools.cache
 def splits() -> str:
-    """The default study's corpus in numbers."""
+    """Sizes and entropy of the default study's corpus."""
     r = read(ROOT / "results/grammar")
     lines = ["| split | stories | bytes | tokens |", "|---|---|---|---|"]
     for name, split in r.corpus["splits"].items():

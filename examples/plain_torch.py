@@ -1,9 +1,9 @@
-"""Squentropy as the loss of a model of your own, in plain torch: the next byte of a text.
+"""Train your own model with squentropy in plain torch, to predict the next byte of a text.
 
     python examples/plain_torch.py
 
 Every loss of `squentropy.losses` takes the last hidden states and the output matrix, not logits, so
-a model returns its hidden states and keeps its last layer to itself.
+the model returns its hidden states and does not apply its last layer.
 """
 
 import torch

@@ -1,11 +1,11 @@
-"""Squentropy as the loss of transformers' Trainer, on a small GPT-2 of random weights.
+"""Train a small GPT-2 from random weights with squentropy, using transformers' Trainer.
 
     pip install transformers accelerate
     python examples/trainer.py
 
-`LossTrainer` fits every causal language model whose last hidden states, times the matrix of its
-output embeddings, are its logits: GPT-2, Llama, and most others. It trains with several processes
-and with gradient accumulation as Trainer does by itself.
+`LossTrainer` works with every causal language model whose logits are its last hidden states times
+the matrix of its output embeddings: GPT-2, Llama, and most others. It supports several processes
+and gradient accumulation, as Trainer does.
 """
 
 import tempfile
@@ -17,17 +17,17 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 from squentropy.losses import LOSSES
 
 TEXT = b"Tim had a red kite. One day the kite was gone, and Tim was sad. It was in the tree! "
-IGNORED = -100  # the label of positions that are no targets, as padding
+IGNORED = -100  # the label of positions that are not targets, such as padding
 
 
 def causal_loss(
     name: str, hidden: Tensor, weight: Tensor, labels: Tensor, items: Tensor | int | None = None
 ) -> Tensor:
-    """A loss of hidden states (B, T, D), each of which predicts the next of the labels (B, T).
+    """The loss of hidden states (B, T, D), each of which predicts the next label of (B, T).
 
-    The mean over the positions that are targets; with `items` their sum divided by it. Trainer
-    hands over as `items` the number of targets in all micro-batches of a step, so that a step's
-    loss is the mean over its targets, wherever they lie.
+    Returns the mean over the target positions or, with `items`, their sum divided by it. Trainer
+    passes the number of targets in all micro-batches of a step as `items`, so a step's loss is the
+    mean over its targets, however they are distributed.
     """
     hidden, targets = hidden[:, :-1], labels[:, 1:]
     counted = targets != IGNORED
@@ -38,7 +38,7 @@ def causal_loss(
 
 
 class LossTrainer(Trainer):
-    """Trainer with a loss of squentropy: `LossTrainer(..., loss="squentropy")`."""
+    """Trainer with a loss of this library: `LossTrainer(..., loss="squentropy")`."""
 
     def __init__(self, *args, loss: str, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -47,17 +47,17 @@ class LossTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         labels = inputs.pop("labels")
-        # The loss needs no logits: those of one position are computed, for models that must.
+        # The loss needs no logits; compute those of one position, because a model must return some.
         outputs = model(**inputs, output_hidden_states=True, logits_to_keep=1)
         weight = self.accelerator.unwrap_model(model).get_output_embeddings().weight
         loss = causal_loss(self.loss, outputs.hidden_states[-1], weight, labels, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # whose gradients are averaged
+            loss = loss * self.accelerator.num_processes  # gradients are averaged
         return (loss, outputs) if return_outputs else loss
 
 
 def small_model() -> GPT2LMHeadModel:
-    """Bytes in, two layers of 32."""
+    """A GPT-2 over bytes: two layers, 32 wide."""
     set_seed(0)
     special = {"bos_token_id": 0, "eos_token_id": 0}
     config = GPT2Config(vocab_size=256, n_positions=64, n_embd=32, n_layer=2, n_head=2, **special)

@@ -1,4 +1,4 @@
-"""A miniature study that the tests share: parameters, stories, tokens, and trained runs."""
+"""A miniature study shared by the tests: parameters, stories, tokens and trained runs."""
 
 import itertools
 import os
@@ -40,7 +40,7 @@ FONTS = {
     "wide": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"),
     "narrow": ("STIXGeneral", "STIXGeneralBol"),
 }
-"""Of matplotlib's own fonts, what a browser of the tests has."""
+"""The fonts, from matplotlib's own, that a test browser has."""
 PROJECT = ("Snakefile", "workflow", "params.yaml", "studies", "src", "notebooks", "profiles")
 
 TINY = {
@@ -82,7 +82,7 @@ TINY = {
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is heeded, by what the tests start too: a shell's background jobs begin without."""
+    """Restore Ctrl-C, also for child processes: a shell's background jobs ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -144,7 +144,7 @@ def tokens(data) -> TokenFolder:
 
 @pytest.fixture(scope="session")
 def grammar_data(tmp_path_factory) -> Path:
-    """As `data`, of the grammar's stories."""
+    """Like `data`, but with stories of the grammar."""
     folder, entries = tmp_path_factory.mktemp("grammar"), {}
     for seed, (split, n) in enumerate({"train": 60, "validation": 5, "test": 30}.items()):
         stories = list(load_grammar().stories(seed, 0, n))
@@ -162,7 +162,7 @@ def grammar_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(data, tokens, tmp_path_factory) -> Path:
-    """The miniature study run whole, with a loss that always diverges: checkpoints/, results/."""
+    """The finished miniature study, one loss of which always diverges: checkpoints/, results/."""
     study, folder = _make_study(), tmp_path_factory.mktemp("finished")
     checkpoints, results = folder / "checkpoints", folder / "results"
     sizes, encoding = story_bytes(data / "corpus", "test", tokens), read_encoding(tokens)
@@ -192,13 +192,13 @@ def finished(data, tokens, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Path:
-    """A copy of the finished study to change."""
+    """A copy of the finished study that a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
 @pytest.fixture
 def whole_study(finished, data, tmp_path, monkeypatch) -> Path:
-    """The working folder, with the finished study in its place; every run of brier has diverged."""
+    """The working folder, which contains the finished study; every run of brier diverged."""
     shutil.copytree(data, tmp_path / "data/tiny")
     shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints/tiny")
     shutil.copytree(finished / "results", tmp_path / "results/tiny")
@@ -208,7 +208,7 @@ def whole_study(finished, data, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
-    """mounted(size): an empty file system in memory, as "64k"; skips where none may be mounted."""
+    """mounted(size): an empty tmpfs of a size like "64k"; skips if mounting is not permitted."""
     disk = tmp_path / "disk"
 
     def mount(size: str) -> Path:
@@ -225,7 +225,7 @@ def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture(scope="session")
 def peak_memory() -> Callable[[Callable], int]:
-    """peak_memory(function): the bytes that Python and numpy hold at most while it runs."""
+    """peak_memory(function): the peak memory that Python and numpy allocate in it, in bytes."""
 
     def measure(function: Callable) -> int:
         tracemalloc.start()
@@ -240,7 +240,7 @@ def peak_memory() -> Callable[[Callable], int]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Every test on one thread, whatever the one before has set."""
+    """Run every test on one thread, whatever the previous test set."""
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(1)
@@ -248,7 +248,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _losses_as_they_were() -> Iterator[None]:
-    """A loss from a file of one's own, once it is used, is listed until the process ends."""
+    """Unregister losses from user files, which otherwise stay registered in the process."""
     before, links = dict(losses.LOSSES), dict(losses._LINKS)
     yield
     for held, earlier in ((losses.LOSSES, before), (losses._LINKS, links)):
@@ -258,13 +258,13 @@ def _losses_as_they_were() -> Iterator[None]:
 
 @pytest.fixture
 def lossy(monkeypatch) -> Callable:
-    """lossy(name, function): `function` in place of a training loss."""
+    """lossy(name, function): replaces a training loss with `function`."""
     return lambda name, function: monkeypatch.setitem(losses.LOSSES, name, function)
 
 
 @pytest.fixture(scope="session")
 def copy_project() -> Callable[[Path], Path]:
-    """Copies what the workflow needs into a folder."""
+    """copy_project(folder): copies what the workflow needs into a folder and returns it."""
 
     def copy(folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
@@ -278,7 +278,7 @@ def copy_project() -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def snakemake() -> Callable[..., subprocess.CompletedProcess]:
-    """Runs Snakemake in a copy of the project, with that copy's package."""
+    """snakemake(project, *words): runs it in a copy of the project, with that copy's package."""
 
     def run(project: Path, *words: str) -> subprocess.CompletedProcess:
         environment = os.environ | {"PYTHONPATH": str(project / "src")}
@@ -290,9 +290,9 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="module")
 def browsers(tmp_path_factory) -> Iterator[Callable[[str], Browser]]:
-    """browsers("wide" or "narrow"): a headless Chromium; skips where there is none.
+    """browsers("wide" or "narrow"): a headless Chromium; skips if none is installed.
 
-    It finds no other fonts than those of FONTS, so a page is laid out alike on every machine.
+    It only finds the fonts in FONTS, so a page has the same layout on every machine.
     """
     try:
         path = pdf.chromium()
@@ -319,14 +319,16 @@ def browsers(tmp_path_factory) -> Iterator[Callable[[str], Browser]]:
 
 @pytest.fixture(scope="module")
 def browser(browsers) -> Browser:
-    """A headless Chromium; skips where there is none."""
+    """A headless Chromium; skips if none is installed."""
     return browsers("wide")
 
 
 @pytest.fixture
 def visitor(browsers) -> Iterator[Callable[..., Page]]:
-    """visitor(path, width, font, …) -> the report there in a browser, ready; it may ask for nothing
-    and complain of nothing."""
+    """visitor(path, width, font, …): a report, loaded in a browser.
+
+    Fails if the page requests anything else or logs to the console.
+    """
     asked, said, contexts, visited = [], [], [], set()
 
     def visit(path: Path, width: int = 1280, font: str = "wide", **how) -> Page:
@@ -351,7 +353,7 @@ def visitor(browsers) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="session")
 def sharp_model() -> Callable[..., GPT]:
-    """A small untrained GPT whose predictions differ enough for a wrong context to show."""
+    """An untrained GPT with predictions so different that a wrong context shows."""
 
     def make(vocab_size: int, block_size: int) -> GPT:
         torch.manual_seed(0)
@@ -367,7 +369,7 @@ def sharp_model() -> Callable[..., GPT]:
 
 @pytest.fixture(scope="session")
 def s3():
-    """The address of an S3-speaking server with a bucket `studies`, and what logs in there."""
+    """The address of an S3 server with a bucket `studies`, and its credentials."""
     import boto3
     from moto.server import ThreadedMotoServer
 

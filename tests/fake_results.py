@@ -1,9 +1,8 @@
-"""A small, plausible results folder without any training, for tests and for looking at the report.
+"""A small, plausible results folder without any training, for tests and previews of the report.
 
     python tests/fake_results.py FOLDER          writes FOLDER/params.yaml, metrics.csv, …
 
-Numbers are invented, but the tables agree with each other: the metrics are computed from the
-stories as tables.py does it.
+The numbers are invented but consistent: the metrics are computed from the stories as in tables.py.
 """
 
 import functools
@@ -32,10 +31,10 @@ from squentropy.tokens.tokenizer import PATTERN, train_encoding
 
 SOURCE, UNIGRAM = 1.60, 5.30  # nats per token
 NGRAMS = {"unigram": 5.31, "bigram": 3.60, "trigram": 2.90, "4-gram": 2.75, "5-gram": 2.74}
-SLOPE = 0.6  # nats per token that cross entropy wins from a quarter of the tokens to all
-FLAT = 3.0  # nats per token that the softmax of an own-link loss's outputs is worse than its link
+SLOPE = 0.6  # nats per token between a quarter of the tokens and all of them
+FLAT = 3.0  # nats per token that softmax costs a loss with its own link
 
-# a loss's test nll above the source's, its accuracy, its standard deviation over seeds
+# loss: test nll above the source's, accuracy, standard deviation over seeds
 _LEVELS = {
     "cross_entropy": (0.42, 0.51, 0.010),
     "mse": (2.20, 0.31, 0.020),
@@ -76,9 +75,9 @@ def write(
     learnt: bool = True,
     **changes,
 ) -> Path:
-    """Write the results of a study; losses named in `diverged` blow up in every cell and seed.
+    """Write the results of a study; the losses in `diverged` diverge in every cell and seed.
 
-    Unless `learnt`, n-gram models are better than cross entropy.
+    With `learnt=False`, n-gram models beat cross entropy.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +184,7 @@ def _spelt(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cell(s, rng, cell, diverged) -> dict:
-    """A row of sweep.csv: the best learning rate is that of the grid nearest to 0.004."""
+    """A row of sweep.csv; the best learning rate is the grid's nearest to 0.004."""
     linked = _linked(cell.loss)
     blown = cell.loss in diverged or (cell.lr > 0.01 and not linked)
     start, best = math.log(s.tokens.vocab_size), SOURCE + 1.6 + _level(cell.loss)[0] / 2
@@ -244,7 +243,7 @@ def _history(s, rng, diverged, selected) -> pd.DataFrame:
 
 
 def _calibration(s, rng, table) -> pd.DataFrame:
-    """Runs that are too sure of themselves, or too little, and less so when tempered."""
+    """Runs that are over- or underconfident, and less so if tempered."""
     n = s.evaluate.bins
     middle = (np.arange(n) + 0.5) / n
     slopes = {"softmax": 0.75, "tempered": 0.98, "own": 0.6}
@@ -255,7 +254,7 @@ def _calibration(s, rng, table) -> pd.DataFrame:
         for reading in readings:
             share = np.exp(-5 * middle) + 0.12 * middle
             if _linked(loss) and reading == "softmax":
-                share = (middle < 1 / n).astype(float)  # as good as flat
+                share = (middle < 1 / n).astype(float)  # almost uniform
             tokens = rng.multinomial(run["tokens"].sum(), share / share.sum())
             off = sure if reading == "softmax" else 0.0
             logit = slopes[reading] * np.log(middle / (1 - middle)) - off - 0.1
@@ -270,7 +269,7 @@ def _calibration(s, rng, table) -> pd.DataFrame:
 
 
 def _readings(s, table, calibration) -> pd.DataFrame:
-    """The primary reading as the stories have it, softmax too, and others a constant away."""
+    """The primary reading and softmax as in the stories; others differ by a constant."""
     tempered = s.plan.reading == "tempered"
     rows = []
     for loss in dict.fromkeys(table["loss"]):
@@ -317,7 +316,7 @@ def _ends(name: str, interval: intervals.Interval) -> dict:
 
 
 def _profile(s, table, readings) -> pd.DataFrame:
-    """Less to lose further into a story, more on rare tokens, the sums as in the readings."""
+    """A lower nll further into a story and a higher one on rare tokens; sums as in the readings."""
     shapes = {
         "position": (2 ** np.arange(9), lambda low: 0.75 + 1.6 * np.exp(-low / 12)),
         "frequency": (2 ** np.arange(17), lambda low: 2.6 - 0.13 * np.log2(1 + low)),
@@ -348,7 +347,7 @@ def _matrix(table, loss, column="nll"):
 
 
 def _lengths(s, rng, table, source_nll) -> pd.DataFrame:
-    """Every run loses with the square root of its tokens."""
+    """The nll of a run is linear in 1 / sqrt(tokens)."""
     rows = []
     for loss in dict.fromkeys(table["loss"]):
         nll, tokens = _matrix(table, loss), _matrix(table, loss, "tokens")[0]
@@ -380,7 +379,7 @@ def encoding() -> tiktoken.Encoding:
 
 @functools.cache
 def model(number: int) -> GPT:
-    """One of voices.json, as it was before its weights were rounded: small, untrained, decided."""
+    """A model of voices.json before rounding: small, untrained, with confident predictions."""
     torch.manual_seed(number)
     positions, bias, n_layer = KINDS[number]
     model = GPT(Config(encoding().n_vocab, 16, n_layer, 2, 16, 0.0, bias, positions))
@@ -391,7 +390,7 @@ def model(number: int) -> GPT:
 
 
 def story_tokens() -> list[int]:
-    """As many of the story's tokens as a model of voices.json can see."""
+    """The first tokens of the story, as many as fit the context of the models of voices.json."""
     return [encoding().eot_token, *encoding().encode_ordinary(STORY)][:16]
 
 
@@ -412,14 +411,14 @@ def _voices(s, diverged, exact) -> dict:
 
 
 def _read_story() -> dict:
-    """Of ten tokens, each surer than the one before."""
+    """Ten tokens, each less probable than the one before."""
     ids = [*story_tokens()[1:10], encoding().eot_token]
     exact = [[1 / (i + 1), [[token, 1 / (i + 1)], [0, i / (i + 1)]]] for i, token in enumerate(ids)]
     return {"ids": ids, "exact": exact}
 
 
 def _certainty(s, rng, diverged) -> pd.DataFrame:
-    """Of every loss and seed a hundred places a bin."""
+    """One hundred positions per bin for each loss and seed."""
     low = np.array(certainty.EDGES)
     tables = []
     for cell in s.final_cells({}):
@@ -487,7 +486,7 @@ def _measured(s, table, loss, nll, source_nll) -> dict:
 
 
 def _needed(gap: float) -> float:
-    """The share of cross entropy's tokens that a gap in nll is worth, by `_lengths`."""
+    """The fraction of cross entropy's tokens to which a gap in nll corresponds, by `_lengths`."""
     needed = max(0.1, 1 + gap / SLOPE) ** 2
     return needed if needed <= 4 else math.inf
 
@@ -525,7 +524,7 @@ def _reported(s, metrics) -> pd.DataFrame:
 
 
 def _quality(s, rng, diverged, checked) -> pd.DataFrame:
-    """The lower a loss's nll, the better its stories; the cooler, the fewer distinct words."""
+    """A lower nll and a lower temperature give better stories with fewer distinct words."""
     pairs = [(loss, t) for loss in s.sweep.losses if loss not in diverged
              for t in s.sample.temperatures]  # fmt: skip
     rows = []
@@ -558,7 +557,7 @@ def _quality(s, rng, diverged, checked) -> pd.DataFrame:
 
 
 def _theory(s, whole) -> pd.DataFrame:
-    """By the true formula, in contexts of two and of ten tokens that follow."""
+    """By the true formula, in contexts with two and with ten possible next tokens."""
     kinds = {"bigram": (np.full((1, 10), 0.1), 2.3)}
     if whole:
         kinds["whole"] = (np.full((1, 2), 0.5), SOURCE)

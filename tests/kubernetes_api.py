@@ -1,7 +1,7 @@
-"""A Kubernetes API on loopback, as much of it as Snakemake speaks to.
+"""A Kubernetes API on loopback, limited to what Snakemake uses.
 
-It notes the secrets and jobs that it is sent, and leaves each job's one pod to a function, which
-stands for the cluster's nodes.
+It records the secrets and jobs that it receives. Each job has one pod, which a function runs in
+place of the cluster's nodes.
 """
 
 import base64
@@ -21,10 +21,10 @@ Ended = tuple[int, str]
 
 
 class Cluster:
-    """Takes jobs as long as it is open: `pod(job, environment)` is what a job's pod does.
+    """Accepts jobs while it is open, and runs `pod(job, environment)` for each.
 
     job          the manifest that was sent
-    environment  the variables of its container, the secrets' values filled in
+    environment  the variables of its container, with the values of the secrets
     """
 
     def __init__(self, pod: Callable[[dict, dict[str, str]], Ended], nodes: int = 2):
@@ -76,7 +76,7 @@ class Cluster:
         path.write_text(yaml.safe_dump(config))
 
     def answer(self, method: str, url: str, body: dict) -> tuple[int, dict | str]:
-        """The status and the body of the answer to a request."""
+        """The status code and the body of the response to a request."""
         path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
         kind, name, rest = re.fullmatch(
             r"/(?:api|apis/batch)/v1/namespaces/default/(\w+)/?([\w-]*)/?(\w*)", path
@@ -94,7 +94,7 @@ class Cluster:
             case "GET", "jobs", "status" if name in self.pods:
                 return 200, self._job(name)
             case "GET", "pods", "log":
-                if "previous" in query:  # of a container that was never started again
+                if "previous" in query:  # the container was never restarted
                     return 400, _refusal(f"previous terminated container in pod {name} not found")
                 return 200, self.pods[name].result()[1]
             case "GET", "pods", _:

@@ -1,9 +1,9 @@
-"""The code in Markdown pages: what it is, and how what claims to run is run.
+"""Find the code blocks of Markdown pages, and run those marked `run`.
 
     python tests/pages.py docs/tutorials/first-study.md
 
-runs, in this folder, the blocks of a page that bear the word `run` behind their language, one after
-the other until one fails. Python blocks share their names; each shell begins anew.
+runs the blocks with `run` after their language, in the working folder and in order, until one
+fails. Python blocks share their variables; each shell block starts a new shell.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ from markdown_it.token import Token
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, the other words of its info string, its text and its line."""
+    """A fenced block: language, other words of the info string, text and line number."""
 
     language: str
     words: tuple[str, ...]
@@ -27,7 +27,7 @@ class Block:
 
 
 def tokens(page: Path) -> Iterator[Token]:
-    """Every token of a page, those within a paragraph too."""
+    """Every token of a page, including inline tokens."""
     for token in MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")):
         yield token
         yield from token.children or ()
@@ -43,7 +43,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(page: Path) -> None:
-    """Raises what the first block that fails raises."""
+    """Run a page's blocks; raises the exception of the first block that fails."""
     names = {"__name__": "__main__"}
     for block in blocks(page):
         if "run" not in block.words:

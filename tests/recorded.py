@@ -1,4 +1,4 @@
-"""A copy of the project under git and DVC, for tests of what is recorded and brought back."""
+"""A copy of the project under git and DVC, for tests of recording and restoring a study."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def put_under_dvc(project: Path, changes: dict) -> None:
-    """Commit a copy of the project, its default study changed so."""
+    """Put a copy of the project under git and DVC, with changes to its default study."""
     shutil.copytree(
         ROOT / ".dvc",
         project / ".dvc",
@@ -28,7 +28,10 @@ def put_under_dvc(project: Path, changes: dict) -> None:
 
 
 def run(project: Path, *command: str, fails: bool = False, **environment: str) -> str:
-    """What a command of this Python's environment says in a project, with its package."""
+    """Run a command in a project, with its package, and return stdout and stderr.
+
+    Fails unless the exit status is 0 or, with `fails`, another.
+    """
     variables = os.environ | {
         "PYTHONPATH": str(project / "src"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,12 +1,12 @@
-"""A real Slurm on this machine, two nodes and a fake GPU on each, to test the study on.
+"""A real Slurm cluster on this machine, with two nodes and a fake GPU on each, for tests.
 
     python tests/slurm_cluster.py start    # as root, with Debian's slurm-wlm and munge
     python tests/slurm_cluster.py stop
 
-No job is confined to what it asked for, but one that holds more memory is killed, as on a cluster.
-Its configuration has to lie where Slurm looks for it, since Snakemake's jobs forget any other
-place; one that this program did not write is left alone, and nothing is started. What an earlier
-start has left is stopped first.
+Jobs are not confined to their resources, but a job that exceeds its memory is killed, as on a real
+cluster. The configuration must be in Slurm's default place, because Snakemake's jobs do not
+inherit another. If a configuration is there that this program did not write, nothing is changed or
+started. `start` first stops what an earlier start has left.
 """
 
 import os
@@ -28,9 +28,9 @@ FOLDER = Path("/run/squentropy-slurm")  # key, sockets, logs, process ids
 NODES = ("n1", "n2")
 MARK = "# Written by squentropy's tests/slurm_cluster.py, which removes it again.\n"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-SECONDS = 30  # to start or to stop in
+SECONDS = 30  # timeout for starting and stopping
 
-# Of the two partitions the second takes nodes from jobs of the first, which then queue again.
+# Jobs of the second partition preempt those of the first, which are then requeued.
 SETTINGS = f"""\
 ClusterName=squentropy
 SlurmctldHost={{host}}(127.0.0.1)
@@ -66,7 +66,7 @@ PartitionName=urgent Nodes=ALL PriorityTier=2
 
 
 def why_not() -> str | None:
-    """Why no Slurm can be started here, if so."""
+    """The reason why Slurm cannot be started here; None if it can."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
         return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
@@ -79,7 +79,7 @@ def why_not() -> str | None:
 
 
 def start() -> None:
-    """Start the cluster. Raises RuntimeError where it cannot, or its nodes do not come up."""
+    """Start the cluster. Raises RuntimeError if that fails or its nodes do not come up."""
     reason = why_not()
     if reason:
         raise RuntimeError(reason)
@@ -105,7 +105,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Stop what `start` has started, and remove its configuration; else do nothing."""
+    """Stop a cluster that `start` has started and remove its configuration."""
     if _is_ours(CONFIG) and _process("slurmctld"):
         _said("scancel", "--full", "--signal=KILL", "--user=root")
         _said("scancel", "--user=root")
@@ -122,7 +122,7 @@ def stop() -> None:
 
 
 def fail(node: str) -> None:
-    """Kill a node's daemon and its jobs' processes, as when a machine dies, and let Slurm know."""
+    """Kill a node's daemon and job processes, as if the machine died, and mark it as down."""
     jobs = _said("squeue", "-h", "-w", node, "-o", "%A").split()
     steps = tuple(f"slurmstepd: [{job}." for job in jobs)
     processes = [psutil.Process(_process(node))]
@@ -135,10 +135,10 @@ def fail(node: str) -> None:
 
 
 def repair(node: str) -> None:
-    """Bring a node back that has failed or was drained; leave one that is well."""
+    """Bring back a failed or drained node; does nothing to a healthy one."""
     if not _process(node):
         _run("slurmd", "-N", node)
-    _said("scontrol", "update", f"NodeName={node}", "State=RESUME")  # refused where it is well
+    _said("scontrol", "update", f"NodeName={node}", "State=RESUME")  # refused if it is up
     well = {"idle", "mixed", "allocated"}
     said = ("sinfo", "-h", "-p", "main", "-n", node, "-o", "%T")
     _wait(f"{node} to come up", lambda: _said(*said).strip() in well)
@@ -149,7 +149,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _process(name: str) -> int | None:
-    """The process whose id is kept under a name, if it lives and is one of the cluster's."""
+    """The id from a pid file if that process is alive and belongs to the cluster, else None."""
     try:
         process = int((FOLDER / f"{name}.pid").read_text())
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")

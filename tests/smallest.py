@@ -1,4 +1,4 @@
-"""The smallest study of the grammar that goes through every step: seconds, nothing learnt."""
+"""The smallest grammar study that runs every step. It takes seconds and learns nothing."""
 
 STUDY = {
     "corpus": {"grammar": {"train": 100, "validation": 5, "test": 6}},

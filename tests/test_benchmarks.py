@@ -1,4 +1,4 @@
-"""The programs of benchmarks/ that are to work where they cannot be tried: rehearsed in miniature.
+"""Miniature runs of the benchmarks that need a machine on which they cannot be tested.
 
 pytest tests/test_benchmarks.py
 """
@@ -20,9 +20,9 @@ STUDIED = ("cross_entropy", "squentropy", "squentropy(0.1)", "mse_weighted")
 
 @pytest.fixture
 def gpu(tmp_path):
-    """gpu(words): the report of the rehearsal, from the source tree, where nothing is installed.
+    """gpu(*words): the report of a miniature run from the source tree, without installation.
 
-    without  packages that are missing there
+    without  packages to treat as missing
     """
 
     def run(*words: str, without: tuple[str, ...] = ()) -> dict:
@@ -42,7 +42,7 @@ def gpu(tmp_path):
 
 
 def test_the_gpu_program_measures_and_checks_all_that_it_says(gpu, tmp_path):
-    """And a part that fails, for want of nanoGPT, is named and leaves the others alone."""
+    """A part that fails, here because nanoGPT is missing, is reported and stops no other part."""
     most = ("checks", "steps", "nanogpt", "sweep")
     report = gpu("--nanogpt", str(tmp_path / "nowhere"), "--parts", *most)
     parts = report["parts"]
@@ -56,7 +56,7 @@ def test_the_gpu_program_measures_and_checks_all_that_it_says(gpu, tmp_path):
     ]
     assert len(figures["checks"]) == 8
     skipped = [what for what, each in figures["checks"].items() if "skipped" in each]
-    assert skipped == ["no loss holds whole logits"]  # whose memory a CPU does not count
+    assert skipped == ["no loss holds whole logits"]  # because memory is only measured on a GPU
     for batch in (4, 8):
         for loss in LOSSES:
             step = figures["steps"][f"ours, batch {batch}, {loss}"]
@@ -89,7 +89,7 @@ def test_a_part_of_the_gpu_program_that_takes_too_long_is_cut_off(tmp_path, monk
 
 
 def test_the_phases_of_a_study_are_added_up_from_its_own_records(tmp_path):
-    """Two jobs beside each other and one after them, 100 s on two cores from Snakemake's start."""
+    """Two parallel jobs and then a third: 100 s on two cores from the start of Snakemake."""
     (tmp_path / ".snakemake/log").mkdir(parents=True)
     (tmp_path / ".snakemake/log/2026-01-01T000000.000000.snakemake.log").touch()
     metadata = tmp_path / ".snakemake/metadata"

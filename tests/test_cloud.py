@@ -1,10 +1,10 @@
-"""The study's files in S3, and its jobs in pods: the same tables as in a folder of this machine.
+"""A study with files in S3 and jobs in pods gives the same tables as in a local folder.
 
 pytest -m slow tests/test_cloud.py      # some minutes
 
-The storage is a server on loopback that speaks S3. The pods are processes here, each in an empty
-folder, that a Kubernetes API on loopback starts as Snakemake tells it to; what is not tested, an
-image in a real cluster, docs/howto/kubernetes.md says.
+The storage is an S3 server on loopback. The pods are local processes, each in an empty folder,
+started by a Kubernetes API on loopback as Snakemake requests. An image in a real cluster is not
+tested; see docs/howto/kubernetes.md.
 """
 
 import itertools
@@ -29,12 +29,12 @@ STUDY = smallest.STUDY | {"study": "mine"}
 PROFILE = ("--workflow-profile", "profiles/kubernetes")
 MINE = ("--configfile", "studies/mine.yaml")
 FOLDERS = itertools.count()
-HERE_PERHAPS = {"select", "page"}  # what Snakemake may run where it runs itself
+HERE_PERHAPS = {"select", "page"}  # rules that Snakemake may run locally
 GPU_RULES = {"sweep", "refine", "lengths", "final", "evaluate_final", "sample_final"}
 
 
 class Project:
-    """A copy of the repository with a small study, and a folder of its own in the storage."""
+    """A copy of the repository with a small study and its own folder in the storage."""
 
     def __init__(self, folder: Path, s3: tuple[str, dict[str, str]]):
         address, keys = s3
@@ -73,14 +73,14 @@ class Project:
         return said
 
     def planned(self) -> str:
-        """Each job of the cluster, in Snakemake's words, which a rule's own message replaces."""
+        """Snakemake's plan for the cluster, without rule messages, which hide a job's details."""
         for path in self.folder.glob("workflow/rules/*.smk"):
             text = re.sub(r"^( +)message:\n\1 +.*\n", "", path.read_text(), flags=re.MULTILINE)
             path.write_text(text)
         return self.snakemake(*MINE, *PROFILE, "--dry-run", "--quiet", "host")
 
     def stored(self, below: str) -> dict[str, bytes]:
-        """What the storage holds below a folder of the project, by path in the project."""
+        """The storage's contents below a folder of the project, by path in the project."""
         start = self.prefix.removeprefix("s3://studies/") + "/"
         return {
             item.key.removeprefix(start): item.get()["Body"].read()
@@ -88,7 +88,7 @@ class Project:
         }
 
     def here(self, below: str) -> dict[str, bytes]:
-        """The same of the project's folder."""
+        """The same for the local project."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in (self.folder / below).rglob("*")
@@ -104,7 +104,7 @@ def project(copy_project, s3, tmp_path) -> Project:
 
 @pytest.fixture
 def nowhere(project, tmp_path) -> Project:
-    """A project that is a git repository, as pods need it, and whose cluster is none."""
+    """A project that is a git repository, as Kubernetes jobs require."""
     for words in (["init", "--quiet"], ["add", "--all"]):
         subprocess.run(["git", *words], cwd=project.folder, check=True)
     (project.folder / ".git/info/exclude").write_text("__pycache__/\n")
@@ -112,8 +112,10 @@ def nowhere(project, tmp_path) -> Project:
 
 
 def run_pod(folder: Path, job: dict, environment: dict[str, str]) -> Ended:
-    """What a pod of the image does, as a process of this machine: in an empty folder, with the
-    environment's Python, the code that is brought to it, and no pip that would ask a registry."""
+    """Run a pod's command as a local process in an empty folder.
+
+    It has this environment's Python, the code that was sent to it, and a pip that does nothing.
+    """
     (folder / "bin").mkdir(parents=True)
     (folder / "workdir").mkdir()
     (folder / "bin/pip").write_text("#!/bin/sh\n")
@@ -142,7 +144,7 @@ def rule_of(job: dict) -> str:
 
 @pytest.mark.slow
 def test_with_its_files_in_s3_the_smoke_study_has_the_same_tables(project):
-    """And a second run, which finds only what the storage holds, has nothing to do."""
+    """A second run, which finds only the storage, has nothing to do."""
     smoke = ("--cores", "2", "--configfile", "studies/smoke.yaml")
     s3 = ("--default-storage-provider", "s3", "--default-storage-prefix", project.prefix)
     project.snakemake(*smoke, *s3)
@@ -170,7 +172,7 @@ def test_what_was_fetched_from_s3_is_a_finished_study_here(project):
 
 @pytest.mark.slow
 def test_another_depth_trains_again_what_lies_in_s3(project):
-    """The runs of its rows are no files of this machine, so none of them is gone on from."""
+    """The runs of its rows are not local files, so none is continued."""
     local = ("--cores", "2", *MINE, *PROFILE, "--executor", "local")
     project.snakemake(*local, "--until", "sweep")
     before = project.stored("checkpoints")
@@ -184,7 +186,7 @@ def test_another_depth_trains_again_what_lies_in_s3(project):
 
 @pytest.mark.slow
 def test_in_pods_the_study_has_the_same_tables(nowhere, tmp_path):
-    """Also where a pod is lost: its job is tried again. No file of this machine is in a pod."""
+    """If a pod is lost, its job is retried. Each pod starts in an empty folder."""
     project, pods, lost = nowhere, itertools.count(), []
 
     def pod(job: dict, environment: dict[str, str]) -> Ended:
@@ -199,7 +201,7 @@ def test_in_pods_the_study_has_the_same_tables(nowhere, tmp_path):
         often = ("--seconds-between-status-checks", "1")
         said = project.snakemake(*MINE, *PROFILE, *often)
         assert "Trying to restart job" in said
-        assert f"The study mine lies in {project.prefix}" in said
+        assert f"The study mine is in {project.prefix}" in said
         assert "Nothing to be done" in project.snakemake(*MINE, *PROFILE)
     assert lost
     rules = [rule_of(job) for job in cluster.jobs if rule_of(job) not in HERE_PERHAPS]
@@ -234,7 +236,7 @@ def test_a_pod_that_fails_is_reported(nowhere, tmp_path):
     assert "Error in rule corpus" in said
     log = re.search(r"/\S*kubernetes-logs/\S*\.log", said)[0]
     assert Path(log).read_text().strip() == "no space left on the node"
-    assert "the same command goes on from here" in said
+    assert "the same command resumes from here" in said
 
 
 @pytest.mark.slow
@@ -253,7 +255,7 @@ def test_the_plan_for_a_cluster_asks_for_gpus_where_the_study_wants_them(project
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Containerfile's, in order: each one's name and the rest, on one line."""
+    """The Containerfile's instructions in order: name and arguments, on one line."""
     text = (ROOT / "Containerfile").read_text(encoding="utf-8")
     lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
     return [tuple(" ".join(line.split()).split(" ", 1)) for line in lines if line.strip()]

@@ -1,10 +1,10 @@
-"""What CONTRIBUTING.md says has to be touched to add something is all that has to be.
+"""The changes that CONTRIBUTING.md lists for an addition are sufficient.
 
 pytest -m slow tests/test_contributing.py
 
-One copy of the repository gets a loss with a link in a file of its own, a source of stories and a
-hyperparameter of the grid, and a whole study runs in it. Figures and sections of the report are
-added in report/test_adding.py.
+A copy of the repository gets a loss with a link in its own file, a source of stories and a grid
+hyperparameter, and then runs a whole study. report/test_adding.py adds figures and sections of the
+report.
 """
 
 import json
@@ -60,7 +60,7 @@ def _count(start, stop):
 '''
 
 EDITS = {
-    "src/squentropy/study/corpus.py": [  # the source's section
+    "src/squentropy/study/corpus.py": [  # the section of the source
         (
             "class Corpus(Section):",
             "class Numbers(Section):\n    train: PositiveInt\n\n\nclass Corpus(Section):",
@@ -75,7 +75,7 @@ EDITS = {
         ),
         ("    n_layer: int\n", "    n_layer: int\n    weight_decay: float\n"),
     ],
-    "src/squentropy/training/setup.py": [  # and where it acts
+    "src/squentropy/training/setup.py": [  # and its use
         ("weight_decay=params.weight_decay", "weight_decay=cell.weight_decay"),
     ],
 }
@@ -136,7 +136,7 @@ def test_a_grid_key_is_tuned_tabled_and_used(study):
     sweep = pd.read_csv(study / "results/mine/sweep.csv")
     assert sorted(sweep["weight_decay"].unique()) == [0.0, 0.1]
     refined = pd.read_csv(study / "results/mine/refine.csv")
-    assert len(refined.groupby(["loss", "weight_decay"])) == 4  # tried again at the longer length
+    assert len(refined.groupby(["loss", "weight_decay"])) == 4  # each combination is refined
     assert "weight_decay" in pd.read_csv(study / "results/mine/metrics.csv")
     folders = {path.parent.name for path in study.glob("checkpoints/mine/sweep/*/*/*/run.json")}
     assert folders == {f"dropout0.1_layers1_weight_decay{value}" for value in (0.0, 0.1)}

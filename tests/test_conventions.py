@@ -1,4 +1,4 @@
-"""What others read of the repository by convention agrees with it: CI, citations, catalogues.
+"""Files with a conventional format agree with the repository: CI, citations, catalogues.
 
 pytest tests/test_conventions.py
 """

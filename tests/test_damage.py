@@ -1,4 +1,4 @@
-"""Every input of every command, damaged, and every output on a disk that fills up.
+"""Each command refuses every damaged input in one line and handles a full disk.
 
 make test-faults      # some minutes
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 TRAIN = ("--tokens", "data/tokens", "--loss", "cross_entropy")
 GRID = ("--lr", "0.01", "--dropout", "0.1", "--n-layer", "1")
 RUN = "checkpoints/final/mse/seed1"
-COMMANDS = {  # name: (words, where it writes)
+COMMANDS = {  # name: (arguments, output folder)
     "tokenize": (("tokenize", "data/corpus", "out/tokens"), "out"),
     "train": (("train", "out/run", *TRAIN, *GRID), "out"),
     "train as selected": (
@@ -41,7 +41,7 @@ WITHOUT_PARAMS = ("figures", "report")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, finished, data, tiny_study) -> Path:
-    """A folder with a whole miniature study in it."""
+    """A folder with the finished miniature study."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(data, folder / "data")
     for part in ("checkpoints", "results"):
@@ -54,7 +54,7 @@ def project(tmp_path_factory, finished, data, tiny_study) -> Path:
 
 @pytest.fixture
 def call(project, monkeypatch, capsys):
-    """call(name) -> exit code and stderr of that command in the project."""
+    """call(name, out=None): exit code and stderr of a command, optionally with output to `out`."""
     monkeypatch.chdir(project)
 
     def call(name: str, out: str | None = None) -> tuple[int, str]:
@@ -82,7 +82,7 @@ sys.addaudithook(_note)
 
 
 def inputs(call, name: str, project: Path) -> list[Path]:
-    """The files of the project that a command opens, other than those that it makes anew."""
+    """The project's files that a command opens, except those that it replaces."""
     global OPENED
     before = {path: path.stat().st_ino for path in files(project)}
     OPENED = []
@@ -125,7 +125,7 @@ def test_a_damaged_input_is_refused_in_one_line_that_names_it(name, project, cal
         whole = path.read_bytes()
         for what, damaged in damages(whole):
             if path.name == "params.yaml" and what not in ("emptied", "cut in half"):
-                continue  # the same study, another, or none: tests/study/test_params.py
+                continue  # may still be valid: see tests/study/test_params.py
             empty(out)
             path.write_bytes(damaged)
             before = contents(project)

@@ -1,6 +1,6 @@
-"""The documentation says what is so: its commands exist, its code runs, its links lead somewhere.
+"""The documentation is correct: its commands exist, its code runs and its links have targets.
 
-pytest tests/test_docs.py               # what the pages say, in seconds
+pytest tests/test_docs.py               # checks the pages, in seconds
 pytest -m slow tests/test_docs.py       # runs the blocks marked `run`
 """
 
@@ -53,7 +53,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each command of a shell text, without what runs it, as `FOO=1 nice COMMAND`."""
+    """The words of each command in a shell script, without prefixes such as `FOO=1 nice`."""
     text = re.sub(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n.*?^\s*\2$", r"\3", text, flags=re.M | re.S)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -71,11 +71,11 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 SHELLS = ("sh", "bash", "console")
-RUNNERS = {"watch": 3, "nice": 1, "time": 1, "sudo": 1, "nohup": 1}  # words that each takes up
+RUNNERS = {"watch": 3, "nice": 1, "time": 1, "sudo": 1, "nohup": 1}  # prefix: its number of words
 
 
 def in_blocks(page: Path, program: str) -> Iterator[list[str]]:
-    """The command lines of a program in a page's shell blocks."""
+    """The command lines of a program in the shell blocks of a page."""
     for block in pages.blocks(page):
         if block.language in SHELLS:
             text = re.sub(r"^\$ ", "", block.text, flags=re.M)
@@ -83,21 +83,21 @@ def in_blocks(page: Path, program: str) -> Iterator[list[str]]:
 
 
 def said_commands(page: Path, program: str) -> Iterator[list[str]]:
-    """Those of its running text too."""
+    """Like `in_blocks`, but including inline code."""
     yield from in_blocks(page, program)
     for token in pages.tokens(page):
         if token.type == "code_inline" and token.content.startswith(f"{program} "):
             yield from (words for words in commands(token.content) if words[0] == program)
 
 
-AT_ONCE = {"--help", "--install-completion", "--show-completion"}  # done while they are parsed
+AT_ONCE = {"--help", "--install-completion", "--show-completion"}  # they act during parsing
 
 
 def check_squentropy(words: list[str]) -> None:
-    """Raises what the command itself would say of its words."""
+    """Raises AssertionError if the command would refuse its arguments."""
     command, name, rest = typer.main.get_command(app.app), "squentropy", words[1:]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        if rest[0].isupper():  # any command
+        if rest[0].isupper():  # a placeholder for any command
             return
         assert rest[0] in command.commands, f"{name} has no command {rest[0]}"
         name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
@@ -248,7 +248,7 @@ def test_every_link_leads_to_a_file_or_is_a_whole_address(page):
 
 
 def described_columns() -> dict[str, list[str]]:
-    """The columns that reference/tables.md lists, by the heading above them."""
+    """The columns that reference/tables.md describes, by table."""
     text = (ROOT / "docs/reference/tables.md").read_text(encoding="utf-8")
     sections = re.split(r"^## `?([\w.]+)`?.*$", text, flags=re.M)[1:]
     return {
@@ -269,24 +269,26 @@ def test_every_column_of_a_table_is_described_and_no_other(table):
     assert described_columns()[table.name] == list(pd.read_csv(table, nrows=0).columns)
 
 
-# --- what claims to run -------------------------------------------------------------------------
+# --- blocks marked `run` ------------------------------------------------------------------------
 
-# Quiet about folders, which make tells of where it runs below another, as in `make test-docs`.
+# Otherwise a make started by make, as in `make test-docs`, prints the folders that it enters.
 STUDY = ("make", "--no-print-directory", "study", "STUDY=studies/smoke.yaml")
 ENDING = "The report: report/smoke/index.html\nThe stories: results/smoke/samples.md\n"
 RUNNING = [page for page in PAGES if any("run" in block.words for block in pages.blocks(page))]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """That of a shell in a copy of the repository whose environment is active."""
+    """The variables of a shell in a copy of the repository with its environment activated."""
     path = os.pathsep.join([str(folder / ".venv/bin"), os.environ["PATH"]])
     return os.environ | {"PATH": path, "PYTHONPATH": str(folder / "src")}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, str]:
-    """A copy of the repository, its environment that of the tests, with the smoke study done; and
-    what was said meanwhile, where nobody looks at a terminal."""
+    """A copy of the repository with the finished smoke study, and the output without a terminal.
+
+    It uses the tests' environment.
+    """
     folder = tmp_path_factory.mktemp("repository")
     git = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -297,7 +299,7 @@ def made(tmp_path_factory) -> tuple[Path, str]:
     (folder / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
         (folder / ".venv" / part.name).symlink_to(part)
-    for mark in ("", "-dvc", "-hub", "-kubernetes", "-slurm", "-test"):  # make need install nothing
+    for mark in ("", "-dvc", "-hub", "-kubernetes", "-slurm", "-test"):  # nothing to install
         (folder / f".venv/.installed{mark}").unlink(missing_ok=True)
         (folder / f".venv/.installed{mark}").touch()
     author = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
@@ -337,7 +339,7 @@ def test_a_second_time_a_terminal_shows_the_table_too(repository):
     ):
         os.close(theirs)
         shown = ""
-        with contextlib.suppress(OSError):  # its end is closed
+        with contextlib.suppress(OSError):  # the other end is closed
             while part := os.read(ours, 10000):
                 shown += part.decode()
     os.close(ours)

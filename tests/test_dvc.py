@@ -23,7 +23,7 @@ def dvc(*words: str) -> dict:
 
 @pytest.fixture(scope="module")
 def plots() -> dict[str, dict]:
-    """The specification that DVC hands to the browser, by the plot's name."""
+    """The specification that DVC passes to the browser, by plot name."""
     shown = dvc("plots", "show")
     assert "errors" not in shown
     return {name: plot["content"] for name, (plot,) in shown["data"].items()}
@@ -35,14 +35,14 @@ def test_dvc_shows_the_curves_the_grid_and_the_perplexities(plots):
     losses = set(study["sweep"]["losses"])
     every = losses | {study["final"]["reported"]["loss"]}
     for plot in plots.values():
-        rows = plot["data"]["values"]  # metrics.csv has yardsticks beside the losses
+        rows = plot["data"]["values"]  # metrics.csv also contains yardsticks
         shown = {row["loss"] for row in rows if row.get("kind", "loss") == "loss"}
         assert losses <= shown <= every
         assert plot["title"]
 
 
 def encodings(value) -> list[dict]:
-    """Every encoding of a specification, whatever it is nested in."""
+    """Every encoding in a specification, at any depth."""
     if isinstance(value, list):
         return [found for item in value for found in encodings(item)]
     if not isinstance(value, dict):
@@ -72,7 +72,7 @@ def test_dvc_shows_the_metrics_of_every_loss():
 
 
 def test_every_rule_of_the_workflow_is_of_a_stage():
-    """Where Snakemake has no notes, all rules of a stage run that DVC has found out of date."""
+    """Without Snakemake's metadata, all rules of a stage that DVC finds out of date are run."""
     paths = [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
     text = "".join(path.read_text(encoding="utf-8") for path in paths)
     rules = set(re.findall(r"^ *rule (\w+):", text, re.M)) - {"figures", "report"}
@@ -83,7 +83,7 @@ def test_every_rule_of_the_workflow_is_of_a_stage():
     assert {"grid", "sweep", "evaluate_final", "all"} <= rules <= set(named)
 
 
-# --- as DVC's extension for VS Code asks (its src/cli/dvc/reader.ts) ----------------------------
+# --- commands of DVC's extension for VS Code (its src/cli/dvc/reader.ts) ------------------------
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_extensions_table_of_experiments_holds_every_parameter_and_metric():
     (params,), (metrics,) = shown["params"].values(), shown["metrics"].values()
     assert list(shown["params"]) == ["params.yaml"]
     read = yaml.safe_load((ROOT / "params.yaml").read_text())
-    # Stages name groups of keys; `study` is among them.
+    # Stages name groups of keys, and `study` is among these keys.
     assert params["data"] == read
     assert metrics["data"] == json.loads((ROOT / "results/grammar/metrics.json").read_text())
 

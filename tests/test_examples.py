@@ -1,4 +1,4 @@
-"""The losses in a training loop of one's own, and in transformers' Trainer.
+"""The losses in a plain PyTorch training loop and in the Trainer of transformers.
 
 pytest tests/test_examples.py
 """
@@ -39,7 +39,7 @@ def trainer():
 
 @pytest.fixture(scope="module")
 def data() -> list[dict]:
-    """Eight rows, of which the first half of some is no target, as a prompt; one is all padding."""
+    """Eight rows; some begin with ignored targets, like a prompt, and one has no target."""
     ids = torch.randint(0, 256, (8, 12), generator=torch.Generator().manual_seed(1))
     labels = ids.clone()
     for row, ignored in enumerate((0, 3, 11, 0, 12, 6, 1, 0)):
@@ -48,7 +48,7 @@ def data() -> list[dict]:
 
 
 def naive_squentropy(logits, labels):
-    """By its definition on whole logits: the mean over targets."""
+    """Squentropy by its definition, from whole logits: the mean over targets."""
     logits, targets = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     logits, targets = logits[targets != -100], targets[targets != -100]
     wrong = logits.square().sum(-1) - logits.gather(-1, targets[:, None])[:, 0].square()
@@ -65,7 +65,7 @@ def make(trainer, data, folder, batch: int, accumulation: int, loss: str = "sque
         max_grad_norm=0.0, optim="sgd",
     )  # fmt: skip
     model = trainer.small_model().double().eval()
-    model.train = lambda mode=True: model  # no dropout, so that two steps can be compared
+    model.train = lambda mode=True: model  # no dropout, so that steps are comparable
     return trainer.LossTrainer(model, arguments, train_dataset=data, loss=loss)
 
 
@@ -87,7 +87,7 @@ def test_trainers_loss_is_squentropy_by_its_definition(trainer, data, tmp_path):
 def test_accumulated_steps_are_those_of_the_whole_batch(
     trainer, data, tmp_path, batch, accumulation
 ):
-    """Though micro-batches hold different numbers of targets, and one of them none."""
+    """Even though micro-batches have different numbers of targets, and one has none."""
     steps = []
     for b, a in ((8, 1), (batch, accumulation)):
         it = make(trainer, data, tmp_path, b, a)
@@ -97,7 +97,7 @@ def test_accumulated_steps_are_those_of_the_whole_batch(
         moved = [p.detach() - q for p, q in zip(it.model.parameters(), before)]
         steps.append((loss, torch.cat([m.flatten() for m in moved])))
     (whole, moved), (parts, moved_in_parts) = steps
-    assert float(parts) == pytest.approx(float(whole), rel=1e-6)  # which is logged in float32
+    assert float(parts) == pytest.approx(float(whole), rel=1e-6)  # logged in float32
     assert moved.abs().max() > 1e-5
     torch.testing.assert_close(moved_in_parts, moved, rtol=1e-9, atol=1e-14)
 
@@ -115,7 +115,7 @@ def test_positions_that_are_no_targets_get_no_gradient(trainer):
     labels = torch.tensor([[1, 2, -100, 3, -100, -100]])
     loss = trainer.causal_loss("squentropy", hidden, weight, labels)
     loss.backward()
-    used = [0, 2]  # which predict the labels 2 and 3
+    used = [0, 2]  # positions that predict the labels 2 and 3
     expected = LOSSES["squentropy"](hidden[0, used], weight, torch.tensor([2, 3]))
     assert loss.item() == expected.item()
     touched = hidden.grad[0].abs().sum(-1) > 0

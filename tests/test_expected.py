@@ -1,4 +1,4 @@
-"""What is said to be normal is what the committed studies measured.
+"""The table of expected results agrees with the committed studies.
 
 pytest tests/test_expected.py
 """

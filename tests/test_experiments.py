@@ -1,4 +1,4 @@
-"""Experiments in DVC's queue: each makes anew, in a folder of its own, what it changes, and right.
+"""Queued DVC experiments each remake, in their own folder, exactly what their change affects.
 
 pytest -m slow tests/test_experiments.py      # two minutes
 """
@@ -27,7 +27,7 @@ MADE = "results/grammar/metrics.csv"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, copy_project) -> Path:
-    """A repository whose study was run and recorded, and where all of CHANGES were tried."""
+    """A repository with a recorded study and one finished experiment for each of CHANGES."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     put_under_dvc(folder, smallest.STUDY)
     run(folder, "snakemake", "--cores", "2")

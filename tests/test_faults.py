@@ -1,4 +1,4 @@
-"""Processes that are really killed, at random moments: nothing is lost and no number changes.
+"""After processes are killed at random moments, nothing is lost and no result changes.
 
 make test-faults      # some minutes
 """
@@ -21,7 +21,7 @@ TRIES = 20
 
 @pytest.fixture
 def command(tiny_study, tokens, tmp_path):
-    """Starts `squentropy train` on a run of a few seconds, into a folder of a name."""
+    """command(name): starts `squentropy train` on a run of a few seconds, in a folder `name`."""
     study = tiny_study(
         sweep={"max_iters": 400, "eval_interval": 50, "keep_weights": True},
         train={"state_interval": 20},
@@ -62,7 +62,7 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(command, number, t
         assert again.wait() == 0, again.stdout.read()
         assert contents(tmp_path / f"run{attempt}") == expected
         assert not any(states.glob("*"))
-    assert resumed  # or no moment was after the first save
+    assert resumed  # at least one signal came after the first save
 
 
 def test_a_study_that_is_interrupted_keeps_the_cells_of_the_row_that_it_was_at(
@@ -106,13 +106,13 @@ def test_a_second_study_at_once_is_told_who_holds_the_lock(copy_project, snakema
     assert second.returncode == 1
     last = said.splitlines()[-1]
     assert last.startswith(
-        f"squentropy: faults: this study is being run already, by process {first.pid}"
+        f"squentropy: faults: this study is already being run by process {first.pid}"
     )
     assert first.wait() == 0, first.stdout.read()
 
 
 def show(project: Path) -> str:
-    """What `squentropy show` says of the study."""
+    """The output of `squentropy show` for the study."""
     command = [sys.executable, "-m", "squentropy.cli.app", "show", "results/faults"]
     environment = os.environ | {"PYTHONPATH": str(project / "src")}
     return subprocess.check_output(command, cwd=project, env=environment, text=True)
@@ -132,7 +132,7 @@ def test_a_failed_cell_stops_no_other_and_is_named_at_the_end(
     assert study.returncode != 0
     end = said[said.index("logs/faults/sweep/mse/lr0.003.log ends:") :]
     assert "RuntimeError: no luck" in end
-    assert "the same command goes on from here" in end
+    assert "the same command resumes from here" in end
     log = (project / "logs/faults/sweep/mse/lr0.003.log").read_text()
     assert 'raise RuntimeError("no luck")' in log  # the whole traceback
     assert f"| logs/faults/sweep/mse/lr0.003.log | {log.splitlines()[-1]} |" in show(project)
@@ -149,7 +149,7 @@ def test_a_failed_cell_stops_no_other_and_is_named_at_the_end(
 
 @pytest.fixture(scope="session")
 def snakemake_group():
-    """Starts Snakemake on a study of half a minute, in a process group of its own."""
+    """Starts Snakemake on a study of half a minute, in its own process group."""
 
     def start(project: Path, *words: str, slow_cells: bool = False) -> subprocess.Popen:
         smallest = {
@@ -167,7 +167,7 @@ def snakemake_group():
             [*command, *studies], cwd=project, start_new_session=True,
             env=os.environ | {"PYTHONPATH": str(project / "src")},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            # As from a terminal: what is started in the background may ignore Ctrl-C.
+            # As from a terminal: a background process may ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
@@ -176,7 +176,7 @@ def snakemake_group():
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, copy_project, snakemake_group) -> tuple[float, dict[str, bytes]]:
-    """The seconds that the study takes undisturbed, and its results."""
+    """The duration of the undisturbed study in seconds, and its results."""
     project = copy_project(tmp_path_factory.mktemp("whole"))
     start = time.monotonic()
     study = snakemake_group(project)

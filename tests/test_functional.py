@@ -1,4 +1,4 @@
-"""A loss over logits, and as a module, is the loss of losses.py: its value and its gradients.
+"""Losses over logits and as modules have the values and gradients of losses.py.
 
 pytest tests/test_functional.py
 """
@@ -83,7 +83,7 @@ def test_positions_may_have_any_shape_and_ignored_ones_count_for_nothing(name):
     ignored[0, 1] = ignored[2, 3] = True
     logits, targets = (hidden @ weight.T).detach().view(3, 4, -1), targets.view(3, 4)
     kept, wanted = logits[~ignored].requires_grad_(), targets[~ignored]
-    logits[ignored], targets[ignored] = torch.nan, -1  # whatever stands there
+    logits[ignored], targets[ignored] = torch.nan, -1  # with arbitrary contents
     logits.requires_grad_()
 
     expected = over_logits(name, kept, wanted)

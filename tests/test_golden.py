@@ -1,11 +1,11 @@
-"""A small run's loss curve on a CPU stays what it was, so that no change is silent.
+"""The loss curve of a small run on a CPU does not change unnoticed.
 
 pytest tests/test_golden.py
-python tests/test_golden.py      # writes golden/losses.json anew, after a change that is meant
+python tests/test_golden.py      # rewrites golden/losses.json after an intended change
 
-Other processors add in another order. Measured on one with its vector units used in full, up to
-AVX2, and not at all, these curves differ by 3e-6 at most; the tolerance of 1e-4 leaves room for
-others, and a change of the mathematics is far beyond it.
+Processors differ in the order of their additions. On one processor with all its vector
+instructions, up to AVX2, or none, these curves differ by at most 3e-6. The tolerance of 1e-4 leaves
+room for other processors, and any change of the mathematics far exceeds it.
 """
 
 import json
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Tokens:
-    """Ids in which each follows from the two before it, most of the time."""
+    """Token ids, most of which are a function of the two ids before."""
 
     vocab_size, end_of_text, folder = 64, 63, Path("golden")
 
@@ -41,7 +41,7 @@ class Tokens:
 
 
 def curve(loss: str) -> list[float]:
-    """Train loss of each iteration, then the validation nll at the end."""
+    """The training loss of each iteration, then the final validation nll."""
     values = load([ROOT / "params.yaml"]).model_dump()
     values["model"] |= {"n_embd": 32, "n_head": 2, "block_size": 32, "positions": "learned"}
     values["train"] |= {"device": "cpu", "threads": 1, "batch_size": 4, "accumulation": 2}

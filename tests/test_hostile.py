@@ -1,6 +1,6 @@
-"""Stories are data: whatever they hold goes through corpus, tokens, samples and tables unchanged.
+"""Stories are data: any content passes through corpus, tokens, samples and tables unchanged.
 
-pytest tests/test_hostile.py       tests/report/test_page.py shows them in a browser
+pytest tests/test_hostile.py       tests/report/test_page.py checks them in a browser
 """
 
 import csv
@@ -53,7 +53,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_study):
-    """corpus/ and tokens/ of the hostile stories, which train and test both hold variants of."""
+    """A folder with corpus/ and tokens/; each split has a variant of every hostile story."""
     folder = tmp_path_factory.mktemp("hostile")
     paths = {}
     for split in ("train", "validation", "test"):
@@ -69,7 +69,7 @@ def folder(tmp_path_factory, tiny_study):
 
 @pytest.fixture
 def corpus_of(tmp_path) -> Callable[..., Path]:
-    """corpus_of(train, test=...): the folder of a corpus of these stories."""
+    """corpus_of(train, test=...): a folder with a corpus of these stories."""
 
     def make(train: list[str], **others: list[str]) -> Path:
         entries = {}
@@ -106,7 +106,7 @@ RUNS = ["a", "1", "!", "'", "é", "字", "🙂", "\u0301", "\x01", "\u200b"]
 
 
 def told_back(corpus: Path, encoding: str) -> bytes:
-    """The first story of train, from its tokens."""
+    """The first training story, decoded from its tokens."""
     tokens = corpus.parent / "tokens"
     tokenize(Tokens(encoding=encoding, vocab_size=260), corpus, tokens)
     folder = TokenFolder.open(tokens)
@@ -148,7 +148,7 @@ def test_a_longer_run_of_white_space_than_tokenizers_take_is_named_with_its_stor
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow  # minutes: tokenizers take the square of a run's length
+@pytest.mark.slow  # minutes: tokenizers are quadratic in the length of a run
 @pytest.mark.parametrize("encoding", ["bpe", "gpt2"])
 def test_as_much_white_space_as_is_taken_is_tokenized(corpus_of, encoding):
     text = "a" + " " * (LONGEST_SPACE - 1) + "b" + "\n" * (LONGEST_SPACE - 1)

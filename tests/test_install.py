@@ -1,4 +1,4 @@
-"""How the environment is made: the locks, make, the installer, and whose package is imported."""
+"""Installation: the lock files, the installer, make, and which clone's package is imported."""
 
 import importlib.util
 import os
@@ -78,7 +78,7 @@ def test_two_locks_agree_on_every_version():
 
 @pytest.fixture
 def install(monkeypatch, tmp_path):
-    """tools/install.py where pip has no settings but those that a test gives."""
+    """tools/install.py with no pip settings except those of the test."""
     for name in list(os.environ):
         if name.startswith(("PIP_", "UV_")):
             monkeypatch.delenv(name)
@@ -89,7 +89,7 @@ def install(monkeypatch, tmp_path):
 
 
 def test_uv_takes_packages_from_where_pip_would(install, monkeypatch, tmp_path):
-    of_machine = install.settings_of_pip()  # as a certificate in /etc/pip.conf
+    of_machine = install.settings_of_pip()  # such as a certificate in /etc/pip.conf
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://one.example/simple\n"
         "extra-index-url =\n    https://two.example/simple\n    https://three.example/simple\n"
@@ -126,14 +126,14 @@ def test_a_build_of_torch_that_the_lock_does_not_know_is_not_installed_unasked(
         return 0
 
     monkeypatch.setattr(install, "run", run)
-    monkeypatch.setattr(install.metadata, "requires", lambda name: [])  # of a build for CPUs
+    monkeypatch.setattr(install.metadata, "requires", lambda name: [])  # as for a CPU build
     lines = "torch==0.1 \\\n    --hash=sha256:00"
     with pytest.raises(SystemExit, match=r"^torch-0\.1-py3\.whl: its hash is not in .*TORCH=any"):
         install.install_torch([], lines, build=None)
     assert ran == ["download"]
     install.install_torch([], lines, build="any")
     assert ran[:3] == ["download", "download", "install"]
-    build = "torch-0.1+own-py3.whl"  # of an index beside PyPI, whose hash nobody can know
+    build = "torch-0.1+own-py3.whl"  # built by an index, so its hash is in no lock
     install.install_torch([], lines, build=None)
     assert ran[3:5] == ["download", "install"]
     assert capsys.readouterr().out.startswith("torch-0.1+own-py3.whl: a build of the package index")
@@ -146,7 +146,7 @@ def test_a_build_of_torch_that_the_lock_does_not_know_is_not_installed_unasked(
 def test_a_build_for_cpus_or_for_gpus_is_taken_from_where_it_lies(
     install, monkeypatch, build, index, other
 ):
-    """Where another build of that version is installed, too."""
+    """Even if another build of that version is installed."""
     asked = []
 
     def run(command, what, *settings):
@@ -160,9 +160,9 @@ def test_a_build_for_cpus_or_for_gpus_is_taken_from_where_it_lies(
     install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", build)
     [command] = asked
     assert command[command.index("--index-url") + 1] == f"https://{index}"
-    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", None)  # any will do
+    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", None)  # any build is accepted
     monkeypatch.setattr(install, "installed", lambda name: "0.1" if build == "cuda" else "0.1+cpu")
-    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", build)  # is there already
+    install.install_torch([], "torch==0.1 \\\n    --hash=sha256:00", build)  # already installed
     assert len(asked) == 1
 
 
@@ -244,12 +244,12 @@ def test_system_and_torch_are_heeded_on_makes_command_line_alone(tmp_path):
     assert said_by_make(tmp_path, asked, "SYSTEM=1", "TORCH=any", SYSTEM="x") == "[1] [any]"
 
 
-# --- what is installed --------------------------------------------------------------------------
+# --- the imported package -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A folder with the parts of a clone by which the commands know it."""
+    """A folder with the parts by which the commands recognise a clone."""
     folder = tmp_path / "clone"
     shutil.copytree(ROOT / "workflow", folder / "workflow")
     shutil.copytree(ROOT / "src/squentropy", folder / "src/squentropy")
@@ -274,7 +274,7 @@ def test_a_clone_is_not_worked_in_with_the_package_of_another(clone, module, wor
     code, said = run(clone, module, *words)
     assert code == 2
     assert said.splitlines()[-1] == (
-        f"squentropy: {clone}: the package that is imported is not this clone's but "
+        f"squentropy: {clone}: the imported package is not this clone's but "
         f"{ROOT / 'src/squentropy'}; unset PYTHONPATH, or `make clean` and `make install`, and run "
         "this again"
     )
@@ -309,7 +309,7 @@ def test_a_study_of_the_hub_says_what_it_lacks_before_it_begins(clone):
     code, said = run(clone, "snakemake", *words, source=clone)
     assert code == 1
     assert said.splitlines()[-1] == (
-        "squentropy: datasets: is not installed; `make hub` brings it, or "
+        "squentropy: datasets: is not installed; `make hub` installs it, or "
         "`pip install 'squentropy[hub]'`"
     )
     assert not (clone / "results").exists()

@@ -1,4 +1,4 @@
-"""`import squentropy` offers runs, results and losses, and a library alone suffices for it.
+"""`import squentropy` offers runs, results and losses, and its core needs few packages.
 
 pytest tests/test_library.py
 """
@@ -92,7 +92,7 @@ def test_what_it_is_is_said_in_a_line(run):
 def test_a_run_elsewhere_is_loaded_with_the_folder_of_its_tokens(whole_study, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "run"
     (whole_study / RUN).rename(elsewhere)
-    with pytest.raises(SquentropyError, match="lies in no checkpoints/STUDY"):
+    with pytest.raises(SquentropyError, match="is not in a checkpoints/STUDY"):
         squentropy.load_run(elsewhere)
     run = squentropy.load_run(elsewhere, tokens="data/tiny/tokens")
     assert run.generate("Tim", max_tokens=3).startswith("Tim")
@@ -125,7 +125,7 @@ REPEATS = [c * n for c in ("a", "ab", "aba", " ", "\n", "!", "é") for n in (1, 
 
 @pytest.fixture(scope="module", params=["gpt2", "repeats"])
 def pair(request):
-    """tiktoken's encoding and ours."""
+    """An encoding by tiktoken and the same by bpe.py."""
     if request.param == "gpt2":
         theirs = tokenizer.gpt2_encoding()
     else:
@@ -163,7 +163,7 @@ def test_results_are_dataframes_and_say_in_a_line_what_they_are(whole_study):
     assert len(repr(results)) < 300
     files = {path.stem for path in Path("results/tiny").glob("*.csv")}
     assert files <= results.tables.keys()
-    for name in files - {"metrics"}:  # which holds yardsticks, too
+    for name in files - {"metrics"}:  # which also contains yardsticks
         of_file = pd.read_csv(f"results/tiny/{name}.csv")
         pd.testing.assert_frame_equal(results.tables[name], of_file)
 
@@ -175,11 +175,11 @@ def test_results_that_are_damaged_are_refused(whole_study):
         squentropy.load_results("results/tiny")
 
 
-# --- what it needs ------------------------------------------------------------------------------
+# --- dependencies -------------------------------------------------------------------------------
 
 
 def needed(*names: str) -> set[str]:
-    """The packages that these bring along here, themselves included, by their normal names."""
+    """The given packages and their transitive dependencies here, by normalised name."""
     found: set[str] = set()
     left = [Requirement(name) for name in names]
     while left:
@@ -215,7 +215,7 @@ sys.meta_path.insert(0, Missing())
 
 
 def with_the_core_alone(program: str, folder: Path) -> subprocess.CompletedProcess:
-    """A program in a Python that finds no package that the core does not bring."""
+    """Run a program in a Python that finds only the packages that the core installs."""
     have = needed(*core())
     absent = {
         module
@@ -250,14 +250,14 @@ def test_with_the_core_alone_all_works_but_results_which_say_what_they_need(whol
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         "squentropy.load_results: pandas: is not installed; `pip install 'squentropy[pipeline]'` "
-        "brings what the study needs\n"
+        "installs what the study needs\n"
     )
 
 
 def test_with_the_core_alone_the_command_says_what_it_needs(tmp_path):
     done = with_the_core_alone("from squentropy.cli import main\nmain()", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    fix = r"`pip install 'squentropy\[pipeline\]'` brings what the study needs"
+    fix = r"`pip install 'squentropy\[pipeline\]'` installs what the study needs"
     assert re.fullmatch(rf"squentropy: \w+: is not installed; {fix}\n", done.stderr)
 
 
@@ -277,12 +277,12 @@ def test_what_the_package_offers_is_listed_and_the_rest_is_not_there():
         squentropy.load_rum  # noqa: B018
 
 
-# --- whose package it is ------------------------------------------------------------------------
+# --- which clone's package is imported ----------------------------------------------------------
 
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch) -> Path:
-    """The working folder, of a clone whose package is not the one that is imported."""
+    """The working folder: a clone whose package is not the imported one."""
     (tmp_path / "src/squentropy").mkdir(parents=True)
     (tmp_path / "src/squentropy/__init__.py").touch()
     (tmp_path / "Snakefile").touch()
@@ -301,9 +301,9 @@ def test_a_copy_that_pip_left_is_named_with_the_way_back(clone, monkeypatch):
     with pytest.raises(installed.ForeignPackage) as error:
         installed.check_own(clone)
     assert str(error.value) == (
-        f"{clone}: the package that is imported is not this clone's but "
+        f"{clone}: the imported package is not this clone's but "
         "/env/lib/python3.11/site-packages/squentropy; `pip install --no-deps "
-        "--no-build-isolation --editable .` puts this clone's in its place"
+        "--no-build-isolation --editable .` replaces it with this clone's"
     )
 
 

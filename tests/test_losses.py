@@ -1,4 +1,4 @@
-"""Every loss equals its naive formula, in value and gradient, without ever holding N x C numbers.
+"""Each loss has its naive formula's value and gradient without ever allocating N x C elements.
 
 pytest tests/test_losses.py
 """
@@ -22,7 +22,7 @@ from squentropy.losses import LOSSES, inverse_link, own_link
 
 
 def squares(f, y, true_weight=1.0, target=1.0):
-    """sum_j (onehot_j - f_j)^2, the true class's times `true_weight`; `target` in place of 1."""
+    """sum_j w_j (target * onehot_j - f_j)^2 with w_j = `true_weight` for the true class, else 1."""
     onehot = F.one_hot(y, f.shape[1]).to(f.dtype)
     return ((target * onehot - f).square() * (1 + (true_weight - 1) * onehot)).sum(-1)
 
@@ -32,11 +32,11 @@ def nll(f, y):
 
 
 def share(q, y):
-    """-log of the true class's share of the numbers q, (N, C)."""
+    """-log of the true class's share of q, (N, C)."""
     return -(q / q.sum(-1, keepdim=True)).gather(-1, y[:, None])[:, 0].log()
 
 
-# The definitions of the losses, a value per position, from whole logits.
+# The definitions of the losses from whole logits, one value per position.
 FORMULAS = {
     "cross_entropy": nll,
     "mse": lambda f, y: squares(f, y) / f.shape[1],
@@ -80,13 +80,13 @@ def problem(n, d, c, dtype=torch.float64, seed=0):
 
 
 def value_and_gradients(loss, hidden, weight, targets):
-    """With a factor of -3, so that the gradient from above is not 1."""
+    """The loss and its gradients times -3, so that the incoming gradient is not 1."""
     value = loss(hidden, weight, targets)
     return value, *torch.autograd.grad(-3 * value, (hidden, weight))
 
 
 def assert_equals_formula(name, hidden, weight, targets, tolerance):
-    """Relative to the largest entry; the reference is in float64, from the same numbers."""
+    """Compare with the formula in float64; the error is relative to the largest element."""
     naive = formula(name)
     exact = [t.detach().double().requires_grad_() for t in (hidden, weight)]
     expected = value_and_gradients(lambda h, w, y: naive(h @ w.T, y).mean(), *exact, targets)
@@ -98,7 +98,7 @@ def assert_equals_formula(name, hidden, weight, targets, tolerance):
 
 
 @every_loss
-@pytest.mark.parametrize("chunk", [1, 3, 10**9])  # one position, several and a ragged end, all
+@pytest.mark.parametrize("chunk", [1, 3, 10**9])  # one position, several with a remainder, all
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_a_loss_equals_its_formula_whatever_the_chunk(name, chunk, dtype, tolerance, monkeypatch):
     monkeypatch.setattr(terms, "ROWS", chunk)
@@ -169,7 +169,7 @@ def test_logits_far_out_give_a_finite_loss(name):
 
 
 class Largest(TorchDispatchMode):
-    """The most elements of any tensor that an operator made."""
+    """Records the size of the largest tensor that any operator returns, in elements."""
 
     elements = 0
 
@@ -223,14 +223,14 @@ def test_a_gpu_holds_as_many_logits_whatever_the_number_of_classes():
 
 
 def frequencies(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Targets of one context, and the distribution that they have exactly."""
+    """Targets of one context, and their exact distribution."""
     counts = torch.arange(1, classes + 1) ** 2
     targets = torch.repeat_interleave(torch.arange(classes), counts)
     return targets, counts.double() / counts.sum()
 
 
 def gradient_at(name: str, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Of the loss by the logits, one context being seen with all targets."""
+    """Gradient of the loss with respect to the logits of a single context with all targets."""
     weight = logits.double()[:, None].requires_grad_()
     hidden = torch.ones(len(targets), 1, dtype=torch.float64)
     return torch.autograd.grad(LOSSES[name](hidden, weight, targets), weight)[0]
@@ -275,7 +275,7 @@ def test_the_inverse_link_recovers_the_true_distribution_from_the_minimiser(name
 @pytest.mark.parametrize("name", ["spherical", "spherical(0.5)", "taylor"])
 def test_a_proper_loss_without_softmax_is_at_rest_where_its_link_gives_the_truth(name):
     targets, true = frequencies(12)
-    shares = true / true.min() * 2  # q_j is at least 1/2 for Taylor's, epsilon for the spherical
+    shares = true / true.min() * 2  # taylor needs q_j >= 1/2, spherical q_j >= epsilon
     outputs = {
         "spherical": (shares - 0.1).sqrt(),
         "spherical(0.5)": -(shares - 0.5).sqrt(),
@@ -297,7 +297,7 @@ def test_these_losses_are_minus_the_log_of_what_their_links_give(name, dtype):
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if "mse" not in name and name != "brier"])
 def test_equal_outputs_cost_log_c(name):
-    """So every log loss of an untrained model begins there; z-loss adds 1e-4 of its square."""
+    """So each log loss of an untrained model starts near it, except for what two of them add."""
     hidden, weight, targets = torch.zeros(9, 4), torch.randn(50, 4), torch.randint(50, (9,))
     square = {"squentropy_weighted": 65 / 50, "z_loss": 1e-4 * math.log(50) ** 2}.get(name, 0.0)
     value = LOSSES[name](hidden, weight, targets).item()
@@ -312,7 +312,7 @@ def test_the_spherical_loss_knows_no_sign_and_no_scale_beside_epsilons():
 
 
 def test_shares_that_are_lost_in_rounding_stay_positive():
-    """Hidden states of which every class's output is nearly nothing: h^T (W^T W) h rounds below."""
+    """If all outputs are nearly zero, h^T (W^T W) h can round to a negative number."""
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(40, 1, generator=draw) @ torch.randn(1, 8, generator=draw)
     hidden = torch.randn(200, 8, generator=draw) * 1e3
@@ -354,7 +354,7 @@ def test_the_other_links_of_any_outputs_are_distributions_without_a_zero(name, o
 
 @pytest.mark.parametrize("name", ["mse", "mse_weighted", "spherical", "taylor"])
 def test_outputs_that_are_no_numbers_give_no_probabilities(name):
-    """Or a run whose weights have blown up would look well."""
+    """Otherwise a run with NaN weights would look fine."""
     assert own_link(name, 1e-6)(torch.tensor([[0.1, torch.nan, 2.0]])).isnan().all()
 
 
@@ -397,8 +397,8 @@ def test_a_name_may_have_arguments_in_any_spelling_and_the_default_may_be_left_o
         ("squentropy(0.1,)", "'' is not a finite number"),
         ("squentropy(1, 2)", "2 arguments do not fit; write numbers as in squentropy(scale)"),
         ("mse(1)", "takes no argument; write mse"),
-        ("squentropy(0.1", "is no name of a loss"),
-        ("squentropy(0.1)x", "is no name of a loss"),
+        ("squentropy(0.1", "is not a valid loss name"),
+        ("squentropy(0.1)x", "is not a valid loss name"),
         ("squentrpy(0.1)", "no such loss; did you mean 'squentropy'?"),
         ("squentropy-0.1", "no such loss; did you mean 'squentropy'?"),
     ],

@@ -1,4 +1,4 @@
-"""The package without the repository: installed from a wheel, used from elsewhere.
+"""The package works without the repository, installed from a wheel and used elsewhere.
 
 pytest -m slow tests/test_package.py
 """
@@ -25,7 +25,7 @@ SOURCE = ROOT / "src" / "squentropy"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built in a copy, so that nothing is left in the repository."""
+    """The wheel, built from a copy so that nothing is left in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -38,10 +38,10 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere(wheel, tmp_path_factory):
-    """elsewhere(program, *words): runs it in an environment and a folder of their own.
+    """elsewhere(program, *words): its output, run in a new environment and a new folder.
 
-    The environment finds what is installed in this one, but not this one's squentropy, which is
-    there by a hook that only this environment runs.
+    The new environment finds the packages of this one, except squentropy: its editable install
+    works by an import hook, which only this environment runs.
     """
     folder = tmp_path_factory.mktemp("elsewhere")
     venv.create(folder / "env")
@@ -98,7 +98,7 @@ def test_a_plain_torch_model_is_trained_with_the_losses_from_elsewhere(elsewhere
 
 
 def imported(path: Path) -> set[str]:
-    """The packages that a module imports, at its head or later."""
+    """The packages that a module imports, at the top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -115,7 +115,7 @@ NAMES = {
     "huggingface_hub": "datasets",
     "snakemake_interface_logger_plugins": "snakemake",
 }
-"""Of packages by another name than their module's, or that another one brings along."""
+"""Module: its package, if the name differs, or the package that installs it."""
 
 
 def test_every_package_that_is_imported_is_a_dependency():
@@ -128,7 +128,7 @@ def test_every_package_that_is_imported_is_a_dependency():
 
 
 def room(module: str) -> str:
-    """The folder or module right below the package that a module is of, or the package itself."""
+    """The subpackage or top-level module that contains a module; the package for itself."""
     return ".".join(module.split(".")[:2])
 
 
@@ -163,5 +163,5 @@ def test_without_the_pipelines_packages_the_library_works_and_a_report_says_what
     command = [sys.executable, "-c", WITHOUT_PIPELINE]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    fix = "is not installed; `pip install 'squentropy[pipeline]'` brings what the study needs\n"
+    fix = "is not installed; `pip install 'squentropy[pipeline]'` installs what the study needs\n"
     assert done.stderr in {f"squentropy: {name}: {fix}" for name in ("jinja2", "papermill")}

@@ -1,7 +1,7 @@
-"""A run in several processes is the run in one; one that is killed ends them all, and goes on.
+"""Several processes train the same run as one; if one is killed, all end and the run can resume.
 
 pytest tests/test_processes.py
-make test-processes           # with those that start processes: a minute or two
+make test-processes           # includes the tests that start processes: a minute or two
 """
 
 import csv
@@ -28,7 +28,7 @@ CELL = ["--lr", "0.01", "--dropout", "0.1", "--n-layer", "2"]
 
 @pytest.fixture
 def command(tiny_study, tokens, tmp_path):
-    """command(run, processes, loss): the words of `squentropy train`, some thousand iterations."""
+    """command(run, processes, loss, iterations): arguments of `squentropy` that train a run."""
 
     def words(run: str, count: int, loss: str = "squentropy", iterations: int = 60) -> list[str]:
         train = {"accumulation": 4, "processes": count, "state_interval": 20}
@@ -43,7 +43,7 @@ def command(tiny_study, tokens, tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """start(words): the command, begun in a folder of its own; killed at the end of the test."""
+    """start(words): runs the command in the test's folder; killed at the end of the test."""
     begun = []
 
     def begin(words: list[str], program=(sys.executable, "-m", "squentropy.cli.app")):
@@ -77,7 +77,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def children_once_saved(process: subprocess.Popen, states: Path) -> list[psutil.Process]:
-    """The run's processes, as soon as it has saved a state."""
+    """Wait until a run has saved a training state and return its processes."""
     while not any(states.rglob("*.safetensors")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
@@ -129,7 +129,7 @@ def test_an_error_of_ones_own_is_not_taken_for_a_lost_process():
     [(torch.distributed.DistBackendError("gone"), [9.0]), (SquentropyError("disk full"), [])],
 )
 def test_a_process_that_has_lost_another_waits_for_the_launcher(error, seconds, monkeypatch):
-    """Not one whose error is its own; and not for ever, since the other one may be far away."""
+    """Its own errors end it at once. The wait is bounded: the other may be on another machine."""
     waited = []
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(training, "PATIENCE", 9.0)
@@ -142,7 +142,7 @@ def test_a_process_that_has_lost_another_waits_for_the_launcher(error, seconds, 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse_weighted", "squentropy"])
 def test_two_processes_give_the_curve_of_one(loss, command, start, tmp_path):
-    """With dropout, and each micro-batch's masks its own; accumulation is the same in sum."""
+    """Also with dropout, because the masks depend on the micro-batch and not on the process."""
     for name, count in (("one", 1), ("two", 2)):
         assert done(start(command(name, count, loss))).count("iterations, validation") == 1
     one, two = tmp_path / "one", tmp_path / "two"
@@ -168,7 +168,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_it_resumes(victim, comman
     words = command("killed", 2, iterations=600)
     run = start(words)
     workers = children_once_saved(run, tmp_path / "state")
-    os.kill(run.pid, signal.SIGSTOP)  # a launcher that looks late, once the other has noticed
+    os.kill(run.pid, signal.SIGSTOP)  # so that the other worker notices before the launcher
     workers[victim].kill()
     time.sleep(2)
     os.kill(run.pid, signal.SIGCONT)
@@ -233,13 +233,13 @@ def test_the_workflow_starts_them(copy_project, snakemake, tmp_path):
 
 def test_started_counts_the_launchers_processes(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "8")  # a scheduler's, which starts none
+    monkeypatch.setenv("WORLD_SIZE", "8")  # set by a scheduler that starts no processes
     assert distributed.started() == 0
 
 
 @pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["nothing-of-the-kind"], 2)])
 def test_a_process_of_a_group_ends_without_taking_python_down(words, code):
-    """What gloo's threads hold is not freed beside a Python that goes down."""
+    """The interpreter is not finalized, which is unsafe while gloo's threads run."""
     program = (
         "import atexit, sys, torch\n"
         "from squentropy.cli.app import main\n"

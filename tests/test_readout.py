@@ -1,4 +1,4 @@
-"""Body or read-out: the refitted output matrix is the one of least cross entropy.
+"""Body or read-out: the refitted output matrix minimises cross entropy.
 
 pytest tests/test_readout.py
 """
@@ -27,7 +27,7 @@ def readout():
 def test_a_refit_is_as_good_as_the_matrix_that_the_tokens_were_drawn_by(
     readout, length, monkeypatch
 ):
-    """However long the hidden states of a body are."""
+    """For any norm of the hidden states."""
     monkeypatch.setattr(readout, "BATCH", 256)
     monkeypatch.setattr(readout, "EPOCHS", 40)
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""A study restored from remote storage is the study, and nothing of it is trained again.
+"""A study restored from remote storage is identical, and nothing is trained again.
 
 pytest -m slow tests/test_restore.py      # some minutes
 """
@@ -27,7 +27,7 @@ def squentropy(project: Path, *words: str, **options) -> str:
 
 
 def hashes(project: Path) -> dict[str, str]:
-    """Of every file that a study makes; provenance.json, which names the machine, is not kept."""
+    """SHA-256 of each file that a study makes, except provenance.json, which is not restored."""
     return {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
         for folder in HELD
@@ -43,20 +43,20 @@ def clone(project: Path, folder: Path, remote: str) -> Path:
 
 
 def object_of(file: Path, store: Path) -> Path:
-    """Where DVC keeps a file's content in a store."""
+    """The path of a file's content in a DVC store."""
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
     return store / "files/md5" / md5[:2] / md5[2:]
 
 
 def damage(file: Path) -> None:
-    """Other bytes, as many."""
+    """Change every byte of a file but not its size."""
     file.chmod(0o644)
     file.write_bytes(bytes(byte ^ 1 for byte in file.read_bytes()))
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory, copy_project) -> Path:
-    """A repository whose default study, a tiny one, and another were run, recorded and pushed."""
+    """A repository with two tiny studies, one the default, both run, recorded and pushed."""
     project = copy_project(tmp_path_factory.mktemp("origin"))
     (project / "studies/mine.yaml").write_text(yaml.safe_dump(OVERLAY))
     put_under_dvc(project, SMALL)
@@ -79,7 +79,7 @@ def remote(origin) -> Path:
 
 @pytest.fixture(scope="module")
 def restored(origin, remote, tmp_path_factory) -> Path:
-    """A fresh clone of it, its default study restored."""
+    """A fresh clone of `origin` with the default study restored."""
     folder = clone(origin, tmp_path_factory.mktemp("clone") / "project", str(remote))
     squentropy(folder, "restore")
     return folder
@@ -94,7 +94,7 @@ def test_nothing_is_left_to_run_and_every_file_is_the_same(origin, restored):
 
 
 def test_a_change_of_the_corpus_is_noticed(restored, tmp_path):
-    """Snakemake's own notes on what it made are not in the clone; restoring writes them."""
+    """A clone does not contain Snakemake's metadata; restoring writes it."""
     project = shutil.copytree(restored, tmp_path / "project")
     params = project / "params.yaml"
     values = yaml.safe_load(params.read_text())
@@ -134,7 +134,7 @@ def test_a_changed_learning_rate_trains_its_cells_alone(restored, tmp_path):
         *(f"sweep/{loss}/lr0.06.log" for loss in losses),
         *(f"refine/{loss}.log" for loss in losses),
     }
-    # What the new cells lead to may need runs that are not there; no cell is trained again.
+    # Later steps may need new runs because of the new cells, but no cell is trained again.
     said = "".join(path.read_text() for path in project.rglob("logs/**/sweep/**/*.log"))
     assert said.count(" iterations, validation") == 2
 
@@ -162,7 +162,7 @@ def test_an_absent_remote_is_one_line(restored, tmp_path):
     before = hashes(project)
     (project / ".dvc/config.local").unlink()
     said = squentropy(project, "restore", fails=True)
-    assert said.startswith("squentropy: dvc: no remote storage is set")
+    assert said.startswith("squentropy: dvc: no remote storage is configured")
     shutil.rmtree(project / ".dvc/cache")
     run(project, "dvc", "remote", "add", "--local", "--default", "storage", str(tmp_path / "no"))
     said = squentropy(project, "restore", fails=True)
@@ -173,7 +173,7 @@ def test_an_absent_remote_is_one_line(restored, tmp_path):
 
 
 def test_a_damaged_object_is_refused_before_the_workspace_changes(restored, remote, tmp_path):
-    """DVC's own pull would delete the folder that holds the file."""
+    """`dvc pull` would delete the folder that contains the file."""
     project = shutil.copytree(restored, tmp_path / "project")
     store = shutil.copytree(remote, tmp_path / "remote")
     run(project, "dvc", "remote", "modify", "--local", "storage", "url", str(store))

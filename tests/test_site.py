@@ -1,4 +1,4 @@
-"""The documentation's site: it shows what the repository holds, from disk, on any screen.
+"""The documentation site shows the contents of the repository, from disk and on any screen.
 
 pytest -m slow tests/test_site.py
 """
@@ -33,7 +33,7 @@ LOOKED_AT = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """The site, built strictly: mkdocs checks every link, anchor and page of the navigation."""
+    """The site, built with --strict: mkdocs checks all links, anchors and navigation entries."""
     folder = tmp_path_factory.mktemp("site")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -45,7 +45,7 @@ def site(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def visit(browser, site):
-    """visit(page, …) -> the page from disk; it may ask for nothing and complain of nothing."""
+    """visit(page, …): a page, loaded from disk; fails if it uses the network or logs anything."""
     asked, said, contexts = [], [], []
 
     def visit(page: str, width: int = 1280, **how):
@@ -83,7 +83,7 @@ def test_the_site_shows_what_is_drawn_from_the_repository(site):
 
 def test_no_page_asks_the_network_or_is_wider_than_a_phone(site, visit):
     names = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
-    # A server shows the first, whose paths begin at its root; test_page.py visits the other.
+    # 404.html has absolute paths, so it needs a server; test_page.py visits the report.
     for name in sorted(names - {"404.html", "repository/report/grammar/index.html"}):
         page = visit(name, width=360)
         wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -101,7 +101,7 @@ def test_home_shows_the_whole_table_that_the_headline_rests_on(visit):
         assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
 
 
-# After a slash or a hyphen a line may break.
+# The words in table cells that break across lines; a line may break after a slash or hyphen.
 BROKEN = """() => [...document.querySelectorAll("td code")].filter(code => {
   const range = document.createRange(), text = code.firstChild
   return [...text.data.matchAll(/[^\\s,\\/-]+/g)].some(word => {
@@ -121,7 +121,7 @@ def test_on_a_phone_no_value_breaks_in_a_word_and_figures_stay_large(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, scheme):
     for name in LOOKED_AT:
-        # Without preload, by which axe would fetch the style sheets, and a file may not.
+        # Without preload, in which axe would fetch the style sheets; a file:// page may not.
         found = Axe().run(visit(name, color_scheme=scheme), options={"preload": False}).response
         serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
         assert [(name, v["id"], v["nodes"][0]["html"]) for v in serious] == []

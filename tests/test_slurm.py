@@ -1,4 +1,4 @@
-"""The study on a real Slurm: to the same bytes, also after what happens to jobs on a cluster.
+"""A study on a real Slurm gives the same bytes, also after a cluster's usual job failures.
 
 make test-slurm     # some minutes; as root, with Debian's slurm-wlm and munge
 """
@@ -21,12 +21,12 @@ import yaml
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 1800  # for what a test waits for
+SECONDS = 1800  # timeout of each wait
 TABLES = "results/small/metrics.csv"
 PROFILE = ["--workflow-profile", "profiles/slurm", "--slurm-status-command", "squeue"]
 OFTEN = ["--slurm-init-seconds-before-status-checks", "5"]
 RUN = "final/cross_entropy/seed1"
-SMALL = {  # one cell, then a final run of some seconds
+SMALL = {  # one cell, then a final run of a few seconds
     "study": "small",
     "sweep": {"losses": ["cross_entropy"], "lr": [0.003], "n_layer": [1], "max_iters": 10},
     "final": {"seeds": [1], "max_iters": 3000, "eval_interval": 1000, "reported": None},
@@ -46,7 +46,7 @@ def wait(what: str, done: Callable[[], bool]) -> None:
 
 
 class Study:
-    """A study under way as Slurm jobs, by the profile, in a copy of the project."""
+    """A study running as Slurm jobs, with the Slurm profile, in a copy of the project."""
 
     def __init__(self, project: Path, *words: str):
         self.project, self.said = project, project / "said.log"
@@ -58,24 +58,24 @@ class Study:
             )  # fmt: skip
 
     def ends(self, code: int = 0) -> str:
-        """What it said, once it has ended as expected."""
+        """Wait for the end with the expected exit code and return the output."""
         assert self.process.wait(SECONDS) == code, self.said.read_text()
         return self.said.read_text()
 
     def jobs(self) -> list[dict[str, str]]:
-        """Its jobs as Slurm knows them, in the order of their submission; also those at an end."""
+        """Its Slurm jobs in order of submission, including finished ones."""
         said = subprocess.run(["scontrol", "show", "job", "-o"], capture_output=True, text=True)
         run = re.search(r"SLURM run ID: (\S+)", self.said.read_text())
         jobs = [dict(re.findall(r"(\S+?)=(\S+)", line)) for line in said.stdout.splitlines()]
         return [job for job in jobs if run and job["JobName"] == run[1]]
 
     def job(self, rule: str) -> dict[str, str]:
-        """The last job of a rule; without any key where there is none yet."""
+        """The last job of a rule, or {} if there is none yet."""
         found = [job for job in self.jobs() if job.get("Comment", "").startswith(f"rule_{rule}")]
         return found[-1] if found else {}
 
     def training(self) -> str:
-        """The id of the job of the final run, once that has saved a state."""
+        """Wait until the final run has saved a training state and return its job id."""
         wait("a state", lambda: any((self.project / "state/small" / RUN).glob("*.safetensors")))
         return self.job("final")["JobId"]
 
@@ -96,7 +96,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture
 def slurm(cluster) -> Iterator[Callable[..., Study]]:
-    """Starts a study on the cluster, which it leaves with all nodes up and without jobs."""
+    """slurm(project, *words): starts a study; afterwards no job is left and all nodes are up."""
     started = []
 
     def start(project: Path, *words: str) -> Study:
@@ -109,7 +109,7 @@ def slurm(cluster) -> Iterator[Callable[..., Study]]:
         study.process.wait()
         for job in study.jobs():
             subprocess.run(["scancel", job["JobId"]], check=True)
-        for process in psutil.process_iter():  # without cgroups, a job's may outlive it
+        for process in psutil.process_iter():  # without cgroups, a process may outlive its job
             with contextlib.suppress(psutil.Error):
                 if process.cwd() == str(study.project):
                     process.kill()
@@ -119,7 +119,7 @@ def slurm(cluster) -> Iterator[Callable[..., Study]]:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, copy_project, snakemake) -> Path:
-    """A copy of the project in which the small study was run without Slurm."""
+    """A copy of the project with the small study finished, without Slurm."""
     project = copy_project(tmp_path_factory.mktemp("whole"))
     (project / "studies/small.yaml").write_text(yaml.safe_dump(SMALL))
     done = snakemake(project, "--cores", "2", *small(TABLES))
@@ -133,7 +133,7 @@ def small(target: str = f"checkpoints/small/{RUN}/run.json") -> list[str]:
 
 @pytest.fixture
 def swept(whole, tmp_path) -> Path:
-    """A copy of that project in which the final run has still to be trained."""
+    """A copy of `whole` without the final run and its results."""
     project = Path(shutil.copytree(whole, tmp_path / "project"))
     shutil.rmtree(project / "checkpoints/small/final")
     for path in (project / "results/small").iterdir():
@@ -143,7 +143,7 @@ def swept(whole, tmp_path) -> Path:
 
 
 def assert_same_run(project: Path, whole: Path) -> None:
-    """What happened to the final run does not show in a single bit."""
+    """Assert that the final run is bit-identical to that of an undisturbed study."""
     for name in ("run.json", "history.csv", "model.safetensors"):
         path = Path("checkpoints/small", RUN, name)
         assert (project / path).read_bytes() == (whole / path).read_bytes()
@@ -184,7 +184,7 @@ def test_a_cancelled_job_is_named_and_the_same_command_goes_on_from_its_state(sl
     assert "CANCELLED" in said
     assert f"logs/small/{RUN}.log ends:" in said
     assert "SIGTERM after iteration" in said
-    assert "the same command goes on from here" in said
+    assert "the same command resumes from here" in said
     slurm(swept, *small(TABLES)).ends()
     assert_resumed(swept, whole)
     assert contents(swept / "results/small") == contents(whole / "results/small")
@@ -193,7 +193,7 @@ def test_a_cancelled_job_is_named_and_the_same_command_goes_on_from_its_state(sl
 def test_a_requeued_job_saves_its_state_and_goes_on_from_it(slurm, whole, swept):
     study = slurm(swept, *small())
     job = study.training()
-    scontrol("requeuehold", job)  # held, so that what it said last can be read
+    scontrol("requeuehold", job)  # held, so that its last log lines can be read
     wait("the job to end", lambda: study.job("final")["JobState"] == "PENDING")
     assert "SIGTERM after iteration" in (swept / f"logs/small/{RUN}.log").read_text()
     scontrol("release", job)

@@ -1,5 +1,4 @@
-"""Your own story files, named and placed as tools do not expect, make the corpus anew when they
-change, and only then.
+"""User story files, even with unusual names, remake the corpus if and only if they change.
 
 pytest tests/test_stories.py
 """
@@ -36,7 +35,7 @@ STUDY = smallest.STUDY | {
 
 
 class Project:
-    """A copy of the project in a folder with an odd name, its environment in it."""
+    """A copy of the project, with its environment, in a folder with an unusual name."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -63,7 +62,7 @@ class Project:
         return done.stdout + done.stderr
 
     def recorded(self) -> dict[str, str]:
-        """The hashes of the corpus's files, as its manifest has them."""
+        """The hashes of the corpus's files according to its manifest."""
         manifest = json.loads((self.folder / "data/mine/corpus/manifest.json").read_text())
         return {file["file"]: file["sha256"] for file in manifest["provenance"]["train"]}
 

@@ -1,4 +1,4 @@
-"""The smoke study from end to end, as Snakemake runs it.
+"""The smoke study from end to end, run by Snakemake.
 
 pytest -m slow tests/test_study.py      # some minutes
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def smoke(snakemake):
-    """Runs Snakemake on the smoke study; returns what it said."""
+    """smoke(project, *words): runs Snakemake on the smoke study and returns its output."""
 
     def run(project: Path, *words: str) -> str:
         done = snakemake(project, *words, "--configfile", "studies/smoke.yaml")
@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, copy_project, smoke) -> Path:
-    """A copy of the project in which the smoke study was run on one core."""
+    """A copy of the project with the smoke study finished on one core."""
     folder = copy_project(tmp_path_factory.mktemp("one_core"))
     smoke(folder, "--cores", "1")
     return folder

@@ -1,4 +1,4 @@
-"""Learning rate by width: the six studies, the table and the figure of studies/width.py.
+"""Learning rates by width: the six studies, the table and the figure of studies/width.py.
 
 pytest tests/test_width.py
 """
@@ -61,5 +61,5 @@ def test_the_committed_table_has_every_run(width):
     table = pd.read_csv(TABLE)
     assert len(table) == 6 * 4 * 11
     best = table[table["width"] == 128].pivot_table("nll", "loss", "parametrization", aggfunc="min")
-    # One and the same study at this width, but for the order in which a GPU adds.
+    # At this width both are the same study, except for the order of additions on a GPU.
     assert (best["mup"] - best["standard"]).abs().max() < 0.05

@@ -1,4 +1,4 @@
-"""A new loss is one function and one name: the workflow then trains it, and nothing else.
+"""Adding a loss takes one function and one name; the workflow then trains only that loss.
 
 pytest tests/test_workflow.py
 """
@@ -61,7 +61,7 @@ def test_the_workflow_trains_scores_and_samples_a_users_own_loss(project, snakem
 def test_on_one_gpu_the_whole_grid_goes_before_its_rows(
     project, snakemake, tmp_path, monkeypatch, gpus
 ):
-    """Several GPUs take a row each, and without one the rows are jobs that wait for none."""
+    """With several GPUs, each trains one row; without a GPU, the rows are independent jobs."""
     if gpus:
         (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
@@ -95,13 +95,13 @@ def test_what_a_failed_command_says_is_shown(project, snakemake):
     done = snakemake(project, "--cores", "1", "--configfile", "studies/stories.yaml")
     assert done.returncode != 0
     assert "no file matches 'stories/*'" in done.stdout + done.stderr
-    assert "the same command goes on from here" in done.stdout + done.stderr
+    assert "the same command resumes from here" in done.stdout + done.stderr
 
 
 def test_from_tables_alone_figures_are_drawn_without_training_and_the_study_trains(
     copy_project, snakemake, tmp_path
 ):
-    """As in a fresh clone, which holds the default study's tables, but no data and no runs."""
+    """As in a fresh clone, which contains the default study's tables, but no data or runs."""
     project = copy_project(tmp_path)
     for part in ("report/grammar", "results/grammar"):
         shutil.copytree(ROOT / part, project / part)
@@ -127,7 +127,7 @@ def test_the_committed_results_are_of_the_default_study():
     ],
 )
 def test_a_job_that_the_machine_ends_says_what_may_help(copy_project, snakemake, tmp_path, ended):
-    """Neither OpenMP nor the kernel lets a program say anything more."""
+    """Neither OpenMP nor the kernel lets the program report anything itself."""
     project = copy_project(tmp_path / "project")
     program = f"import os, sys\nif 'corpus' in sys.orig_argv[2:3]:\n    {ended}\n"
     (project / "src/sitecustomize.py").write_text(program)
@@ -136,7 +136,7 @@ def test_a_job_that_the_machine_ends_says_what_may_help(copy_project, snakemake,
     end = done.stdout[done.stdout.index("logs/smoke/corpus.log ends:") :]
     said = (project / "logs/smoke/corpus.log").read_text().splitlines()[-1]
     assert said.startswith(
-        "squentropy: was ended by the machine, as where memory or threads run out"
+        "squentropy: was killed by the system, probably for lack of memory or threads"
     )
     assert said in end
 
@@ -147,7 +147,7 @@ def test_a_study_that_cannot_fit_ends_before_work_begins(copy_project, snakemake
     done = snakemake(project, "--cores", "1", "--configfile", "mine.yaml")
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1]
-    assert line.startswith("squentropy: mine: training takes ")
+    assert line.startswith("squentropy: mine: training needs at least ")
     assert "model.n_embd" in line
     assert "Traceback" not in done.stderr
     assert not list((project / "logs").rglob("*.log"))

@@ -1,11 +1,11 @@
-# For a job's command that fails, as `… > LOG 2>&1 || failed LOG`: shows the end of its log, and keeps
-# the log's name in $FAILED, for the end of the study.
+# For a job's command that fails, as `… > LOG 2>&1 || failed LOG`: shows the end of its log and
+# appends the log's name to $FAILED, for the summary at the end of the study.
 failed() {
     code=$?
-    case "$code $(tail -n 1 "$1")" in # the kernel and OpenMP end a program before it can say why
+    case "$code $(tail -n 1 "$1")" in # the kernel and OpenMP end a program without an explanation
     137* | *libgomp:*)
-        echo "squentropy: was ended by the machine, as where memory or threads run out; use fewer" \
-            "--cores, or make train.batch_size or the model smaller" >> "$1"
+        echo "squentropy: was killed by the system, probably for lack of memory or threads; use" \
+            "fewer --cores, or a smaller train.batch_size or model" >> "$1"
         ;;
     esac
     mkdir -p "$(dirname "$FAILED")"

@@ -1,8 +1,8 @@
-"""What `make study` shows in place of Snakemake's own lines: `snakemake --logger squentropy`.
+"""The output of `make study`, which replaces Snakemake's: `snakemake --logger squentropy`.
 
-Snakemake finds this package by its name. A terminal has a bar below the lines, a log the lines
-alone; what they say is squentropy/tools/waiting.py's. The Snakefile tells the study, and what there
-is to say at its end.
+Snakemake finds this package by its name. A terminal shows lines and a bar below them, a log only
+the lines. squentropy/tools/waiting.py writes them. The Snakefile passes the study and the message
+for its end.
 """
 
 import logging
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from squentropy.tools.waiting import Waiting
 
 SILENCE = 60.0
-"""Seconds after which a log gets a line although nothing has come."""
-STOPPING = ("Will exit", "Terminating")  # how Snakemake's messages begin
+"""Seconds without output after which a status line is added to a log."""
+STOPPING = ("Will exit", "Terminating")  # beginnings of Snakemake's messages
 SAID_ALREADY = (
     "CalledProcessError",
     "At least one job did not",
@@ -32,11 +32,11 @@ SAID_ALREADY = (
     "Cannot restore",
     "--keep-incomplete",
 )
-"""Parts of Snakemake's messages after a failed job, whose log's last lines are shown."""
+"""Parts of Snakemake's messages that add nothing to the last lines of a failed job's log."""
 
 
 class LogHandler(LogHandlerBase):
-    """Snakemake calls it for each of its records, one after the other."""
+    """Handles Snakemake's log records one at a time."""
 
     def __post_init__(self) -> None:
         self.waiting: Waiting | None = None
@@ -54,7 +54,7 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """Else Snakemake does so itself."""
+        """If false, Snakemake writes its own output."""
         return not self.common_settings.dryrun
 
     writes_to_file = needs_rulegraph = False
@@ -65,7 +65,7 @@ class LogHandler(LogHandlerBase):
             with self.turn:
                 if not self.over.is_set() and not self.common_settings.dryrun:
                     self._hear(record, getattr(record, "event", None), time.monotonic())
-        except BrokenPipeError:  # nobody reads it any more; the study goes on
+        except BrokenPipeError:  # the reader is gone, but the study continues
             self.over.set()
         except Exception:
             self.handleError(record)
@@ -81,7 +81,7 @@ class LogHandler(LogHandlerBase):
             self.bar.close()
             self.bar = None
 
-    # --- what Snakemake says --------------------------------------------------------------------
+    # --- Snakemake's records --------------------------------------------------------------------
 
     def _hear(self, record: logging.LogRecord, event: LogEvent | None, now: float) -> None:
         about, waiting = record.__dict__, self.waiting
@@ -106,14 +106,14 @@ class LogHandler(LogHandlerBase):
             self._note(record.getMessage())
 
     def _have(self, about: dict[str, Any]) -> None:
-        """How much can run at once; Snakemake tells it before the jobs."""
+        """Read how many jobs can run at once; Snakemake reports it before the jobs."""
         if self.study is None:
             return
         train = self.study.train
         if "cores" in about:
             self.slots = about["cores"] // (train.threads * train.processes)
         elif "nodes" in about:
-            self.slots, self.has_gpus = about["nodes"], True  # as it is told
+            self.slots, self.has_gpus = about["nodes"], True  # trust the reported GPUs
         elif self.has_gpus and train.device != "cpu" and "provided_resources" in about:
             gpus = about["provided_resources"].get("gpu")
             if gpus is not None and gpus.value:
@@ -147,10 +147,10 @@ class LogHandler(LogHandlerBase):
             self.stopping = True
             self._say("Stopping: a run saves its state first, and goes on from it the next time.")
 
-    # --- what is shown --------------------------------------------------------------------------
+    # --- output ---------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Once a second: the bar, and what runs have come to that a job has not yet ended with."""
+        """Once a second, update the bar and print finished runs of jobs that are still running."""
         terminal = sys.stdout.isatty()
         while not self.over.wait(1.0):
             with self.turn:

@@ -5,7 +5,7 @@
     squentropy.load_results("results/grammar").metrics   every table of a study as a DataFrame
     squentropy.functional.squentropy(logits, targets)    squentropy.nn.Squentropy() as a module
 
-These names are imported when they are used, so that `import squentropy` costs nothing.
+These names are imported on first use, so `import squentropy` costs nothing.
 """
 
 import importlib
@@ -27,11 +27,11 @@ _OFFERED = {
     "load_run": "squentropy.library.runs",
     "load_results": "squentropy.library.results",
 }
-"""What the package offers, and the module that is it or holds it."""
+"""Each public name, and the module that it is or is defined in."""
 
 
 def __getattr__(name: str) -> Any:
-    """Raises SquentropyError where a package is missing that only this needs."""
+    """Import a public name. Raises SquentropyError if a package that it needs is missing."""
     if name not in _OFFERED:
         raise AttributeError(f"module 'squentropy' has no attribute {name!r}")
     from squentropy.base import installed

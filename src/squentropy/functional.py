@@ -1,13 +1,13 @@
-"""The losses over logits, in a line or two of plain torch each; also from hidden states, by name.
+"""The losses as functions of logits, in a line or two of plain PyTorch each.
 
-    logits   (..., C)  float  outputs f of the last layer; a bias of it is in them already
-    targets  (...)     int64  true classes y; positions of `ignore_index` are left out
-    returns  a scalar: the mean over the positions that count, or with reduction="sum" their sum;
-             with reduction="none" a value per position, (...), 0 where one is left out
+    logits   (..., C)  float  outputs f of the last layer, its bias included
+    targets  (...)     int64  true classes y; positions equal to `ignore_index` are ignored
+    returns  a scalar: the mean over the other positions, or their sum with reduction="sum";
+             with reduction="none" one value per position, (...), 0 for ignored ones
 
-In half precision they are worked out in float32. Where no position counts, mean and sum are 0.
-`squentropy.losses` has the same losses without whole logits, in a fraction of the memory:
-`over_hidden` calls them, with a bias and positions to be left out.
+Half-precision logits are converted to float32. If all positions are ignored, mean and sum are 0.
+`squentropy.losses` computes the same losses from hidden states, without materialising the logits
+and in a fraction of the memory. `over_hidden` calls them and adds a bias and `ignore_index`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from squentropy.losses import LOSSES, own_link
 
 Reduction = Literal["mean", "sum", "none"]
 IGNORED = -100
-"""The target that torch's own losses leave out."""
+"""The target that PyTorch's losses ignore by default."""
 
 
 def cross_entropy(
@@ -43,7 +43,7 @@ def mse(
     ignore_index: int = IGNORED,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """(1/C) sum_j (onehot_j - f_j)^2; `probabilities("mse", logits)` reads such outputs."""
+    """(1/C) sum_j (onehot_j - f_j)^2; for probabilities use `probabilities("mse", logits)`."""
     return mse_weighted(logits, targets, 1.0, ignore_index=ignore_index, reduction=reduction)
 
 
@@ -174,11 +174,12 @@ def over_hidden(
     bias: Tensor | None = None,
     ignore_index: int = IGNORED,
 ) -> Tensor:
-    """A loss by its name, from last hidden states, so that whole logits are never held.
+    """A loss by name, from the last hidden states, without materialising the logits.
 
-    loss     as LOSSES has it: "squentropy(0.1)", or "my_losses.py:smooth" of your own
+    loss     a key of LOSSES, such as "squentropy(0.1)", or your own: "my_losses.py:smooth"
     hidden   (..., D), weight (C, D), bias (C,) or None: f = hidden @ weight.T + bias
-    targets  (...) true classes; the mean is over those that are not `ignore_index`, 0 if none is
+    targets  (...) true classes; those equal to `ignore_index` are ignored
+    returns  the mean over the other positions, 0 if there are none
 
     Raises ValueError if there is no such loss.
     """
@@ -187,24 +188,24 @@ def over_hidden(
         given = [tensor for tensor in (hidden, weight, bias) if tensor is not None]
         return 0 * torch.stack([tensor.float().sum() for tensor in given]).sum()
     hidden, targets = hidden[kept], targets[kept]
-    if bias is not None:  # as the weight's last column, before which a 1 stands: for any loss
+    if bias is not None:  # as the weight's last column, times a constant 1: works for any loss
         hidden = torch.cat((hidden, hidden.new_ones(len(hidden), 1)), -1)
         weight = torch.cat((weight, bias.to(weight.dtype).unsqueeze(-1)), -1)
     return LOSSES[loss](hidden, weight, targets)
 
 
 def probabilities(loss: str, logits: Tensor, floor: float = 1e-6) -> Tensor:
-    """What a model that a loss has trained says of its outputs: (..., C) to (..., C).
+    """Probabilities from the outputs of a model trained with a loss: (..., C) -> (..., C).
 
-    By softmax, or by the loss's own link, which gives no probability below the floor before
-    they are renormalised. Raises ValueError if there is no such loss.
+    By softmax, or by the loss's own link if it declares one. A link that could return 0 clamps at
+    `floor`, then renormalises. Raises ValueError if there is no such loss.
     """
     link = own_link(loss, floor)
     logits = _at_least_float32(logits)
     return logits.softmax(-1) if link is None else link(logits)
 
 
-# --- what they are made of ----------------------------------------------------------------------
+# --- helpers ------------------------------------------------------------------------------------
 
 
 def _reduced(
@@ -214,7 +215,7 @@ def _reduced(
     ignore_index: int,
     reduction: Reduction,
 ) -> Tensor:
-    """`each` gives the values (n,) of logits (n, C) and targets (n,)."""
+    """Reduce over positions; `each` maps logits (n, C) and targets (n,) to values (n,)."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction {reduction!r} is not known; write mean, sum or none")
     kept = targets != ignore_index
@@ -238,7 +239,7 @@ def _nll(f: Tensor, y: Tensor) -> Tensor:
 
 
 def _squares(f: Tensor, y: Tensor, true_weight: float) -> Tensor:
-    """true_weight (f_y - 1)^2 + sum_{j != y} f_j^2; no difference of large numbers."""
+    """true_weight (f_y - 1)^2 + sum_{j != y} f_j^2, without subtracting large numbers."""
     wrong = f.scatter(-1, y.unsqueeze(-1), 0.0).square().sum(-1)
     return true_weight * (_at(f, y) - 1).square() + wrong
 

@@ -1,19 +1,19 @@
-"""Training losses of a language model's last layer, one function each.
+"""Training losses for the last layer of a language model, one function each.
 
-Every loss takes the last hidden states and the output matrix instead of logits, so that none has
-to hold N x C numbers:
+Every loss takes the last hidden states and the output matrix instead of the logits, so it need not
+hold N x C numbers:
 
     LOSSES["squentropy"](hidden, weight, targets) -> scalar
-    LOSSES["squentropy(0.1)"](hidden, weight, targets)      with an argument of its own
+    LOSSES["squentropy(0.1)"](hidden, weight, targets)      with an argument
 
     hidden   (N, D) float    last hidden states
     weight   (C, D) float    output matrix; the logits would be f = hidden @ weight.T
     targets  (N,)   int64    true classes y
 
-To add a loss, write a function below, mark it `@loss`, and name it in params.yaml. It may be a
-`mean` of terms (lm/terms.py), as `squares` and something `over_logits`, or just use
-`hidden @ weight.T`. It may also live in a file of its own, `from squentropy.losses import loss`,
-and is then named with it: `my_losses.py:smooth`, relative to the working folder.
+To add a loss, write a function below, decorate it with `@loss`, and list it in params.yaml. It may
+return a `mean` of terms from lm/terms.py, such as `squares` and `over_logits(...)`, or just use
+`hidden @ weight.T`. It may also live in a separate file, with `from squentropy.losses import loss`;
+its name is then `my_losses.py:smooth`, with a path relative to the working folder.
 """
 
 import functools
@@ -46,7 +46,7 @@ class _Losses(dict[str, Callable[..., Tensor]]):
 
 
 LOSSES = _Losses()
-"""Every loss by its name; a name may have arguments, but only the plain names are listed.
+"""Every loss by name. A name may include arguments, but iteration yields only the plain names.
 
 Raises ValueError if there is no such loss, or if it does not take these arguments.
 """
@@ -64,24 +64,25 @@ def loss(
     squares: dict | None = None,
     link: Callable[..., Tensor] | None = None,
 ):
-    """Make a function known as a training loss under its own name.
+    """Register a function as a training loss under its own name.
 
-    Parameters after the first three are its arguments, numbers all. What is given here besides
-    `link` is for the report alone, which reads it from this file (names.py), so write it out.
+    Positional parameters after the first three are the loss's arguments, which are numbers. All
+    values below except `link` are parsed from the source (study/catalogue.py), so they must be
+    literals.
 
-    label    the loss's name for a reader
-    formula  of one position, in HTML; an argument in braces stands for its value
+    label    display name
+    formula  for one position, in HTML; an argument in braces is replaced by its value
     source   where the loss comes from, in HTML
     squared  whether it squares an error
-    squares  factor, true_weight, less: that it is cross entropy plus factor/(C - less) times
-             sum_{j != y} f_j^2 + true_weight (f_y - 1)^2; a number or an argument's name each.
-             Its optimum is then known (theory.py).
+    squares  {factor, true_weight, less}, each a number or the name of an argument: the loss is
+             cross entropy plus factor/(C - less) (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2),
+             whose optimum can be computed (results/theory/optimum.py)
     link     (outputs (n, C), floor, **arguments) -> probabilities (n, C), for a loss whose outputs
-             are not the logits of a softmax; none is to be below the floor by much
+             are not softmax logits; no probability should be far below the floor
     """
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        own = function.__module__.endswith(".py")  # as `_load` calls the module of a file
+        own = function.__module__.endswith(".py")  # `_load` names the module after its file
         name = f"{function.__module__}:{function.__name__}" if own else function.__name__
         LOSSES[name] = function
         _LINKS[name] = link
@@ -91,9 +92,9 @@ def loss(
 
 
 def own_link(name: str, floor: float) -> Callable[[Tensor], Tensor] | None:
-    """What makes probabilities of a loss's outputs, (n, C) -> (n, C); None if softmax does.
+    """The function from a loss's outputs to probabilities, (n, C) -> (n, C); None for softmax.
 
-    No probability is below the floor before they are renormalised.
+    A link that could return 0 clamps at `floor`, then renormalises.
     """
     function, arguments = _bound(name)
     link = _LINKS.get(function)
@@ -101,7 +102,7 @@ def own_link(name: str, floor: float) -> Callable[[Tensor], Tensor] | None:
 
 
 def _bound(name: str) -> tuple[str, dict[str, float]]:
-    """(function, arguments) of a loss's name."""
+    """Parse a loss's name into (function, arguments)."""
     function, values = catalogue.parse(name)
     lives = catalogue.file_of(function)
     if lives and function not in LOSSES:
@@ -122,14 +123,15 @@ def _load(file: str) -> None:
     specification.loader.exec_module(importlib.util.module_from_spec(specification))
 
 
-# --- probabilities of outputs that are no logits of a softmax -----------------------------------
+# --- probabilities from outputs that are not softmax logits -------------------------------------
 
 
 def inverse_link(outputs: Tensor, floor: float, true_weight: float = 1.0) -> Tensor:
-    """Probabilities from outputs trained by a weighted squared loss.
+    """Probabilities from outputs trained with a weighted squared loss.
 
     If pi is the true distribution, the minimiser of k (f_y - 1)^2 + sum_{j != y} f_j^2 is
-    f_j = k pi_j / (k pi_j + 1 - pi_j). Solved for pi_j, kept above the floor, renormalised.
+    f_j = k pi_j / (k pi_j + 1 - pi_j). This is solved for pi_j, clamped at the floor and
+    renormalised.
     """
     probabilities = outputs / (true_weight - (true_weight - 1) * outputs)
     probabilities = torch.where(outputs >= 1, 1.0, probabilities).clamp_(floor, 1.0)
@@ -137,13 +139,13 @@ def inverse_link(outputs: Tensor, floor: float, true_weight: float = 1.0) -> Ten
 
 
 def spherical_link(outputs: Tensor, floor: float, epsilon: float) -> Tensor:
-    """p_j = (f_j^2 + epsilon) / sum_k (f_k^2 + epsilon); epsilon takes the floor's place."""
+    """p_j = (f_j^2 + epsilon) / sum_k (f_k^2 + epsilon); epsilon replaces the floor."""
     shares = outputs.square() + epsilon
     return shares / shares.sum(-1, keepdim=True)
 
 
 def taylor_link(outputs: Tensor, floor: float) -> Tensor:
-    """p_j = q_j / sum_k q_k, q_j = 1 + f_j + f_j^2/2, which is 1/2 or more: no floor is needed."""
+    """p_j = q_j / sum_k q_k, q_j = 1 + f_j + f_j^2/2; q_j >= 1/2, so no floor is needed."""
     shares = ((1 + outputs).square() + 1) / 2
     return shares / shares.sum(-1, keepdim=True)
 
@@ -170,7 +172,7 @@ def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     link=inverse_link,
 )
 def mse(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """(1/C) sum_j (onehot_j - f_j)^2. The original study's first attempt."""
+    """(1/C) sum_j (onehot_j - f_j)^2: the original study's first attempt."""
     return mean(hidden, weight, targets, squares(1.0, 1 / len(weight)))
 
 
@@ -185,9 +187,9 @@ def mse(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 def mse_weighted(
     hidden: Tensor, weight: Tensor, targets: Tensor, true_weight: float = 100.0
 ) -> Tensor:
-    """As `mse`, the true class's squared error times a weight. The original's second attempt.
+    """`mse` with the true class's term weighted: the original study's second attempt.
 
-    Hui & Belkin 2020 (arXiv 2006.07322) have the same form with a target height M; here M = 1.
+    Hui & Belkin 2020 (arXiv 2006.07322) use the same form with a target height M; here M = 1.
     """
     return mean(hidden, weight, targets, squares(true_weight, 1 / len(weight)))
 
@@ -217,7 +219,7 @@ def squentropy(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float = 1
 def squentropy_weighted(
     hidden: Tensor, weight: Tensor, targets: Tensor, true_weight: float = 65.0
 ) -> Tensor:
-    """`cross_entropy` + `mse_weighted` with another weight: the original study's code."""
+    """`cross_entropy` + `mse_weighted` with another weight, as in the original study's code."""
     squared = squares(true_weight, 1 / len(weight))
     return mean(hidden, weight, targets, over_logits(cross_entropy_chunk), squared)
 

@@ -1,11 +1,10 @@
-"""The losses as modules: over logits when called, or from hidden states by `over_hidden`.
+"""The losses as modules: of logits when called, or of hidden states with `over_hidden`.
 
     loss = squentropy.nn.Squentropy(0.1)
     loss(model(x), y)                                      # logits (..., C), targets (...)
-    loss.over_hidden(hidden, head.weight, y, head.bias)    # without whole logits
+    loss.over_hidden(hidden, head.weight, y, head.bias)    # logits are never materialised
 
-Each takes its loss's arguments, `ignore_index` (the targets that are left out) and `reduction` as
-functional.py has them.
+Each takes its loss's arguments, plus `ignore_index` and `reduction` as in functional.py.
 """
 
 from typing import ClassVar
@@ -17,7 +16,7 @@ from squentropy.functional import IGNORED, Reduction
 
 
 class Loss(nn.Module):
-    """What the losses below share."""
+    """Base class of the losses below."""
 
     function: ClassVar[str]
     """The loss's name in functional.py and losses.py."""
@@ -40,14 +39,14 @@ class Loss(nn.Module):
     def over_hidden(
         self, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None
     ) -> Tensor:
-        """hidden (..., D), weight (C, D), targets (...), bias (C,) or None; the mean, always."""
+        """hidden (..., D), weight (C, D), targets (...), bias (C,) or None; always the mean."""
         return functional.over_hidden(
             self.name, hidden, weight, targets, bias=bias, ignore_index=self.ignore_index
         )
 
     @property
     def name(self) -> str:
-        """The loss's name with its arguments, as LOSSES and a study have it."""
+        """The loss's name with its arguments, as in LOSSES and in a study's parameters."""
         given = ", ".join(map(repr, self.arguments.values()))
         return f"{self.function}({given})" if given else self.function
 

@@ -1,4 +1,4 @@
-"""A home that is missing or not writable: caches go where the study can write.
+"""If the home is missing or not writable, caches go where the study can write.
 
 pytest tests/base/test_home.py
 """
@@ -13,12 +13,12 @@ import pytest
 from squentropy.base import home
 
 ROOT = Path(__file__).resolve().parents[2]
-MISSING = "/dev/null/home"  # no folder can be made there, by root either
+MISSING = "/dev/null/home"  # not even root can create this folder
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Whatever is set here is as it was afterwards."""
+    """Restore these variables after each test."""
     for name in ("HOME", "USER", *home.BASES):
         monkeypatch.setenv(name, os.environ.get(name, MISSING))
 
@@ -60,7 +60,7 @@ def test_matplotlib_and_dvc_keep_their_caches_there(tmp_path):
         [sys.executable, "-c", program], cwd=tmp_path, env=without_a_home(),
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.stderr == ""  # matplotlib's warning, that it makes a folder of its own
+    assert done.stderr == ""  # no warning by matplotlib about a temporary folder
     places = done.stdout.split()
     assert len(places) == 4
     assert all(place.startswith(str(tmp_path / ".snakemake/squentropy/home")) for place in places)

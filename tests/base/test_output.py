@@ -1,4 +1,4 @@
-"""Foreign text does nothing to a terminal, and whatever becomes of the output is a line or quiet.
+"""Foreign text cannot control a terminal, and output that fails is one line or silent.
 
 pytest tests/base/test_output.py
 """
@@ -34,7 +34,7 @@ RUN = "checkpoints/tiny/final/cross_entropy/seed1"
 
 
 def examples() -> list[tuple[str, ...]]:
-    """Each command's example with each of its words in turn, other than options, made foreign."""
+    """Each command's example, with each of its words except options replaced by foreign text."""
     group, found = typer.main.get_command(app.app), []
     for command in group.commands.values():
         text = command.help.partition("Example: squentropy ")[2].replace("\\\n", " ")
@@ -46,13 +46,13 @@ def examples() -> list[tuple[str, ...]]:
 
 @pytest.fixture
 def on_terminal(monkeypatch):
-    """on_terminal(words): exit code, and what a terminal is sent."""
-    monkeypatch.setenv("TERM", "dumb")  # or colours would be among it
+    """on_terminal(*words): exit code, and the output to a terminal."""
+    monkeypatch.setenv("TERM", "dumb")  # without colours
     monkeypatch.delenv("SQUENTROPY_TRACEBACKS", raising=False)
 
     def run(*words: str) -> tuple[int, str]:
         reader, writer = os.openpty()
-        tty.setraw(writer)  # or it would itself write "\r\n" for the end of a line
+        tty.setraw(writer)  # otherwise it turns "\n" into "\r\n"
         shown = []
 
         def read() -> None:
@@ -89,7 +89,7 @@ def test_no_command_sends_a_foreign_word_to_the_terminal_as_it_is(
 
 @pytest.fixture
 def study(whole_study, tiny_study) -> Path:
-    """A finished study in the working folder, whose parameters hold foreign text."""
+    """A finished study in the working folder, and mine.yaml, which contains foreign text."""
     mine = tiny_study(sample={"prompts": [FOREIGN], "max_tokens": 4})
     Path("mine.yaml").write_text(mine.dump(), encoding="utf-8")
     return whole_study
@@ -127,7 +127,7 @@ def test_no_command_sends_foreign_contents_to_the_terminal_as_they_are(
     assert status in (errors.OK, errors.FAILED)
     assert "this is a bug" not in shown
     assert shown.strip()
-    bar = "\r" if name == "judge" else ""  # goes back to the line's beginning
+    bar = "\r" if name == "judge" else ""  # returns to the start of the line
     assert set(BYTES.findall(shown)) <= set(bar)
 
 
@@ -165,11 +165,11 @@ def test_one_line_and_visible_leave_every_script_as_it_is():
         assert output.visible(chr(code)) in ("\ufffd", "\n", "\t")
 
 
-# --- what becomes of the output -----------------------------------------------------------------
+# --- output that fails --------------------------------------------------------------------------
 
 
 def squentropy(words: str, **how) -> subprocess.CompletedProcess:
-    """The program by a shell, which redirects as `words` say."""
+    """Run the program in a shell, with the redirections in `words`."""
     command = f"{shlex.quote(sys.executable)} -m squentropy.cli {words}"
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, **how)
 
@@ -211,7 +211,7 @@ def test_a_stream_says_what_it_cannot_write(tmp_path):
 
 @pytest.fixture(scope="module")
 def latin_1(tmp_path_factory) -> dict[str, str]:
-    """The environment of a locale whose characters are those of ISO-8859-1."""
+    """Environment variables of a locale with the encoding ISO-8859-1."""
     folder = tmp_path_factory.mktemp("locales")
     command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / "de_DE")]
     if not shutil.which("localedef") or subprocess.run(command, capture_output=True).returncode > 1:

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all, and is refused when it is not what was written.
+"""Writes are atomic, and a file that is not what was written is refused.
 
 pytest tests/base/test_storage.py
 """
@@ -150,7 +150,7 @@ def test_a_folder_without_permission_is_named(tmp_path):
 
 @pytest.fixture
 def small_disk(mounted):
-    """A file system of sixteen pages of 4 KB."""
+    """A file system with sixteen pages of 4 KB."""
     return mounted("64k")
 
 
@@ -158,7 +158,7 @@ def small_disk(mounted):
 def test_on_a_full_disk_a_file_is_whole_or_refused_in_one_line(
     small_disk, data, tokens, tiny_study, what
 ):
-    """Whichever file the space ends in: numpy, safetensors and Python fail each in its way."""
+    """Whichever file fills the disk; numpy, safetensors and Python fail in different ways."""
     study = tiny_study(sweep={"keep_weights": True})
     folder = small_disk / "folder"
     write, read = {
@@ -254,7 +254,7 @@ def test_json_that_cannot_be_read_is_named(tmp_path):
         storage.read_sealed(tmp_path)
 
 
-# --- what is no plain file ----------------------------------------------------------------------
+# --- not a regular file -------------------------------------------------------------------------
 
 READERS = {
     "read_bytes": storage.read_bytes,

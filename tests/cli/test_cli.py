@@ -1,4 +1,4 @@
-"""Every command works by hand, and a user's mistake is one line.
+"""Every command works on the command line, and a user's mistake is one line.
 
 pytest tests/cli/test_cli.py
 """
@@ -31,7 +31,7 @@ COMMANDS = sorted(typer.main.get_command(app.app).commands)
 
 @pytest.fixture
 def run(capsys):
-    """run(words) -> exit code, stdout, stderr."""
+    """run(*words): exit code, stdout and stderr."""
 
     def run(*words) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
@@ -43,7 +43,7 @@ def run(capsys):
 
 
 def example(text: str) -> str:
-    """The command of a help's example, its lines joined as the shell would."""
+    """The command in the example of a help text, with its lines joined as by the shell."""
     lines = text[text.index("Example: ") + len("Example: ") :].split("\n\n")[0]
     return " ".join(lines.replace("\\\n", " ").split())
 
@@ -106,7 +106,7 @@ def test_the_version_is_the_packages(run):
 
 @pytest.fixture
 def study(tiny_study, tmp_path):
-    """A parameter file with one loss, smaller still."""
+    """A parameter file of an even smaller study with one loss."""
     path = tmp_path / "params.yaml"
     path.write_text(
         tiny_study(
@@ -148,7 +148,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
     scored = [*final, checkpoints / "lengths/mse/iters4/seed1"]
     assert well("evaluate", *scored, "--data", data).count("test nll") == 3
     assert well("sample", *final, "--tokens", data / "tokens").count("Tim") >= 2
-    assert well("voices", data, checkpoints, results) == ""  # MSE's outputs are no logits
+    assert well("voices", data, checkpoints, results) == ""  # MSE's outputs are not logits
     well("metrics", data, checkpoints, results)
     status, out, _ = run("show", results, "--table")
     nll = pd.read_csv(results / "metrics.csv").nll[0]
@@ -159,7 +159,7 @@ def test_the_whole_study_runs_by_hand(run, study, data, tmp_path):
 
 @pytest.fixture
 def places(finished, data, tmp_path, monkeypatch):
-    """A working directory with checkpoints/tiny and data/tiny, and params.yaml."""
+    """A working directory with checkpoints/tiny, data/tiny and params.yaml."""
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "data").mkdir()
     shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints/tiny")
@@ -219,7 +219,7 @@ def test_a_run_is_exported_and_scored_by_hand(run, places, tiny_study):
     assert (status, out) == (0, "exported\n")
     link, foreign = err.splitlines()
     assert "the loss's own link" in link
-    assert foreign.endswith("name its own by --params, as results/STUDY or a file")
+    assert foreign.endswith("name its own study with --params, as results/STUDY or a file")
     (places / "results/tiny").mkdir(parents=True)
     mine = tiny_study(sample={"temperatures": [0.3], "top_k": 7})
     (places / "results/tiny/params.yaml").write_text(mine.dump())
@@ -235,7 +235,7 @@ def test_a_run_is_exported_and_scored_by_hand(run, places, tiny_study):
 def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
     folder = "checkpoints/tiny/final/mse/seed1"
     assert "other parameters" in run("sample", folder)[2]
-    assert "is no run of the study grammar" in run("why", folder)[2]
+    assert "is not a run of the study grammar" in run("why", folder)[2]
     (places / "results/tiny").mkdir(parents=True)
     (places / "results/tiny/params.yaml").write_text(tiny_study().dump())
     assert run("sample", folder)[0] == 0
@@ -244,7 +244,7 @@ def test_a_run_says_which_study_it_is_of(run, places, tiny_study):
 
 
 def test_what_is_not_under_way_and_where_a_run_was_logged_is_said(run, places, monkeypatch):
-    said = "nothing is under way: no run has saved a state in state\n"
+    said = "no unfinished runs: no run has saved a state in state\n"
     assert run("live") == (0, said, "")
     folder = Path("checkpoints/tiny/final/mse/seed1")
     monkeypatch.setattr("squentropy.tools.hosted.log", lambda runs, _: [(runs[0], "wandb/run-1")])
@@ -257,13 +257,13 @@ def test_outside_a_clone_it_says_to_go_to_one(run, tmp_path, monkeypatch, words)
     code, out, said = run(*words)
     assert code != 0
     assert out == ""
-    assert said.endswith("this is no clone of the repository, so go to the folder of one\n")
+    assert said.endswith("this folder is not a clone of the repository; go to one\n")
     assert said.count("\n") == 1
 
 
 TRAIN = ("train", "{tmp}/run", "--tokens", "{data}/tokens", "--params", "{params}")
 GRID = ("--lr", "0.1", "--dropout", "0.1", "--n-layer", "1")
-MISTAKES = [  # words, what the one line says
+MISTAKES = [  # arguments, part of the error message
     (("params", "--params", "{tmp}/none.yaml"), "none.yaml: cannot be read: No such file"),
     (("params", "--params", "{params}", "--params", "{tmp}/wrong.yaml"), "modle: unknown key"),
     ((*TRAIN, *GRID, "--loss", "mze"), "did you mean 'mse'?"),
@@ -302,7 +302,7 @@ MISTAKES = [  # words, what the one line says
     (("select", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("voices", "{data}", "{tmp}", "{tmp}"), "run.json: does not exist"),
     (("metrics", "{data}", "{tmp}", "{tmp}"), "selected.json: does not exist"),
-    (("show", "{tmp}"), "holds no manifest.json of results"),
+    (("show", "{tmp}"), "contains no results (manifest.json)"),
     (("params", "nix"), "nix: no such study; there are: "),
     (("why", "--params", "nix"), "nix: no such study; there are: "),
     (("record", "nix"), "nix: no such study; there are: "),
@@ -312,7 +312,7 @@ MISTAKES = [  # words, what the one line says
 
 @pytest.fixture
 def words(study, data, tmp_path):
-    """Fills in the folders."""
+    """words(template): arguments with the folders filled in."""
     (tmp_path / "wrong.yaml").write_text("modle: {}\n")
     write_sealed(tmp_path / "other.json", {})
     places = {"tmp": tmp_path, "data": data, "params": study}
@@ -472,7 +472,7 @@ def test_a_mistyped_command_says_which_was_meant(run, typed, meant):
 
 # --- completion ---------------------------------------------------------------------------------
 
-TYPED = [  # words up to the tab, what is offered
+TYPED = [  # words before the tab key, completions
     (("tr",), "train"),
     (("train", "--lo"), "--loss"),
     (("train", "out", "--loss", "squ"), "squentropy squentropy_weighted"),
@@ -493,7 +493,7 @@ TYPED = [  # words up to the tab, what is offered
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder with what there is to choose from."""
+    """A working folder with studies, runs and results to complete."""
     for name in ("smoke", "stories", "dvc"):
         (tmp_path / "studies").mkdir(exist_ok=True)
         (tmp_path / f"studies/{name}.yaml").touch()
@@ -524,7 +524,7 @@ def test_zsh_and_fish_are_offered_the_same(run, monkeypatch, workplace, shell):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_installed_for_each_shell(monkeypatch, tmp_path, shell):
-    """As `--install-completion` does it, in a home of its own."""
+    """With `--install-completion`, in a temporary home."""
     from typer.completion import get_completion_script
 
     environment = os.environ | {
@@ -541,7 +541,7 @@ def test_completion_is_installed_for_each_shell(monkeypatch, tmp_path, shell):
 
 
 def test_bash_itself_completes(workplace):
-    """By the script that `--show-completion` prints, as the tab key calls it."""
+    """With the script that `--show-completion` prints, called as by the tab key."""
     script = """
         eval "$(squentropy --show-completion bash)"
         COMP_WORDS=(squentropy train out --loss squ) COMP_CWORD=4

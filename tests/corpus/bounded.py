@@ -1,6 +1,6 @@
-"""Reads hostile story files one after the other, each in a process of its own with little memory.
+"""Read hostile story files one by one, each in its own process, and measure memory and time.
 
-python tests/corpus/bounded.py FILE...    a line of JSON for each: what came of it, MB, seconds
+python tests/corpus/bounded.py FILE...    one line of JSON per file: outcome, MB, CPU seconds
 """
 
 import json
@@ -17,7 +17,7 @@ SECONDS = 20
 
 
 def outcome(path: Path) -> str:
-    """`read`, or the line that refuses the file."""
+    """`read`, or the error message."""
     separator = "blank line" if "blank" in path.name else "<|endoftext|>"
     try:
         for _ in files.read(path, "text", separator):

@@ -1,7 +1,7 @@
-"""A small Hugging Face hub on loopback: the parts of its protocol that `datasets` uses.
+"""A small Hugging Face hub on loopback, with the parts of its protocol that `datasets` uses.
 
-A repository can be told to misbehave in ways that happen: connections that break, answers of 503,
-content that is not what was announced.
+A repository can be set to misbehave as real ones do: broken connections, 503 responses, content
+that differs from what was announced.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Repository:
-    """A data set with one commit, its files, and what goes wrong with them."""
+    """A data set with one commit, its files and their faults."""
 
     files: dict[str, bytes]
     commit: str = COMMIT
     cut_once: dict[str, int] = field(default_factory=dict)  # path: bytes sent before the break
     hang: dict[str, int] = field(default_factory=dict)  # path: bytes sent before silence, once
-    damaged: set[str] = field(default_factory=set)  # paths whose last byte is sent wrongly
-    short: set[str] = field(default_factory=set)  # paths announced one byte longer than they are
-    refusals: dict[str, list[int]] = field(default_factory=dict)  # path: statuses to answer first
-    always: int | None = None  # a status to answer whatever is asked
+    damaged: set[str] = field(default_factory=set)  # paths whose last byte is corrupted
+    short: set[str] = field(default_factory=set)  # paths announced as one byte longer
+    refusals: dict[str, list[int]] = field(default_factory=dict)  # path: first status codes
+    always: int | None = None  # status code of every response
 
 
 @dataclass
@@ -38,13 +38,13 @@ class Hub:
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
 
     def gets(self, path: str) -> list[str | None]:
-        """The Range headers of the GET requests for a file, in order; None where without."""
+        """Range headers of the GET requests for a file, in order; None if a request had none."""
         return [r for method, p, r in self.requests if method == "GET" and p.endswith(path)]
 
 
 @contextlib.contextmanager
 def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
-    """The hub, until the block ends."""
+    """Run a hub until the block ends."""
     hub = Hub(repositories)
 
     class Handler(_Handler):
@@ -67,7 +67,7 @@ def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
-    timeout = 20  # seconds; a client that hangs does not hold the tests up
+    timeout = 20  # seconds, so that a hanging client does not block the tests
 
     def log_message(self, *_):
         pass
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[begin:stop])
             if silence is not None:
                 self.wfile.flush()
-                self.rfile.read(1)  # returns when the client is gone
+                self.rfile.read(1)  # returns when the client disconnects
             if stop is not None:
                 self.close_connection = True
         return None

@@ -1,7 +1,7 @@
-"""Whatever a story file holds, reading it takes little memory and time: bombs, and what has no end.
+"""Reading any story file takes bounded memory and time, even if it is a decompression bomb.
 
-pytest tests/corpus/test_bounded.py          files of up to 64 MB, and bombs of 1 GB
-pytest -m slow tests/corpus/test_bounded.py  the same of 256 MB
+pytest tests/corpus/test_bounded.py          small files that expand to 1 GB or more
+pytest -m slow tests/corpus/test_bounded.py  uncompressed files of 256 MB
 """
 
 import gzip
@@ -22,11 +22,11 @@ MB = 500
 SECONDS = 20
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor(3).compress}
-Parts = list[tuple[bytes, int]]  # what a file holds: bytes, and how many times
+Parts = list[tuple[bytes, int]]  # a file's content: bytes and how often they repeat
 
 
 def contents(size: int) -> dict[str, Parts]:
-    """Hostile contents of text files, of `size` MB; of 16 MB where they are millions of lines."""
+    """Hostile text files of `size` MB, or at most 16 MB if they consist of millions of lines."""
     line, quote = b"x" * BLOCK, b'"'
     return {
         "one line": [(line, size)],
@@ -52,7 +52,7 @@ def contents(size: int) -> dict[str, Parts]:
 
 
 def write(path: Path, parts: Parts) -> None:
-    """Compressed part by part, so that a gigabyte takes a moment."""
+    """Write a file, compressing each part only once, so that a gigabyte takes a moment."""
     compress = COMPRESS[path.suffix if path.suffix in COMPRESS else ""]
     with path.open("wb") as file:
         for data, times in parts:
@@ -62,7 +62,7 @@ def write(path: Path, parts: Parts) -> None:
 
 
 def parquets() -> dict[str, tuple[pa.Table, dict]]:
-    """Tables that are small as files, by what they hold, and how they are written."""
+    """Large tables that become small files, with their write options."""
     story = "x" * BLOCK
     return {
         "one story many times": (repeated(story, 100_000), {}),
@@ -88,7 +88,7 @@ def run(paths: Iterable[Path]) -> dict[str, dict]:
 
 
 def check(row: dict) -> None:
-    """It was read, or refused in one line, in time and memory."""
+    """Assert that a file was read, or refused in one line, within the time and memory limits."""
     assert row["status"] == 0, row
     assert row["said"] == "read" or row["said"].startswith("/"), row
     assert row["said"].isprintable(), row
@@ -97,7 +97,7 @@ def check(row: dict) -> None:
 
 
 TEXTS = ("txt", "blank.txt", "jsonl", "csv")
-BOMBS = [  # a megabyte or so, to be decompressed to a gigabyte
+BOMBS = [  # about a megabyte each, a gigabyte when decompressed
     (name, f"{name}.{kind}{compression}", parts)
     for number, (name, parts) in enumerate(contents(1000).items())
     for kind, compression in zip(TEXTS, [".gz", ".zst", ".gz", ".zst", ".gz"][number % 2 :])

@@ -1,4 +1,4 @@
-"""Splits account for every story, share none, and are the same bytes each time.
+"""Splits account for every story, are disjoint and are byte-identical on every build.
 
 pytest tests/corpus/test_build.py
 """
@@ -31,7 +31,7 @@ CORPUS = params.load([ROOT / "params.yaml"]).corpus
 
 
 def corpus(rules: dict | None = None, **of_files) -> params.Corpus:
-    """The default parameters with source files, and these changes."""
+    """The default parameters with `source: files` and these changes."""
     of_files = {"validation_stories": 2, "test_stories": 3} | of_files
     files = CORPUS.files.model_copy(update=of_files)
     return CORPUS.model_copy(update={"source": "files", "files": files} | (rules or {}))
@@ -43,7 +43,7 @@ def jsonl(path: Path, stories) -> str:
 
 
 def three(folder: Path, train, validation=("V",), test=("T",)) -> dict:
-    """Three files as parameters."""
+    """Parameters with one file per split."""
     splits = {"train": train, "validation": validation, "test": test}
     return {split: [jsonl(folder / f"{split}.jsonl", s)] for split, s in splits.items()}
 
@@ -236,7 +236,7 @@ def test_a_txt_of_one_story_is_no_cause_where_stories_suffice(tmp_path):
 
 @pytest.mark.parametrize("change", ["one byte", "another file"])
 def test_a_story_file_that_changes_while_it_is_read_makes_no_corpus(tmp_path, monkeypatch, change):
-    """The manifest would hold one file's hash and the splits another's stories."""
+    """Otherwise the manifest would contain one file's hash, and the splits another's stories."""
     path = Path(jsonl(tmp_path / "pool.jsonl", [f"story {i}" for i in range(20)]))
     other = jsonl(tmp_path / "other.jsonl", [f"tale {i}" for i in range(20)])
     draw = build_module.draw
@@ -320,7 +320,7 @@ def test_memory_does_not_grow_with_train(tmp_path, monkeypatch, peak_memory, giv
         )
         return peak_memory(lambda: build(corpus(**splits), tmp_path / "out"))
 
-    needed(100)  # what is made once, such as tables of characters
+    needed(100)  # warm-up: allocates what is cached, such as character tables
     few, many = 1_000, 10_000
     assert needed(many) - needed(few) < 2 * (many - few)
 
@@ -329,7 +329,7 @@ def test_memory_does_not_grow_with_train(tmp_path, monkeypatch, peak_memory, giv
 @given(starts=st.lists(st.binary(min_size=1, max_size=1), min_size=1))
 def test_a_repeated_digest_is_told_from_the_first(starts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repeats")
-    every = [start + bytes(15) for start in starts]  # ends in zeros, which numpy's strings drop
+    every = [start + bytes(15) for start in starts]  # trailing zeros, which numpy's strings drop
     with digests_in(folder) as digests:
         for digest in every:
             digests.add(digest)
@@ -357,7 +357,7 @@ def test_the_grammars_splits_are_disjoint_ranges_with_log_probabilities(tmp_path
     grammar = Grammar(seed=7, train=10, validation=4, test=6)
     manifest = build(CORPUS.model_copy(update={"source": "grammar", "grammar": grammar}), tmp_path)
     train = pq.read_table(tmp_path / "train.parquet").to_pylist()
-    # Stories 18 and 19, of test, repeat stories 0 and 1, which are therefore not in train.
+    # Stories 18 and 19 (test) repeat stories 0 and 1, which are therefore dropped from train.
     assert train == [{"text": f"story 7 {i}", "log_prob": -float(i)} for i in range(2, 10)]
     assert manifest["splits"]["train"]["counts"]["dropped"]["duplicate_across_splits"] == 2
     assert manifest["provenance"] == {"grammar_sha256": "0" * 64, "seed": 7}

@@ -1,4 +1,4 @@
-"""Files are read byte for byte, and whatever is wrong with one is said in one line.
+"""Story files are read byte for byte, and every error in one is reported in one line.
 
 pytest tests/corpus/test_files.py
 """
@@ -41,7 +41,7 @@ def jsonl(stories) -> bytes:
 
 
 def write(path: Path, stories: list[str]) -> Path:
-    """A file of the kind that its name says."""
+    """Write a file of the kind that its name gives."""
     kind = path.name.split(".")[1]
     plain = path.with_name("plain")
     if kind == "jsonl":
@@ -119,7 +119,7 @@ def test_a_story_longer_than_the_csv_modules_default_limit_is_read(tmp_path):
     assert texts(write(tmp_path / "s.csv", ["x" * 200_000])) == ["x" * 200_000]
 
 
-TEXTS = st.text().filter(lambda text: text.count("\0") < 4)  # more of them are refused
+TEXTS = st.text().filter(lambda text: text.count("\0") < 4)  # a text with more is refused
 
 
 @settings(deadline=None)

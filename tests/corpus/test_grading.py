@@ -1,4 +1,4 @@
-"""Stories of the grammar have full grades, and what is wrong with a text costs the right grade.
+"""Stories of the grammar get full grades, and each kind of error lowers the right grade.
 
 pytest tests/corpus/test_grading.py
 """
@@ -34,7 +34,7 @@ def sentences(text: str) -> list[str]:
 
 
 def in_form(sentence: str) -> bool:
-    """Whether a text is one sentence, and in form."""
+    """Whether a text is a single sentence in form."""
     found = grade(sentence)
     return (found.sentences, found.in_form) == (1, 1)
 
@@ -53,7 +53,7 @@ def test_what_was_added_up_is_the_whole_text(texts):
         assert "".join("".join(sentences(text)).split()) == "".join(text.split())
 
 
-# What is wrong costs the right grade.
+# Each error lowers the right grade.
 
 STORY = (
     "Once upon a time, there was a little girl named Anna. Anna loved to play outside. At the zoo, "
@@ -78,7 +78,7 @@ def test_the_story_below_is_the_grammars():
     ("right", "wrong", "misfits"),
     [
         ("And Anna kept", "And Tim kept", 1),  # another name
-        ("She gave", "He gave", 1),  # the pronoun of another
+        ("She gave", "He gave", 1),  # another character's pronoun
         ("she saw", "he saw", 1),
         ("Mr. Fields said", "Mrs. Green said", 1),
         ("the apple tree was strong and straight", "the tulip was strong and straight", 1),
@@ -94,12 +94,12 @@ def test_a_reference_that_does_not_fit_costs_agreement_alone(right, wrong, misfi
 
 
 def test_the_reading_with_the_fewest_misfits_counts():
-    """Another girl from the second sentence on: the first name alone does not fit."""
+    """If another girl replaces Anna from the second sentence on, only the names misfit."""
     head, rest = STORY.split(" Anna loved", 1)
     swapped = grade(f"{head} Lily loved{rest.replace('Anna', 'Lily')}")
     assert swapped.form
     assert swapped.references - swapped.matches == STORY.count("Anna") - 1
-    # but if everything else is a boy's, it is all pronouns and names that are wrong
+    # With a boy, the pronouns misfit too.
     boy = rest.replace("Anna", "Tim").replace("She", "He").replace("she", "he")
     found = grade(f"{head} Tim loved{boy}")
     assert found.form
@@ -118,16 +118,16 @@ def test_a_garbled_sentence_costs_form_and_itself(where):
     found = grade(STORY.replace(broken, re.sub(r"\b[a-z]+\b", "gugu", broken, count=1)))
     assert not found.form
     assert found.sentences_in_form == pytest.approx(1 - 1 / N)
-    assert found.agreement == 1  # of what can still be read
-    assert found.references > REFERENCES / 2 or where == 0  # who Anna is was in sentence 0
+    assert found.agreement == 1  # over what can still be read
+    assert found.references > REFERENCES / 2 or where == 0  # sentence 0 introduces Anna
 
 
 def test_what_follows_a_sentence_that_was_left_out_is_read_again():
-    """With one sentence in the middle missing, the references before and after it count."""
+    """If a sentence in the middle is skipped, the references before and after it still count."""
     broken = sentences(STORY)[7]
     assert broken.startswith('"Were you big')
     found = grade(STORY.replace("Were you big in one day", "Was you big on day"))
-    assert REFERENCES - found.references == 1  # "he" of the sentence itself
+    assert REFERENCES - found.references == 1  # the "he" in that sentence
     wrong = grade(STORY.replace("Were you", "Was you").replace("And Anna kept", "And Tim kept"))
     assert (wrong.references, wrong.matches) == (found.references, found.references - 1)
 
@@ -153,7 +153,7 @@ def test_truncated_and_shuffled_sentences_are_not_in_form(texts):
 
 
 def test_words_that_are_missing_are_missed(texts):
-    """What can be left out of a sentence is an adjective, an adverb or the like: few words."""
+    """Only a few words, such as some adjectives and adverbs, are optional."""
     luck, kept, tries = random.Random(0), 0, 0
     for text in texts[:200]:
         for sentence in sentences(text):
@@ -169,7 +169,7 @@ def test_a_story_cut_short_is_not_in_form(texts):
         for end in range(1, len(text), 61):
             found = grade(text[:end])
             assert not found.form
-            assert found.in_form >= found.sentences - 3  # an open quotation may hold three
+            assert found.in_form >= found.sentences - 3  # an open quotation can contain three
 
 
 def test_nothing_is_told_about_a_text_without_sentences_or_references():
@@ -189,12 +189,12 @@ def test_the_command_counts_what_was_graded(tmp_path, capsys):
     *reasons, last = capsys.readouterr().out.splitlines()
     assert (end.value.code, len(reasons)) == (1, 2)
     assert last == (
-        "1 of 3 stories are the grammar's; in form: 2 stories, 51 of 52 sentences; "
+        "1 of 3 stories follow the grammar; in form: 2 stories, 51 of 52 sentences; "
         "56 of 57 references agree"
     )
 
 
-# Where sentences end.
+# Sentence boundaries.
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ def test_who_says_a_quotation_is_no_sentence_of_its_own():
     assert in_form('"Really?" Lily wondered.')
     assert not in_form("Lily wondered.")
     assert not in_form('"Really?"')
-    assert not in_form("We will pretend to be lions.")  # within a quotation alone
+    assert not in_form("We will pretend to be lions.")  # only within a quotation
 
 
 def test_any_name_and_pronoun_may_stand_in_a_sentence_but_not_any_word():
     assert in_form("Leo stood up tall.")
     assert in_form("Bella stood up tall.")
     assert not in_form("Her stood up tall.")
-    assert not in_form("Mrs. Green stood up tall.")  # no neighbor is a hero
+    assert not in_form("Mrs. Green stood up tall.")  # neighbors are never heroes
     assert not in_form("Park stood up tall.")
 
 
@@ -237,7 +237,7 @@ def test_any_name_and_pronoun_may_stand_in_a_sentence_but_not_any_word():
 
 
 def damaged(text: str, luck: random.Random) -> str:
-    """A text with something changed that may or may not be wrong."""
+    """A text with up to two random changes, each of which may or may not be an error."""
     names = ["Lily", "Tim", "Sue", "Ben"]
     pairs = [("She", "He"), ("her", "his"), ("he", "she"), ("ball", "kite"), ("park", "zoo"),
              ("Mom", "Dad"), ("very", "so"), ("a", "an"), ("was", "were"), (".", "!")]  # fmt: skip
@@ -280,7 +280,7 @@ def test_a_valid_text_is_one_in_form_whose_references_agree(seed):
 
 
 def test_on_a_small_grammar_form_and_agreement_are_those_of_all_its_texts(tmp_path):
-    """Every text that free references can give, and the best of all ways to bind them."""
+    """Compares every text that free references allow with the best of all its bindings."""
     (tmp_path / "words.yaml").write_text(
         "lexicon: {girls: {he: she, words: 'Ann, Eve'}, boys: {he: he, words: 'Bob'}}"
     )

@@ -1,4 +1,4 @@
-"""The story grammar: its probabilities are exact, its stories sound, its checker awake.
+"""The story grammar: exact probabilities, well-formed stories, and a checker that finds errors.
 
 pytest tests/corpus/test_grammar.py              # about ten seconds
 pytest tests/corpus/test_grammar.py -m slow      # the same over 10,000 stories
@@ -42,7 +42,7 @@ def derivations(texts):
 
 
 def write(folder, **files):
-    """A small grammar: `lexicon` and `rules` as YAML, `plot` as a template."""
+    """Write a small grammar: each keyword names a YAML file and gives its content."""
     for name, content in files.items():
         (folder / f"{name}.yaml").write_text(content, encoding="utf-8")
     return folder
@@ -72,7 +72,7 @@ def test_decisions_of_a_derivation_add_up_to_its_log_prob(derivations):
 
 
 def test_probabilities_of_all_texts_sum_to_one_and_match_frequencies(tmp_path):
-    """Drawing without replacement, options and weights, counted out on a grammar of 18 texts."""
+    """Covers drawing without replacement, options and weights, on a grammar of 18 texts."""
     small = load_grammar(
         write(
             tmp_path,
@@ -177,7 +177,7 @@ def test_sentences_are_well_written(texts):
         assert text == text.strip()
         assert not re.search(r"[{}\[\]|$¶<>]|  | \n|\n |\n\n| [.,!?;]", text), text
         assert not re.search(r"(?<!Mr)(?<!Mrs)[.!?] [a-z]", text), text
-        # A pronoun in the middle of a sentence is small: "One day, she …".
+        # A pronoun in the middle of a sentence is lower case: "One day, she …".
         assert not re.search(rf"[a-z], {pronoun}\b", text), text
         for paragraph in text.split("\n"):
             assert paragraph.count('"') % 2 == 0, paragraph
@@ -186,7 +186,7 @@ def test_sentences_are_well_written(texts):
 
 
 def test_an_animal_hero_keeps_one_pronoun(texts, derivations):
-    """Its plot has no other person, so no pronoun of the other sex may appear."""
+    """Its plot has no other character, so no pronoun of the other sex may appear."""
     boys = girls = 0
     for text, derivation in zip(texts, derivations, strict=True):
         if "cub" in derivation.bindings:
@@ -210,7 +210,7 @@ def test_the_last_sentences_recall_what_the_story_introduced(texts, derivations)
 def test_plots_are_told_as_often_as_their_weights_say(grammar, derivations):
     plots = Counter(derivation.decisions[0].log_prob for derivation in derivations)
     assert len(grammar.start.alternatives) >= 5
-    # Plots of one weight share their log p, so they are counted together.
+    # Plots of equal weight have the same log p, so they are counted together.
     for log_prob in set(grammar.start.log_probs):
         share = grammar.start.log_probs.count(log_prob) * math.exp(log_prob)
         assert plots[log_prob] / len(derivations) == pytest.approx(share, abs=0.05)
@@ -251,7 +251,7 @@ def test_an_unknown_word_is_named_with_its_place(texts):
     ],
 )
 def test_broken_agreement_is_recognised(texts, pattern, other, kind):
-    """Where another person is about, the other pronoun may be right: count, do not demand."""
+    """If the story has another character, the other pronoun may be right, so most must fail."""
     kinds = Counter()
     for text in texts[:150]:
         if match := re.search(pattern, text):
@@ -303,7 +303,7 @@ def test_parse_raises_what_check_reports(texts):
     assert verdict.kind in parser.KINDS
 
 
-# Errors in the data: one line with the thing, the place and the fix.
+# Errors in the data: one line that names the problem, the place and the fix.
 
 
 @pytest.mark.parametrize(

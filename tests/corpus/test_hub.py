@@ -1,9 +1,9 @@
-"""The hub's own client is run against a hub on loopback, and against none.
+"""Loading a data set with the real hub client, from a hub on loopback and without one.
 
     pytest tests/corpus/test_hub.py
 
-HF_ENDPOINT and HF_HOME are read when the libraries are imported, so every case runs in a process
-of its own with its own cache; cases that need no fresh process share one, because importing
+HF_ENDPOINT and HF_HOME are read when the libraries are imported, so each test runs the client in
+fresh processes with its own cache. Cases that need no fresh process share one, because importing
 `datasets` takes a second.
 """
 
@@ -25,7 +25,7 @@ from hub_server import COMMIT, Repository, serve
 ROOT = Path(__file__).parents[2]
 TRAIN = "data/train-00000-of-00001.parquet"
 VALIDATION = "data/validation-00000-of-00001.parquet"
-CHUNK = 10 << 20  # bytes of a download that the client writes at once, and continues from
+CHUNK = 10 << 20  # bytes that the client writes at once; downloads resume after whole chunks
 OTHER = "f" * 40  # a commit that no repository here has
 
 BUILD = """
@@ -49,7 +49,7 @@ for job in json.load(sys.stdin):
 
 @dataclass
 class Client:
-    """Builds corpora in fresh processes that share a cache."""
+    """Build corpora in fresh processes that share a cache."""
 
     home: Path
     url: str = ""
@@ -58,12 +58,12 @@ class Client:
         """The outcome of each job: {"manifest": ...} or {"error": "one line"}."""
         run = subprocess.run(**self.process(jobs, environment), timeout=120, check=False)
         assert run.returncode == 0, run.stderr
-        assert "%|" not in run.stderr  # no bars where nobody watches
+        assert "%|" not in run.stderr  # no progress bars without a terminal
         marked = [line for line in run.stdout.splitlines() if line.startswith("outcome ")]
         return [json.loads(line.removeprefix("outcome ")) for line in marked]
 
     def build_and_kill(self, job: dict, when: Callable[[], bool]) -> None:
-        """Start a job and kill its process when something has happened."""
+        """Start a job and kill its process as soon as `when()` is true."""
         arguments = self.process([job], {})
         text = arguments.pop("input")
         arguments.pop("capture_output")
@@ -77,7 +77,7 @@ class Client:
         assert when()
 
     def process(self, jobs: Iterable[dict], environment: dict[str, str]) -> dict:
-        """What `subprocess` needs to know to run jobs."""
+        """Arguments of `subprocess` for running jobs."""
         jobs = [{"revision": COMMIT, "folder": str(self.folder(job))} | job for job in jobs]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
         ours = {
@@ -115,7 +115,7 @@ def parquet(texts: list[str], compression: str = "none") -> bytes:
 
 
 def repository(pad: int = 0, **faults) -> Repository:
-    """300 stories of train and 30 of validation, in files named as TinyStories' are."""
+    """300 train and 30 validation stories, in files named as in TinyStories."""
     train = [f"Story {i}. {'x' * pad}\n\n" for i in range(300)]
     files = {
         "README.md": b"---\nlicense: cc0-1.0\n---\n",
@@ -156,10 +156,10 @@ def test_a_data_set_is_loaded_and_loaded_again_from_the_cache_without_the_hub(cl
     )
     assert counts(second) == [280, 20, 30]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    # `datasets` alone would load the revision in its cache instead, with no more than a warning.
+    # `datasets` alone would load the cached revision instead, with only a warning.
     assert f"is revision {COMMIT}, not {OTHER}" in another_revision["error"]
     assert "what its revision 'main' is cannot be known" in by_branch["error"]
-    # Without hub and cache one line says what to do.
+    # Without a hub and a cached copy, the one-line error says what to do.
     for outcome in (unreachable, offline):
         assert outcome["error"].startswith(
             f"ours/nowhere: the hub ({client.url}) cannot be reached"
@@ -204,11 +204,11 @@ def test_what_goes_wrong_at_the_hub_is_continued_retried_or_said_in_one_line(cli
         by_name = dict(zip(repositories, outcomes, strict=False))
 
         assert counts(by_name["ours/good"]) == [280, 20, 30]
-        # A download that breaks is continued, in the same process, after the last whole chunk.
+        # A broken download resumes in the same process, after the last complete chunk.
         assert counts(by_name["ours/breaking"]) == [280, 20, 30]
         gets = hub.gets(f"ours/breaking/resolve/{COMMIT}/{TRAIN}")
         assert gets == [None, f"bytes={CHUNK}-"]
-        # An answer of 500 or 503 is asked for again.
+        # A request that is answered with 500 or 503 is retried.
         assert counts(by_name["ours/busy"]) == [280, 20, 30]
         assert f"{TRAIN} is not what the hub announced (sha256" in by_name["ours/damaged"]["error"]
         assert "a file was cut short" in by_name["ours/short"]["error"]
@@ -222,8 +222,8 @@ def test_what_goes_wrong_at_the_hub_is_continued_retried_or_said_in_one_line(cli
         assert outcomes[-1]["manifest"]["provenance"]["revision"] == COMMIT
         assert not any("\n" in outcome.get("error", "") for outcome in outcomes)
 
-        # The damaged file was deleted from the cache, so the next run fetches it anew; files that
-        # had arrived whole are not fetched again.
+        # The damaged file was deleted from the cache, so the next run downloads it again. Complete
+        # files are not downloaded again.
         hub.repositories["ours/damaged"].damaged.clear()
         hub.requests.clear()
         [again] = client.build({"dataset": "ours/damaged"})
@@ -233,7 +233,7 @@ def test_what_goes_wrong_at_the_hub_is_continued_retried_or_said_in_one_line(cli
 
 
 def test_of_an_interrupted_load_whole_files_are_kept_and_the_broken_one_begins_again(client):
-    # huggingface_hub 2 downloads to a name of each process's own, so only whole files outlive it.
+    # huggingface_hub 2 uses a different temporary name per process, so only complete files remain.
     job = {"dataset": "ours/cut"}
     with serve({"ours/cut": repository(hang={VALIDATION: 1000})}) as hub:
         client.url = hub.url

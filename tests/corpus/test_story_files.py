@@ -1,6 +1,6 @@
-"""Other bytes of a story file are seen whatever its path looks like and however they came there.
+"""Any change of a story file's bytes is detected, whatever its path and however it was made.
 
-pytest tests/corpus/test_story_files.py     tests/test_stories.py shows that the study is made anew
+pytest tests/corpus/test_story_files.py     tests/test_stories.py checks that the study is remade
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from squentropy.study.corpus import Files
 
 ROOT = Path(__file__).parents[2]
 FILES = params.load([ROOT / "params.yaml"]).corpus.files
-OLD = (1_000_000_000, 1_000_000_000)  # of access, of the bytes; in seconds
+OLD = (1_000_000_000, 1_000_000_000)  # access and modification time, in seconds
 
-# What the parameters say: the file that is replaced.
+# Path in the parameters: file that is replaced.
 FORMS = {
     "stories.txt": "stories.txt",
     "./stories.txt": "stories.txt",
@@ -120,7 +120,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def hashing(monkeypatch) -> list:
-    """What is hashed, call by call."""
+    """The hashed files, one entry per call."""
     calls, digest = [], hashlib.file_digest
     monkeypatch.setattr(
         hashlib, "file_digest", lambda file, name: calls.append(file.name) or digest(file, name)
@@ -140,7 +140,7 @@ def digest(*train: str, known: str = "known.json", **splits: list[str]) -> str:
 
 
 def next_tick(folder: Path) -> None:
-    """Until the file system's clock has gone on."""
+    """Wait until the file system's clock has advanced."""
     probe = folder / "probe"
     probe.touch()
     before = probe.stat().st_ctime_ns
@@ -178,7 +178,7 @@ def test_the_same_bytes_with_another_time_or_place_on_disk_are_the_same(folder, 
 
 
 def test_a_file_that_was_changed_just_now_is_hashed_again(folder, hashing, monkeypatch):
-    """Its next change may bear the same time."""
+    """Its next change could have the same timestamp."""
     monkeypatch.setattr(story_files, "SETTLED", 10**15)
     make(folder / "stories.txt")
     assert digest("stories.txt") == digest("stories.txt")
@@ -214,7 +214,7 @@ def test_notes_that_cannot_be_written_do_not_matter(folder):
     assert digest("stories.txt", known="file/known.json") == digest("stories.txt")
 
 
-# --- what is no story file ----------------------------------------------------------------------
+# --- not a story file ---------------------------------------------------------------------------
 
 
 def pipe(path: Path) -> None:

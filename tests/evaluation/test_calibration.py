@@ -1,4 +1,4 @@
-"""Readings, Brier, calibration and temperature equal an independent library's and naive formulas.
+"""Readings, Brier scores, calibration and temperatures equal independent libraries and formulas.
 
 pytest tests/evaluation/test_calibration.py
 """
@@ -34,7 +34,7 @@ END, BLOCK, CLASSES = 49, 8, 50
 
 
 def drawn(classes: int, scale: float, n: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random logits (n, C) of a spread, float64, and targets that follow them in part."""
+    """Random logits (n, C), float64, of standard deviation `scale`, and correlated targets."""
     draw = torch.Generator().manual_seed(classes)
     logits = torch.randn(n, classes, generator=draw, dtype=torch.float64)
     targets = torch.multinomial((1.3 * logits).softmax(-1), 1, generator=draw)[:, 0]
@@ -49,7 +49,7 @@ def measured(logits: torch.Tensor, targets: torch.Tensor, **ways) -> dict[str, n
 
 # --- against independent libraries, to 1e-6 -------------------------------------------------------
 
-RANDOM = list(itertools.product([3, 50], [0.01, 1.0, 20.0]))  # classes, spread of the logits
+RANDOM = list(itertools.product([3, 50], [0.01, 1.0, 20.0]))  # classes, scale of the logits
 
 
 @pytest.mark.parametrize(("classes", "scale"), RANDOM)
@@ -277,7 +277,7 @@ def test_a_models_temperature_is_that_of_its_hidden_states(model):
     assert tempered < plain
     near = [
         sum(measure_it(model, split, temperature=t)["readings"]["tempered"]["nll"])
-        for t in (fitted / 1.5, fitted * 1.5)  # nearer, nll differs by no more than rounding
+        for t in (fitted / 1.5, fitted * 1.5)  # any closer, the nll differs only by rounding
     ]
     assert tempered < min(near)
 

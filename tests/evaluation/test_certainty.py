@@ -1,4 +1,4 @@
-"""How far predictions lie from the source's own: against dense float64, and of whole studies.
+"""The divergence of predictions from the source: against dense float64, and in whole studies.
 
 pytest tests/evaluation/test_certainty.py
 """
@@ -26,7 +26,7 @@ SOFTMAX = readings(1.0, {})["softmax"]
 
 @pytest.fixture
 def sparse(monkeypatch):
-    """Predictions of 40 places: dense (40, C), and as certainty.py holds them."""
+    """Predictions at 40 positions: dense (40, C), and in the format of certainty.py."""
     monkeypatch.setattr(certainty, "ROWS", 16)
     rng = np.random.default_rng(0)
     dense = rng.dirichlet(np.full(C, 0.3), 40) * (rng.random((40, C)) < 0.4)
@@ -79,7 +79,7 @@ def test_predictions_are_of_every_token_of_the_stories(grammar_data, monkeypatch
 
 @pytest.fixture(scope="module")
 def grammar_study(grammar_data, tiny_study, tmp_path_factory):
-    """The final runs of a miniature study of the grammar's stories, and their rows."""
+    """A miniature study of grammar stories, its final runs' table, and its test split."""
     study = tiny_study(sweep={"losses": ["cross_entropy", "mse"]}, final={"seeds": [1, 2]})
     folder, tokens = tmp_path_factory.mktemp("study"), TokenFolder.open(grammar_data / "tokens")
     sizes = story_bytes(grammar_data / "corpus", "test", tokens)
@@ -106,7 +106,7 @@ def test_every_final_run_has_every_place_in_one_bin(grammar_study):
 
 
 def test_divergence_is_what_nll_exceeds_the_entropy_by(grammar_study):
-    """In expectation over the token that comes; here over thirty stories' tokens."""
+    """This holds in expectation over the next token; here over the tokens of thirty stories."""
     _, table, split = grammar_study
     sums = table.groupby(["loss", "seed"])[["nll", "kl", "entropy"]].sum()
     gap = (sums["nll"] - sums["entropy"] - sums["kl"]) / len(split.ids)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Look for bytes that a target of targets.py does not take, guided by the lines that they reach.
+"""Fuzz the targets of targets.py, guided by code coverage.
 
 make fuzz                                     each target for ten minutes
-python tests/fuzz/run.py readers 600          one of them, for so many seconds
+python tests/fuzz/run.py readers 600          one target, for 600 seconds
 
-What reaches lines of its own is kept in kept/TARGET, and test_fuzz.py tries it ever after. What a
-target does not take is left in the working folder, as crash-… or timeout-…: once that is mended,
-move it into kept/TARGET.
+Inputs that reach new lines are kept in kept/TARGET, and test_fuzz.py runs them. An input that fails
+is left in the working folder as crash-… or timeout-…; once the bug is fixed, move it into
+kept/TARGET.
 """
 
 import os
@@ -19,10 +19,10 @@ import atheris
 with atheris.instrument_imports(include=["squentropy", "yaml", "json", "csv"]):
     import targets
 
-LONGEST = 2000  # bytes of an input that is kept
-SECONDS = 20  # that one may take
+LONGEST = 2000  # bytes of an input
+SECONDS = 20  # time limit of an input
 MEGABYTES = 1500
-TARGET = "SQUENTROPY_FUZZ"  # names it to the processes that the fuzzer starts with this program
+TARGET = "SQUENTROPY_FUZZ"  # environment variable with the target, for the fuzzer's processes
 
 
 def main(target: str, seconds: str) -> None:
@@ -35,7 +35,7 @@ def main(target: str, seconds: str) -> None:
         searched = subprocess.run(
             [*fuzz, f"-max_total_time={seconds}", found, str(kept)], env=environment
         )
-        # Of what was found, what reaches lines that nothing kept does.
+        # Keep the new inputs that reach lines that no kept input reaches.
         subprocess.run([*fuzz, "-merge=1", str(kept), found], env=environment, check=True)
     sys.exit(searched.returncode)
 

@@ -1,6 +1,6 @@
-"""What is fuzzed: functions of bytes, which may raise a SquentropyError and nothing else.
+"""The fuzz targets: functions of bytes that may raise SquentropyError and nothing else.
 
-run.py looks for bytes that one does not take; test_fuzz.py tries those that it has kept.
+run.py searches for inputs that fail; test_fuzz.py runs the kept ones.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def file_of(data: bytes, name: str) -> Iterator[Path]:
 
 
 def parameters(data: bytes) -> None:
-    """A file of parameters, laid over params.yaml."""
+    """A parameter file as an overlay on params.yaml."""
     with file_of(data, "mine.yaml") as path:
         values = yaml_file.read(path)
     study = params.parse(overlay(_default(), values))
@@ -45,7 +45,7 @@ def parameters(data: bytes) -> None:
 
 
 def readers(data: bytes) -> None:
-    """A story file, whose kind the first byte tells."""
+    """A story file; the first byte selects its kind."""
     which, data = (data[0], data[1:]) if data else (0, data)
     separator = "blank line" if which & 128 else "<|endoftext|>"
     with file_of(data, NAMES[which % 128 % len(NAMES)]) as path:
@@ -54,7 +54,7 @@ def readers(data: bytes) -> None:
 
 
 def manifests(data: bytes) -> None:
-    """A manifest as it is, and with a seal that fits."""
+    """A manifest, without and with a matching seal, and a file of known hashes."""
     with file_of(data, "manifest.json") as path, contextlib.suppress(SquentropyError):
         storage.read_sealed(path)
     seal = hashlib.sha256(data + b',\n  "seal": ""\n}\n').hexdigest().encode()
@@ -65,7 +65,7 @@ def manifests(data: bytes) -> None:
 
 
 def grammar(data: bytes) -> None:
-    """A story that may be the grammar's."""
+    """A text that may be a story of the grammar."""
     text = data.decode(errors="replace")
     assert parser.check(text).valid in (True, False)
     grade = grading.grade(text)
@@ -79,7 +79,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def tried(target: str, data: bytes) -> None:
-    """Raises whatever is not to be raised."""
+    """Run a target; raises any exception but SquentropyError."""
     with contextlib.suppress(SquentropyError):
         TARGETS[target](data)
 

@@ -1,4 +1,4 @@
-"""A block's step on a CPU is that of the model's own layers, and its dropout is dropout.
+"""A training step of the CPU's blocks equals one of the model's layers, also with dropout.
 
 pytest tests/lm/test_cpu_block.py
 """
@@ -26,7 +26,7 @@ def test_masks_keep_one_minus_dropout_to_five_standard_errors(dropout):
 
 
 def test_masks_hold_zeros_and_the_inverse_of_what_is_kept_in_the_shape_asked_for():
-    mask = Noise(0, 0).mask((3, 5, 7), 0.2)  # 105 draws: no multiple of the four to a word
+    mask = Noise(0, 0).mask((3, 5, 7), 0.2)  # 105 draws, not a multiple of four per word
     assert mask.shape == (3, 5, 7)
     assert set(mask.flatten().tolist()) == {0.0, 1.25}
 
@@ -75,7 +75,7 @@ with_either_positions = pytest.mark.parametrize("positions", ["learned", "alibi"
 
 @with_and_without_bias
 @with_either_positions
-@pytest.mark.parametrize("span", [2, 64])  # the context in parts, and at once
+@pytest.mark.parametrize("span", [2, 64])  # the context in parts and at once
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_a_step_without_dropout_is_that_of_the_layers(
     bias, positions, span, dtype, tolerance, monkeypatch
@@ -91,7 +91,7 @@ def test_a_step_without_dropout_is_that_of_the_layers(
 def test_a_step_with_dropout_is_that_of_the_layers_under_the_same_masks(
     bias, positions, monkeypatch
 ):
-    """torch's own functions, made to take their masks from the same noise in the same order."""
+    """The reference is torch's functions with masks from the same noise, in the same order."""
     gpt, dropout = model(0.4, bias, positions=positions), 0.4
     noise = Noise(1, 2)
 
@@ -112,7 +112,7 @@ def test_a_step_with_dropout_is_that_of_the_layers_under_the_same_masks(
         patch.setattr(F, "dropout", drop)
         patch.setattr(F, "scaled_dot_product_attention", attend)
         theirs = state_and_gradients(gpt)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)  # masks are of float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)  # masks are float32
     assert not torch.allclose(ours[0], state_and_gradients(gpt, Noise(1, 3))[0])
 
 
@@ -126,12 +126,12 @@ def test_the_gradient_of_a_block_is_that_of_its_value(dropout):
 
 @pytest.mark.parametrize("has_bfloat16", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("smallest", [0, 1 << 60])  # by oneDNN where it is suited, and never
+@pytest.mark.parametrize("smallest", [0, 1 << 60])  # oneDNN whenever possible, and never
 @pytest.mark.parametrize(("n", "k", "m"), [(7, 300, 50), (50, 300, 7), (1, 2, 3), (64, 64, 64)])
 def test_products_are_products_in_at_least_float32(
     has_bfloat16, dtype, smallest, n, k, m, monkeypatch
 ):
-    """Of bfloat16 to its precision where the processor multiplies it, else to float32's."""
+    """bfloat16 products have its precision if the processor multiplies it, else float32's."""
     monkeypatch.setattr(matmul, "_SMALLEST", smallest)
     monkeypatch.setattr(matmul, "multiplies_bfloat16", lambda: has_bfloat16)
     tolerance = 2**-8 if has_bfloat16 and dtype == torch.bfloat16 else 1e-4

@@ -1,4 +1,4 @@
-"""A run takes a free GPU, keeps it, and says so where there is none.
+"""A run claims a free GPU and keeps it; if none is free, it ends with one line.
 
 pytest tests/lm/test_devices.py
 """
@@ -53,10 +53,11 @@ def test_half_precision_wants_a_processor_that_multiplies_it(monkeypatch):
 
 @pytest.fixture
 def taken(tmp_path):
-    """taken(name): another process's claim, which lasts as long as the file that it returns."""
+    """taken(name): another process's claim, which lasts until the returned file is closed."""
 
     def take(name: str):
-        file = (tmp_path / f"squentropy-{name}.lock").open("w")  # flock parts any two open files
+        # flock excludes any two open files, even of one process.
+        file = (tmp_path / f"squentropy-{name}.lock").open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
@@ -77,7 +78,7 @@ def test_no_gpu_is_shared_unless_it_is_asked_for(taken, tmp_path):
 
 
 def test_runs_that_share_gpus_spread_over_them(tmp_path):
-    """Each process in its turn, while the ones before it hold theirs."""
+    """The processes claim in turn, while the earlier ones keep their claims."""
     program = (
         "import sys; from pathlib import Path; from squentropy.lm.devices import claim;"
         "print(claim(['a', 'b', 'c'], Path(sys.argv[1]), 2), flush=True); sys.stdin.read()"

@@ -1,4 +1,4 @@
-"""The model is GPT-2, or the like with ALiBi: its shape, its start, its causality, its numbers.
+"""The model is GPT-2, optionally with ALiBi: shape, initialisation, causality and values.
 
 pytest tests/lm/test_model.py
 """
@@ -35,10 +35,10 @@ def _no_gradient():
 @with_and_without_bias
 def test_the_parameters_are_as_many_as_gpt2_has(bias):
     model, d, layers = make(bias=bias), 16, 2
-    a_layer = 12 * d * d + 2 * d + bias * (9 * d + 2 * d)  # matrices, norms, biases of both
+    a_layer = 12 * d * d + 2 * d + bias * (9 * d + 2 * d)  # matrices, norms, and the biases of both
     assert model.parameter_count() == 50 * d + layers * a_layer + d * (1 + bias)
     everything = sum(p.numel() for p in model.parameters())
-    assert everything - model.parameter_count() == 12 * d  # the positions
+    assert everything - model.parameter_count() == 12 * d  # the position embedding
 
 
 def test_gpt2_itself_has_124_million_parameters():
@@ -68,7 +68,7 @@ def test_what_adds_to_the_residual_stream_starts_smaller_by_its_number_of_additi
             assert not parameter.any()
         elif parameter.dim() == 2:
             expected = 0.02 / 4 if "c_proj" in name else 0.02  # sqrt(2 * 8) = 4
-            # The standard deviation of a sample of n has itself one of 1 / sqrt(2 n).
+            # The relative standard error of a standard deviation over n is 1 / sqrt(2 n).
             assert parameter.std().item() == pytest.approx(
                 expected, rel=5 / math.sqrt(2 * parameter.numel())
             )
@@ -77,7 +77,7 @@ def test_what_adds_to_the_residual_stream_starts_smaller_by_its_number_of_additi
 
 
 @with_and_without_bias
-@pytest.mark.parametrize("shape", [(2, 3), (40, 50)])  # below and above what oneDNN is used from
+@pytest.mark.parametrize("shape", [(2, 3), (40, 50)])  # below and above the threshold for oneDNN
 def test_a_linear_layer_is_the_same_with_a_gradient_and_without(bias, shape):
     torch.manual_seed(0)
     layer = Linear(64, 192, bias=bias)
@@ -156,7 +156,7 @@ def test_the_numbers_are_those_of_hugging_faces_gpt2(bias):
 
 
 def test_alibis_scores_fall_by_the_slope_a_token_and_never_see_ahead():
-    """Against the definition of Press et al. 2022, where eight heads have slopes 1/2 to 1/256."""
+    """The definition by Press et al. 2022, in which eight heads have slopes 1/2 to 1/256."""
     slopes = alibi_slopes(8)
     assert slopes.tolist() == [2.0**-i for i in range(1, 9)]
     bias = alibi(slopes, torch.arange(2, 5), torch.arange(5))

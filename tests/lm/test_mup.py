@@ -1,4 +1,4 @@
-"""Under muP, models of all widths learn alike at one learning rate, and of 128 as they ever did.
+"""Under muP, models of all widths learn alike at one learning rate; at 128 nothing changes.
 
 pytest tests/lm/test_mup.py
 """
@@ -25,7 +25,7 @@ def make(width: int, parametrization="mup", positions="alibi", bias=False) -> GP
 
 
 def decided(*given) -> GPT:
-    """A model whose norms and biases are not at 1 and 0."""
+    """A model whose norms and biases are not at their initial 1 and 0."""
     model = make(*given)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,7 +56,7 @@ def learn(model: GPT, steps: int, lr: float) -> None:
 
 
 def moved(width: int, parametrization: str) -> list[float]:
-    """By how much ten steps move each block's outputs and the logits, in the mean."""
+    """Mean absolute change of the logits and of each block's outputs after ten steps."""
     model, seen = make(width, parametrization), []
     for block in model.h:
         block.register_forward_hook(lambda *given: seen.append(given[-1].detach()))
@@ -98,7 +98,7 @@ def test_only_the_blocks_matrices_start_otherwise(width):
 
 
 def test_every_way_through_a_model_ends_alike():
-    """At once, as a CPU's training step, compiled, token by token: a quarter of the width is m."""
+    """In one pass, with the CPU's training blocks, compiled, token by token; here m = 1/4."""
     model, (x, _) = decided(32), ids()
     plain = model(x)
     standard = GPT(replace(model.config, parametrization="standard")).eval()
@@ -117,5 +117,5 @@ def test_a_folded_model_is_the_same_function_without_mup(positions, bias):
     before, folded = logits(model), model.folded()
     assert folded.config == replace(model.config, parametrization="standard")
     torch.testing.assert_close(logits(folded), before)
-    assert logits(model).equal(before)  # left as it was
+    assert logits(model).equal(before)  # unchanged
     assert folded.folded() is folded

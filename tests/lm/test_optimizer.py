@@ -1,4 +1,4 @@
-"""The optimizer is torch's fused AdamW to the last bit.
+"""The optimizer is bit-identical to torch's fused AdamW.
 
 pytest tests/lm/test_optimizer.py
 """
@@ -39,7 +39,7 @@ def test_steps_are_those_of_torchs_adamw_to_the_bit(weight_decay):
 
 
 def test_hidden_matrices_learn_and_decay_as_by_mup():
-    """lr / m, and by each step the decay of the others: torch's AdamW with decay times m."""
+    """lr / m with the same decay per step as the others: torch's AdamW with decay times m."""
     ours, theirs = parameters(), parameters()
     optimizer = AdamW(ours, beta1=0.9, beta2=0.95, weight_decay=0.1, hidden=[ours[2]], multiple=4.0)
     shared = {"betas": (0.9, 0.95), "fused": True}
@@ -87,7 +87,7 @@ def test_matrices_decay_and_vectors_do_not():
 
 
 def clipped(norms: list[float], clip: float, scale: float = 1.0) -> list[float]:
-    """The norms of a row of gradients after clipping, by float32 tensors of one parameter."""
+    """The norms of successive gradients of one float32 parameter after clipping."""
     weight = nn.Parameter(torch.zeros(4, 5))
     optimizer = AdamW([weight], beta1=0.9, beta2=0.99, weight_decay=0.0, clip=clip)
     direction = torch.arange(20.0).view(4, 5)

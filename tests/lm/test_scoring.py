@@ -1,4 +1,4 @@
-"""Every held-out token is scored once, with as much context as there is, to the right number.
+"""Every held-out token is scored exactly once, correctly and with at least half a context.
 
 pytest tests/lm/test_scoring.py
 """
@@ -28,7 +28,7 @@ def model(sharp_model) -> GPT:
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    """Stories of 2 to 40 tokens, in no order of length."""
+    """Stories of 2 to 40 tokens, not sorted by length."""
     draw = np.random.default_rng(0)
     lengths = [5, 2, 40, 8, 9, 17, 2, 12, 7, 33]
     stories = [[*draw.integers(0, END, n - 1), END] for n in lengths]
@@ -38,7 +38,7 @@ def split() -> Split:
 
 @torch.no_grad()
 def one_by_one(model: GPT, split: Split) -> np.ndarray:
-    """The nll of every token from a forward pass of its own."""
+    """The nll of every token, each from its own forward pass."""
     nll = []
     for i in range(len(split)):
         story = [END, *split.story(i).tolist()]
@@ -58,7 +58,7 @@ def test_windows_score_every_token_once_with_at_least_half_a_context(length, blo
     assert [i for _, first, end in cut for i in range(first, end)] == list(range(length))
     assert all(end - start <= block for start, _, end in cut)
     assert cut[0][0] == 0
-    # Token i is predicted from token start - 1 (the end of text where start is 0) to i - 1.
+    # Token i is predicted from tokens start - 1 (the end of text if start is 0) to i - 1.
     assert all(first - start >= block // 2 for start, first, _ in cut[1:])
 
 
@@ -125,7 +125,7 @@ def test_a_temperature_divides_the_outputs(model, split):
 
 
 def test_random_batches_estimate_the_mean_over_all_blocks(model, split):
-    """More blocks than there are: the estimate comes near the mean over every block."""
+    """With more draws than blocks, the estimate is close to the mean over all blocks."""
     nll, value = random_batch_estimate(
         model, split, LOSSES["cross_entropy"], batches=100, batch_size=8, seed=0
     )

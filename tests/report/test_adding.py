@@ -1,4 +1,4 @@
-"""A new figure is a function and an entry of the catalogue; a new section, a function and a cell.
+"""A new figure needs a function and a catalogue entry; a new section, a function and a cell.
 
 pytest tests/report/test_adding.py
 """
@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, copy_project) -> Path:
-    """A copy of the project with a new figure and a new section, and results that are made up."""
+    """A copy of the project with a new figure, a new section and invented results."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     before = contents(folder)
     report = folder / "src/squentropy/report"

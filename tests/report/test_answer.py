@@ -1,4 +1,4 @@
-"""The verdict never contradicts the table that it is written from, whatever the losses are called.
+"""The verdict never contradicts the table it is based on, whatever the names of the losses.
 
 pytest tests/report/test_answer.py
 """
@@ -19,7 +19,7 @@ from squentropy.report.sections import verdict
 from squentropy.report.sections.verdict import NOT_ENOUGH, Evidence
 from squentropy.report.summary import with_results
 
-# --- what a text claims, read without a look at how it was written --------------------------------
+# --- the claims of a text, parsed independently of the code that writes it ------------------------
 
 BETTER, SAME, WORSE = "better", "same", "worse"
 CLAUSES = (
@@ -35,13 +35,13 @@ LISTS = {
 
 
 def names_in(text: str, e: Evidence) -> list[str]:
-    """The losses of a list in prose, by their labels; a capital may begin a sentence."""
+    """The losses in a prose list of labels, ignoring case, as one may start a sentence."""
     by_label = {label.casefold(): loss for loss, label in e.labels.items()}
     return [by_label[name.casefold()] for name in re.split(r", | and ", text)]
 
 
 def claims(e: Evidence) -> list[tuple[str, str]]:
-    """Every (loss, better | same | worse) that headline, sentences and list state."""
+    """Every (loss, better | same | worse) that the headline, sentences and lists state."""
     found = []
     prose = " ".join([verdict.headline(e), *verdict.sentences(e)])
     for clause in re.split(r"(?<=\.) |; ", prose):
@@ -114,7 +114,7 @@ def check(e: Evidence) -> None:
 
 
 def check_tokens(e: Evidence, text: str) -> None:
-    """Every number of tokens is that of the loss beside it."""
+    """Assert that every number of tokens belongs to the loss that it is stated for."""
     said = re.search(r"For the same nll, (.+?)\.(?= [A-Z]|$)", text)
     if not said:
         return
@@ -151,7 +151,7 @@ LABELS = {"mse": "MSE", "mse_weighted": "weighted MSE", "z_loss": "z-loss", "bri
 def random_evidence(rng: random.Random) -> Evidence:
     losses = ["cross_entropy"] if rng.random() < 0.95 else []
     losses += rng.sample(OURS, rng.randint(0, 4))
-    for _ in range(rng.randint(0, 4)):  # a user's
+    for _ in range(rng.randint(0, 4)):  # user losses
         name = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 9)))
         name += rng.choice(["", "_loss", "_of_hers", f"({rng.random():.2g})"])
         if name not in losses and name.replace("_", " ") not in ("and", "is", "are"):
@@ -178,7 +178,7 @@ def random_rows(rng: random.Random, losses: list[str]) -> dict[str, list[float]]
                "tokens_needed", "tokens_needed_low", "tokens_needed_high")  # fmt: skip
     rows: dict[str, list[float]] = {name: [] for name in columns}
     spread = rng.choice([0.01, 1.0])
-    favour = rng.choice([-0.5, 0, 0.5])  # so that all are better, or all worse, now and then
+    favour = rng.choice([-0.5, 0, 0.5])  # sometimes makes all better, or all worse
     dead = rng.random() < 0.05
     for loss in losses:
         gap = round(rng.gauss(favour, spread), 3)
@@ -206,7 +206,7 @@ def test_no_sentence_contradicts_one_of_1000_random_tables():
         check(e)
         seen.add(verdict.headline(e).partition(":")[0].partition(" is ")[0])
     kinds = ("Yes", "No", "Not shown", "Not shown either way", NOT_ENOUGH)
-    assert set(kinds) < seen  # so the tables were not all of one kind
+    assert set(kinds) < seen  # all kinds of verdicts occurred
 
 
 def test_the_checker_notices_a_contradiction(monkeypatch):
@@ -240,7 +240,7 @@ def whole(r) -> str:
 
 
 def with_differences(tmp_path, gaps, **how):
-    """Results whose nll and differences to cross entropy are {loss: (difference, p)}."""
+    """Results with these differences to cross entropy at 2 nats: {loss: (difference, p)}."""
     r = read.read(small(tmp_path / "results", losses=["cross_entropy", *gaps], **how))
     for loss, (gap, p) in gaps.items():
         values = [2 + gap, gap, gap - 0.01, gap + 0.01, p]
@@ -269,7 +269,7 @@ def test_the_verdict_follows_differences_and_p_values(tmp_path, gaps, said):
 
 
 def test_a_loss_that_declares_nothing_is_judged_too(tmp_path):
-    """Faults of an earlier verdict: it spoke of a list of names and forgot all other losses."""
+    """An earlier verdict only covered a fixed list of names and ignored all other losses."""
     gaps = {"mse": (0.6, 0.01), "squentropy": (0.1, 0.01), "z_loss": (-0.5, 0.01)}
     text = whole(with_differences(tmp_path, gaps))
     assert "No: every squared loss tried" in text

@@ -1,6 +1,6 @@
-"""The report's models in a real browser: what they compute is what torch computes.
+"""The report's models compute the same in a real browser as in torch.
 
-pytest tests/report/test_ask.py       # skipped where there is no Chromium
+pytest tests/report/test_ask.py       # skipped without Chromium
 """
 
 import functools
@@ -25,7 +25,7 @@ from squentropy.study.catalogue import label
 
 LOSSES = ["cross_entropy", "squentropy", "mse", "squentropy(0.1)"]
 TOLD = ["cross_entropy", "squentropy", "squentropy(0.1)"]
-MAX_TOKENS = 40  # more than the models' 16 of context
+MAX_TOKENS = 40  # exceeds the models' context of 16
 HELD = "JSON.parse(document.getElementById('voices').textContent)"
 
 models = pytest.mark.parametrize("number", range(len(TOLD)))
@@ -41,7 +41,7 @@ def results(tmp_path_factory) -> read.Results:
 
 @pytest.fixture(scope="module")
 def path(results, tmp_path_factory) -> Path:
-    """A page with the section alone."""
+    """A page with only this section."""
     shown = nbformat.v4.new_output("display_data", {"text/html": section.ask(results)})
     title = nbformat.v4.new_markdown_cell("# A study")
     notebook = nbformat.v4.new_notebook(cells=[title, nbformat.v4.new_code_cell(outputs=[shown])])
@@ -74,13 +74,13 @@ def chosen(page, name: str):
 
 
 def told(page) -> dict[str, str]:
-    """The texts of the stories that are there, once they are whole."""
+    """Wait for all stories to end and return their texts by the loss's label."""
     page.get_by_role("button", name="Tell").wait_for()
     sections = page.locator(".ask section:visible").all()
     return {s.get_attribute("aria-label"): s.locator(".story p").text_content() for s in sections}
 
 
-# --- what is computed ----------------------------------------------------------------------------
+# --- computations --------------------------------------------------------------------------------
 
 TEXTS = [
     "Once upon a time, there was a small fox named Tim.",
@@ -111,7 +111,7 @@ def test_text_becomes_the_tokens_of_tiktoken_and_these_its_bytes(page, text):
 
 
 def logits(page, number: int, ids: list[int]) -> torch.Tensor:
-    """What the page's model says after each of some tokens."""
+    """The logits of the page's model after each token."""
     program = f"""([number, ids]) => {{
         const model = new Model({HELD}.models[number]);
         return ids.map(id => [...model.logits(model.read(id))]);
@@ -148,7 +148,7 @@ def test_a_token_is_drawn_as_the_study_draws_it(page):
     rng = np.random.default_rng(0)
     for temperature, top_k in ((0, 5), (0.5, 0), (0.8, 5), (1.0, 1), (2.0, 50), (5e-324, 0)):
         rows = rng.normal(0, 2, (30, 40)).astype(np.float32)
-        rows[:, 7] = rows[:, 3]  # which may tie for the last place
+        rows[:, 7] = rows[:, 3]  # a tie, possibly at the top-k cutoff
         uniform = rng.random(30).tolist()
         drawn = page.evaluate(
             """([rows, temperature, top_k, uniform]) => rows.map((row, i) =>
@@ -252,7 +252,7 @@ def test_a_temperature_that_is_none_tells_nothing_and_is_pointed_at(page, value)
 
 
 def endless(page, prompt: str) -> None:
-    """The first model begins a story that it never ends."""
+    """Let the first model begin a story that never ends."""
     assert len(greedy(0, prompt, 1000)) == 1000
     page.evaluate(f"""() => {{
         const text = JSON.stringify({{ ...{HELD}, max_tokens: 1e9 }});
@@ -285,7 +285,7 @@ def test_tokens_are_seen_as_they_come_the_page_stays_alive_and_a_story_can_be_st
     assert spans.count() == many
 
 
-# --- a token is looked at ------------------------------------------------------------------------
+# --- inspecting a token --------------------------------------------------------------------------
 
 
 def test_a_token_is_looked_at_by_pointing_and_by_keyboard(page):
@@ -299,7 +299,7 @@ def test_a_token_is_looked_at_by_pointing_and_by_keyboard(page):
         here.locator(".token p").first.inner_text() == here.locator("li").first.inner_text()
     )  # greedy
     spans = here.locator(".story span")
-    page.keyboard.press("Tab")  # from the button to the next one
+    page.keyboard.press("Tab")  # to the next button
     page.keyboard.press("Tab")
     assert slider.evaluate("e => e === document.activeElement")
     page.keyboard.press("ArrowRight")

@@ -1,4 +1,4 @@
-"""The verdicts on others' claims are what the intervals say.
+"""The verdicts on published claims follow from the intervals.
 
 pytest tests/report/test_claims.py
 """
@@ -26,7 +26,7 @@ def test_a_verdict_never_contradicts_its_interval(ends, better):
     said = verdict(better, low, high)
     if low <= 0 <= high:
         assert said == "cannot be told"
-    else:  # a loss is better where its nll is less than cross entropy's
+    else:  # a loss is better if its nll is below cross entropy's
         assert said == ("holds" if (high < 0) == better else "does not hold")
 
 
@@ -56,7 +56,7 @@ LOSSES = ["cross_entropy", "mse_weighted", "squentropy", "brier"]
 def test_only_a_study_that_ranks_its_losses_tells(tmp_path, learnt):
     folder = fake_results.write(tmp_path, stories=20, learnt=learnt, sweep={"losses": LOSSES})
     said = [row[-1] for claim in CLAIMS for row in rows(claim, [read(folder)])]
-    assert len(said) == 3  # of the losses that the study has
+    assert len(said) == 3  # only for losses in the study
     assert ("does not hold" in said) == learnt
     assert learnt or set(said) == {"cannot be told"}
 
@@ -74,7 +74,7 @@ def test_places_are_those_of_the_nll_and_none_where_nothing_is_ranked(tmp_path):
             assert nll == sorted(nll)
         else:
             assert not any(re.match(r"\d+\. ", cell) for cell in column)
-        assert sum("nats" in cell for cell in column) == 1  # cross entropy's own
+        assert sum("nats" in cell for cell in column) == 1  # cross entropy
 
 
 def test_a_page_without_marks_is_refused(tmp_path):

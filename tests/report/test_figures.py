@@ -1,4 +1,4 @@
-"""Figures: always drawn, whatever the study looks like, and the same bytes each time."""
+"""Figures are drawn for every study and are byte-identical each time."""
 
 import subprocess
 import sys
@@ -74,7 +74,7 @@ def test_names_and_captions_are_known_without_waiting_for_matplotlib_or_pandas()
 def test_captions_are_true_of_the_study():
     study = fake_results.study(sweep={"losses": ["cross_entropy", "mse", "mse_weighted"]})
     said = {each.name: each.caption_of(study) for each in catalogue.FIGURES}
-    assert "Left out: MSE and weighted MSE, since" in said["learning_curves"]
+    assert "by plain softmax; MSE and weighted MSE by their own link." in said["learning_curves"]
     assert "exact entropy" in said["lengths"]
     files = {"train": ["a"], "validation": ["b"], "test": ["c"]}
     study = fake_results.study(
@@ -83,7 +83,7 @@ def test_captions_are_true_of_the_study():
         final={"seeds": [1], "length_seeds": 1},
     )
     said = {each.name: each.caption_of(study) for each in catalogue.FIGURES}
-    assert "Left out" not in said["learning_curves"]
+    assert "own link" not in said["learning_curves"]
     assert "One seed." in said["learning_curves"]
     assert "exact entropy" not in said["lengths"]
     assert "1 seeds" not in " ".join(said.values())
@@ -110,7 +110,7 @@ def test_differences_are_drawn_only_where_there_is_something_to_compare(losses, 
 
 
 def texts_of(tmp_path, name, **how):
-    """The texts of a figure of a small study."""
+    """The texts in a figure of a small study."""
     r = read.read(small(tmp_path / "results", **how))
     with style.style():
         figure = figures.drawn_by(name)(r)
@@ -180,13 +180,14 @@ def test_a_reliability_diagram_shows_the_calibration_errors_of_the_readings(tmp_
         assert any(f"{name} {100 * row['ece']:.1f}" in text for text in texts)
 
 
-def test_no_softmax_is_drawn_of_outputs_that_have_a_link_of_their_own(tmp_path):
+def test_every_loss_has_learning_curves_in_the_reading_that_training_records(tmp_path):
     r = read.read(small(tmp_path / "results"))
     with style.style():
         panels = {ax.get_title("left"): ax for ax in figures.drawn_by("learning_curves")(r).axes}
-    curves = {name: [x for x in ax.lines if len(x.get_xdata()) > 2] for name, ax in panels.items()}
-    assert curves["MSE"] == []
-    assert len(curves["squentropy"]) == 3
+    for name, noted in (("MSE", "own link"), ("squentropy", "")):
+        curves = [line for line in panels[name].lines if len(line.get_xdata()) > 2]
+        assert len(curves) == 3  # cross entropy's, train and validation
+        assert panels[name].get_title("right") == noted
 
 
 def drawn_lines(tmp_path, name, **how):
@@ -277,7 +278,7 @@ def test_divergence_has_a_line_per_loss_whose_parts_add_up_to_the_whole(tmp_path
     for loss, means, parts in zip(r.scored, left.lines, right.lines, strict=True):
         own = r.certainty[r.certainty["loss"] == loss]
         assert parts.get_ydata().sum() == pytest.approx(own["kl"].sum() / own["tokens"].sum())
-        assert means.get_ydata() == pytest.approx(5 * parts.get_ydata())  # of five equal bins
+        assert means.get_ydata() == pytest.approx(5 * parts.get_ydata())  # five bins of equal size
     assert [t.get_text() for t in left.get_xticklabels()][-1] == "2 or more"
 
 

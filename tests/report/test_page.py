@@ -1,6 +1,6 @@
-"""The report in a real browser, with stories that would do harm if they could.
+"""The report in a real browser, with hostile stories.
 
-pytest tests/report/test_page.py      # skipped where there is no Chromium
+pytest tests/report/test_page.py      # skipped without Chromium
 """
 
 import functools
@@ -61,7 +61,7 @@ fonts = pytest.mark.parametrize("font", ["wide", "narrow"])
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
-    """A study whose every sampled story is hostile, and its page."""
+    """A folder with a study whose sampled stories are hostile, and its page."""
     folder = tmp_path_factory.mktemp("study")
     changes = {
         "sweep": {"losses": LOSSES, "lr": [0.0006, 0.06], "dropout": [0.0], "n_layer": [8, 12]},
@@ -91,7 +91,7 @@ def samples(study) -> list[dict]:
 
 @pytest.fixture
 def visit(visitor, study):
-    """visit(width, font, …) -> the page."""
+    """visit(width, font, …): the page."""
     return functools.partial(visitor, study / "index.html")
 
 
@@ -261,7 +261,7 @@ def test_a_table_sorts_by_value_and_back_by_keyboard(visit, study):
 
 
 def _row_name(row) -> str:
-    """What a row of metrics.csv is called in the page."""
+    """The name on the page of a row of metrics.csv."""
     return {"loss": label, "ngram": "{} counts".format}.get(row.kind, str)(row.loss)
 
 
@@ -307,7 +307,7 @@ def test_on_a_phone_a_figure_scrolls_in_its_own_box_and_is_as_legible(visit, fon
         page.wait_for_function("e => e.scrollLeft > 0", arg=figure.element_handle())
         figure.evaluate("e => e.scrollTo({ left: 9999, behavior: 'instant' })")
         assert image.bounding_box()["x"] + image.bounding_box()["width"] <= 360
-        box = caption.bounding_box()  # which stays where it is read
+        box = caption.bounding_box()  # the caption does not scroll
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 360
     assert overflow(page) <= 0
@@ -355,7 +355,7 @@ def test_no_story_is_more_than_text(visit, samples, font):
 
 
 def test_stories_leave_the_page_as_it_is(visit, samples):
-    """The stories that stand in the page without the browser: an article a loss and prompt."""
+    """The static stories, outside the interactive browser: one article per loss and prompt."""
     page = visit()
     cards = page.locator("article.story p").evaluate_all("all => all.map(p => p.textContent)")
     assert len(cards) == len(LOSSES) * len(PROMPTS)
@@ -363,5 +363,5 @@ def test_stories_leave_the_page_as_it_is(visit, samples):
     assert [card for card in cards if card not in told] == []
     assert page.locator("h2").count() == page.locator("nav a").count()
     assert page.locator("main > h2").last.inner_text() == "References"
-    assert page.locator("script").count() == 2 + 3  # of data, and of what runs
+    assert page.locator("script").count() == 2 + 3  # data and code
     assert page.evaluate("document.body.lastElementChild.tagName") == "DIALOG"

@@ -1,4 +1,4 @@
-"""The report as a PDF, by a browser that may be missing or fail."""
+"""Printing the report as a PDF with a browser that may be missing or fail."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from squentropy.report import pdf, render
 
 @pytest.fixture
 def page(tmp_path):
-    """A report of few pages."""
+    """A report with a few pages."""
     path = tmp_path / "a page.html"
     text = nbformat.v4.new_markdown_cell("A paragraph.\n\n" * 60)
     path.write_text(render.to_html(nbformat.v4.new_notebook(cells=[text]), "tiny"))
@@ -20,7 +20,7 @@ def page(tmp_path):
 
 
 def browser(folder, monkeypatch, script):
-    """A browser that does what a shell script says."""
+    """Replace the browser by a shell script."""
     path = folder / "chromium"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -65,7 +65,7 @@ def test_a_browser_that_hangs_is_given_up(page, tmp_path, monkeypatch):
 
 
 def foreign(page: str) -> list[str]:
-    """Pages that are no report of this version, though they look like one."""
+    """Pages that are not a report of this version, though some look like one."""
     script = re.search(r"script-src '([^']*)'", page)[1]
     return [
         "<!doctype html><title>A page</title>",

@@ -1,4 +1,4 @@
-"""The report: one page from the results alone, that says what they say and runs nothing."""
+"""The report is one page, made from the results alone, that loads nothing."""
 
 import hashlib
 import html.parser
@@ -31,7 +31,7 @@ def small(folder, losses=("cross_entropy", "squentropy", "mse"), seeds=(1, 2), *
 
 
 class Page(html.parser.HTMLParser):
-    """The tags, with attributes, and the text of a page."""
+    """The tags of a page with their attributes, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -80,7 +80,7 @@ def test_the_page_loads_nothing(page):
     policy = next(a["content"] for _, a in page.tags if a.get("http-equiv"))
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
     assert "unsafe" not in policy
-    assert not page.values("style")  # which the policy would drop
+    assert not page.values("style")  # the policy would ignore them
 
 
 def test_the_page_is_below_five_megabytes_with_models_as_large_as_it_has_room_for(rendered):
@@ -111,7 +111,7 @@ def test_every_entry_of_the_contents_leads_to_a_heading(page):
 
 def test_every_image_says_in_words_what_it_shows(page):
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == len(catalogue.FIGURES) - 1  # no two doses here
+    assert len(images) == len(catalogue.FIGURES) - 1  # no dose figure with one multiplier
     assert all(len(image["alt"]) > 30 for image in images)
 
 
@@ -159,7 +159,7 @@ def test_the_notebook_is_clean(notebook):
 
 
 def shown(notebook, folder):
-    """What the notebook's code cells show for the results in a folder, run in this process."""
+    """The output of the notebook's code cells for the results in a folder, run in this process."""
     drawn = folder / "figures"
     drawn.mkdir()
     for each in catalogue.FIGURES:

@@ -1,4 +1,4 @@
-"""Tables and sentences of the report follow the numbers.
+"""The tables and sentences of the report follow the numbers.
 
 pytest tests/report/test_sections.py
 """
@@ -28,7 +28,7 @@ def small(folder, losses=("cross_entropy", "squentropy", "mse"), seeds=(1, 2), *
 
 
 def with_difference(tmp_path, gap):
-    """Results of squentropy whose difference to cross entropy, at 2 nats per token, is `gap`."""
+    """Results in which squentropy differs by `gap` from cross entropy, at 2 nats per token."""
     r = read.read(small(tmp_path / "results", losses=["cross_entropy", "squentropy", "mse"]))
     columns = ["nll", "difference", "difference_low", "difference_high"]
     r.metrics.loc["squentropy", columns] = [2 + gap, gap, gap - 0.01, gap + 0.01]
@@ -104,7 +104,7 @@ def test_the_best_and_the_worst_calibrated_loss_are_named(tmp_path):
     assert "squentropy is off by 0.20 %, MSE by 50.00 %" in text
     raw, tempered = (r.read_as("squentropy", how)["nll"] for how in ("softmax", "tempered"))
     assert f"squentropy {tempered - raw:+.3f}".replace("-", "−") in text
-    assert "MSE −" not in text  # its softmax says nothing, so no temperature helps or harms it
+    assert "MSE −" not in text  # its softmax is meaningless, so a temperature is too
 
 
 def test_what_cross_entropy_beats_follows_the_numbers(tmp_path):
@@ -141,7 +141,7 @@ def test_where_a_loss_loses_follows_from_the_profile(tmp_path):
     p = r.profile
     p["nll"], p["tokens"] = 20_000.0, 10_000
     rare = (p["by"] == "frequency") & (p["low"] < 256)
-    p.loc[rare, "tokens"] = 8_888  # nine bins as large as the eight others
+    p.loc[rare, "tokens"] = 8_888  # nine bins with as many tokens as the other eight
     p.loc[rare, "nll"] = 2.0 * 8_888
     mine = p["loss"] == "squentropy"
     p.loc[mine & rare, "nll"] += 0.7 * 8_888
@@ -178,7 +178,7 @@ def test_the_slope_is_that_of_the_excess_on_logarithmic_axes(tmp_path):
     r.lengths.loc[own, "nll"] = r.corpus["source_nll"] + 50 * r.lengths["tokens"][own] ** -0.25
     row = re.search(r"squentropy</th>(.*?)</tr>", sections.learning.table(r))[1]
     assert row.endswith(">−0.25</td>")
-    r.lengths.loc[own & (r.lengths["seed"] > 1), "nll"] += 1  # which are of full length alone
+    r.lengths.loc[own & (r.lengths["seed"] > 1), "nll"] += 1  # only affects runs of full length
     assert re.search(r"squentropy</th>(.*?)</tr>", sections.learning.table(r))[1] == row
     without = replace(r, metrics=r.metrics.assign(excess=math.nan))
     assert "slope" not in sections.learning.table(without).lower()

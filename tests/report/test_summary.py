@@ -71,7 +71,7 @@ def test_the_figure_of_the_readme_is_drawn_from_the_committed_results(tmp_path):
 
 
 def filled(folder: Path, **how) -> str:
-    """What stands between the marks of a README."""
+    """The text between the marks of a README."""
     return with_results(MARKS, write(folder, **how), Path("report")).removeprefix(f"{MARKS[:19]}\n")
 
 
@@ -107,7 +107,7 @@ HOSTILE = (
 def test_no_story_is_more_than_text_in_the_readme(tmp_path):
     text = filled(tmp_path, text=HOSTILE, sweep={"losses": ["cross_entropy"]})
     table = text[text.index("<table>") : text.index("</table>")]
-    assert "\n\n" not in table  # within which no Markdown is read
+    assert "\n\n" not in table  # a blank line would restart Markdown
     assert set(re.findall(r"<(/?\w+)", table)) == {
         "table",
         "tr",
@@ -126,7 +126,7 @@ def test_no_story_is_more_than_text_in_the_readme(tmp_path):
     raw = re.search("<br>(.*)</td>", table)[1]
     assert not set(re.sub(r"<br>|&#\d+;", "", raw)) & set("<>&*_`[]$|#:@\\")
     tags = MarkdownIt("commonmark").enable("table").parse(text)
-    assert [token.type for token in tags].count("html_block") == 2  # the table, the last mark
+    assert [token.type for token in tags].count("html_block") == 2  # the table and the end mark
     again = with_results(f"<!-- results: x -->\n{text}", tmp_path, Path("report"))
     assert again.endswith(text)
 

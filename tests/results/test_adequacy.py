@@ -1,4 +1,4 @@
-"""Whether a study's models have learnt enough: the first study's had not."""
+"""Whether a study's models have learnt enough; those of the first study had not."""
 
 import json
 import math
@@ -15,12 +15,12 @@ from squentropy.tokens.tokenizer import tokenize
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = json.loads((ROOT / "tests/first_study.json").read_text())
-FIGURES = {1: 5.215, 2: 2.988, 3: 1.734, 4: 1.400, 5: 1.331}  # of the tokens of one of its runs
+FIGURES = {1: 5.215, 2: 2.988, 3: 1.734, 4: 1.400, 5: 1.331}  # from one run's training tokens
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory) -> dict[int, float]:
-    """nll per token on the first study's test split of n-gram models of one run's tokens."""
+    """Test nll per token, in the first study, of n-gram models of one run's training tokens."""
     values = params.load([ROOT / "params.yaml"]).model_dump()
     values["corpus"]["grammar"] |= FIRST["corpus"]
     values["tokens"]["vocab_size"] = FIRST["vocab_size"]
@@ -63,7 +63,7 @@ def test_the_first_study_had_not_trained_enough(counted, reading):
 
 
 def judged(nll=1.0, *, limit=0.4, steepest=0.25, **by_tokens):
-    """A study whose trigram has 1.6 nats, of a range from 5.8 to 0.4."""
+    """The verdict on a study with a trigram nll of 1.6, in a range from 5.8 to 0.4."""
     lengths = {int(name[1:]): value for name, value in by_tokens.items()}
     return judge(
         nll,
@@ -95,11 +95,11 @@ def test_a_curve_that_still_falls_steeply_is_a_reason_with_its_figures():
         "from unigram to exact entropy per doubling, and 25% is the most allowed"
     ]
     assert judged(1.5, t500=3.0, t1000=1.5, steepest=0.28).enough
-    # The same nll won over four times the tokens is half as much per doubling.
+    # The same gain over four times the tokens is half as much per doubling.
     quarter = judged(1.5, t250=3.0, t1000=1.5)
     assert quarter.enough
     assert quarter.last_doubling == pytest.approx(verdict.last_doubling / 2)
-    # Only the last two lengths count, and a length that diverged not at all.
+    # Only the last two lengths that did not diverge count.
     assert judged(1.0, t250=5.0, t500=1.2, t1000=1.0).enough
     assert not judged(1.5, t500=3.0, t700=math.nan, t1000=1.5).enough
 

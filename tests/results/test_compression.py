@@ -1,4 +1,4 @@
-"""What xz makes of a text after another.
+"""The compressed size of a text that follows another, by xz.
 
 pytest tests/results/test_compression.py
 """

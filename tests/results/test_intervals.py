@@ -1,4 +1,4 @@
-"""Intervals: that they cover, what they resample, and what they refuse."""
+"""Intervals: coverage, resampling and invalid data."""
 
 import math
 
@@ -14,7 +14,7 @@ HOW = {"resamples": 500, "confidence": 0.95, "seed": 0}
 def simulated(rng, seeds, stories, *, of_seed, of_story, of_both, shift=0.0):
     """(nll, tokens) with random effects of seed, story and both, in nats per token around `shift`.
 
-    Stories' effects are skewed, as real ones are, and stories differ in length.
+    Story effects are skewed, like real ones, and stories differ in length.
     """
     tokens = rng.integers(60, 300, stories)
     effect = (
@@ -26,7 +26,7 @@ def simulated(rng, seeds, stories, *, of_seed, of_story, of_both, shift=0.0):
 
 
 def coverage(n, seeds, stories, resamples, **effects):
-    """Share of n simulated studies whose 95 % interval of a - b holds the true difference."""
+    """The share of n simulated studies whose 95 % interval contains the true difference."""
     rng, covered, truth = np.random.default_rng(seeds), 0, 0.05
     for i in range(n):
         nll_a, tokens = simulated(rng, seeds, stories, **effects, shift=truth)
@@ -61,7 +61,7 @@ def test_coverage_is_93_to_97_percent_whatever_the_mixture(seeds, mixture):
 
 
 def test_a_percentile_bootstrap_over_three_seeds_would_cover_too_rarely():
-    """Why seeds are not resampled."""
+    """This is why seeds are not resampled."""
     rng, covered = np.random.default_rng(0), 0
     for _ in range(500):
         ratios = rng.normal(0.05, 0.02, 3)

@@ -1,4 +1,4 @@
-"""N-gram models: against a dictionary of counts, and as distributions."""
+"""N-gram models agree with a dictionary of counts and are distributions."""
 
 import itertools
 import math
@@ -16,14 +16,14 @@ stories = st.lists(st.lists(st.integers(0, END - 1), max_size=12), min_size=1, m
 
 
 def split(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, offsets) of stories, each with its end, as tokens.Split has them."""
+    """(ids, offsets) of stories, each with its end of text, as in a Split."""
     ended = [[*text, END] for text in texts]
     offsets = np.cumsum([0, *map(len, ended)])
     return np.array(list(itertools.chain.from_iterable(ended)), dtype=np.uint16), offsets
 
 
 def by_dictionary(order: int, train: list[list[int]], test: list[list[int]]) -> list[float]:
-    """Witten-Bell as its formula reads, story by story."""
+    """The nll of each story by the Witten-Bell formula."""
     followers: defaultdict[tuple, Counter] = defaultdict(Counter)
 
     def windows(story: list[int]):
@@ -61,7 +61,7 @@ def test_a_story_scores_as_a_dictionary_of_counts_says(train, test):
 def test_probabilities_sum_to_one_after_every_context(train):
     for length in range(4):
         contexts = list(itertools.product(range(END), repeat=length))
-        # A story per context and next token, so that its last token's nll is the one asked for.
+        # One story per context and next token; its last token has the nll in question.
         ids = [[*context, w] for context in contexts for w in range(C)]
         test = np.array(ids, dtype=np.uint16).ravel(), np.arange(len(ids) + 1) * (length + 1)
         for order, nll in ngrams.token_nll(*split(train), *test, END, C, range(1, 6)).items():

@@ -1,4 +1,4 @@
-"""What is counted about stories is what it is called, and the true stories come off best.
+"""The measures of stories follow their definitions, and true stories score best.
 
 pytest tests/results/test_quality.py
 """
@@ -42,7 +42,7 @@ def test_self_bleu_is_nltks(stories):
     for i, story in enumerate(stories):
         others = stories[:i] + stories[i + 1 :]
         matched = set(story) & set(itertools.chain.from_iterable(others))
-        # without a single word in common nltk gives 0, whatever the smoothing
+        # without a common word, nltk returns 0 regardless of the smoothing
         scores.append(sentence_bleu(others, story, smoothing_function=smooth) if matched else None)
     if None not in scores:
         assert self_bleu(stories) == pytest.approx(np.mean(scores))
@@ -63,7 +63,7 @@ def test_words_are_words_and_marks():
 
 
 def told(study, texts, *, ended=True):
-    """Samples of cross entropy at one temperature, whose stories are `texts` for every seed."""
+    """Samples of cross entropy at one temperature, with the same `texts` for every seed."""
     prompts, places = study.sample.prompts, range(len(texts))
     return [
         {"phase": "final", "loss": "cross_entropy", "seed": seed, "temperature": 0.8, "top_k": 0,
@@ -95,14 +95,14 @@ def test_true_stories_are_accepted_and_shuffled_ones_are_not(grammar_data, tiny_
             assert row["parsed"] < 0.2
         else:
             assert row["no_ending"] == 8
-            assert row["parsed"] == 1  # as far as it goes, it is the grammar's
+            assert row["parsed"] == 1  # each half is the beginning of a valid story
 
 
 def test_form_and_sentences_hold_where_only_names_are_swapped(grammar_data, tiny_study):
     study = tiny_study()
     every = (story.text for story in load_grammar().stories(9, 0, 500))
     stories = [text for text in every if text.count("Tim") > 2][:4]
-    swapped = [text[::-1].replace("miT", "maS", 1)[::-1] for text in stories]  # the last Tim: Sam
+    swapped = [text[::-1].replace("miT", "maS", 1)[::-1] for text in stories]  # last Tim -> Sam
     row, test = quality_rows(study, grammar_data, told(study, swapped))
     assert (row["valid"], row["form"], row["sentences_in_form"]) == (0, 1, 1)
     assert 0.5 < row["agreement_low"] <= row["agreement"] < 1
@@ -130,7 +130,7 @@ def test_only_the_grammar_has_a_checker(data, tiny_study):
     assert table[checked].isna().all(axis=None)
     row = table.loc["cross_entropy"]
     assert (row["ended"], row["self_bleu"]) == (0, pytest.approx(1))
-    assert row["repetition"] == pytest.approx(3 / 6)  # of 6 4-grams the first 3 come again
+    assert row["repetition"] == pytest.approx(3 / 6)  # 3 of 6 4-grams repeat earlier ones
     assert table.loc["test stories", "ended"] == 1
 
 
@@ -165,7 +165,7 @@ HOW = {"resamples": 200, "confidence": 0.95, "seed": 0}
 
 
 def test_a_share_of_none_or_all_has_wilsons_interval():
-    """The 95 % interval of 0 in 72 reaches to z^2 / (72 + z^2)."""
+    """The 95 % interval for 0 of 72 ends at z^2 / (72 + z^2)."""
     none = intervals.share(np.zeros((3, 24)), **HOW)
     assert (none.estimate, none.low) == (0, 0)
     assert none.high == pytest.approx(1.96**2 / (72 + 1.96**2), rel=1e-4)
@@ -184,7 +184,7 @@ def test_seeds_that_differ_widen_the_interval():
 
 @pytest.mark.parametrize(("p", "spread"), [(0.05, 0.0), (0.3, 0.0), (0.3, 0.1), (0.9, 0.03)])
 def test_the_interval_of_a_share_holds_it_as_often_as_it_says(p, spread):
-    """Three seeds whose own shares vary, 24 stories each."""
+    """Three seeds whose true shares vary, with 24 stories each."""
     draw, held, tries = np.random.default_rng(0), 0, 400
     for _ in range(tries):
         of_seed = np.clip(p + spread * draw.standard_normal((3, 1)), 0, 1)
@@ -203,7 +203,7 @@ def test_a_story_weighs_as_much_as_is_counted_in_it():
 
 
 def test_the_same_answers_in_one_story_say_less_than_in_many():
-    """72 stories of which half have all 20 hits, against hits at random."""
+    """72 stories, half of which have all 20 hits, compared with random hits."""
     rng = np.random.default_rng(0)
     together = 20 * (np.arange(72) % 2).reshape(3, 24)
     apart = rng.binomial(20, 0.5, (3, 24))
@@ -217,13 +217,13 @@ def test_seeds_without_anything_to_count_are_left_out():
     assert intervals.share(hits, of, **HOW).estimate == pytest.approx(2 / 6)
     none = intervals.share(0 * hits, 0 * of, **HOW)
     assert all(map(math.isnan, (none.estimate, none.low, none.high)))
-    lone = intervals.share([[0, 1, 0, 0]], [[0, 2, 0, 0]], **HOW)  # most resamples hold none
+    lone = intervals.share([[0, 1, 0, 0]], [[0, 2, 0, 0]], **HOW)  # most resamples count nothing
     assert 0 <= lone.low <= lone.estimate == 0.5 <= lone.high <= 1
 
 
 @pytest.mark.parametrize(("p", "spread", "alike"), [(0.9, 0, 30), (0.6, 0.05, 10), (0.95, 0, 300)])
 def test_the_interval_of_a_counted_share_holds_it_as_often_as_it_says(p, spread, alike):
-    """Stories have 0 to 40 references, whose own shares vary the more the smaller `alike` is."""
+    """Stories have 0 to 40 references; a smaller `alike` makes their true shares vary more."""
     draw, held, tries = np.random.default_rng(0), 0, 400
     for _ in range(tries):
         of_seed = np.clip(p + spread * draw.standard_normal((3, 1)), 0.01, 0.99)

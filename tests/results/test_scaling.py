@@ -1,4 +1,4 @@
-"""Tokens needed relative to cross entropy: on curves with a known answer, and on random ones."""
+"""Tokens needed relative to cross entropy, on curves with a known answer and on random ones."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_lengths_come_in_any_order_and_a_diverged_one_is_left_out():
 
 
 def test_a_stretch_that_won_nothing_claims_no_tokens_saved():
-    noisy = np.array([4.0, 1.4, 1.6, 1.0])  # 1.5 pooled, which 4,000 tokens reach
+    noisy = np.array([4.0, 1.4, 1.6, 1.0])  # 1.5 pooled, reached at 4,000 tokens
     assert needed(0.5, base=noisy).estimate == pytest.approx(2)
     assert 2 < needed(0.6, base=noisy).estimate < 8
     flat = np.array([4.0, 3.0, 1.0, 1.0])

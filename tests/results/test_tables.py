@@ -1,4 +1,4 @@
-"""The tables follow from the runs: the perplexities, the intervals, the gaps, the bins.
+"""The tables follow from the runs: perplexities, intervals, differences and bins.
 
 pytest tests/results/test_tables.py
 """
@@ -76,14 +76,14 @@ def test_the_numbers_of_a_loss_follow_from_its_stories(rows, finished, data):
         top5 = sum(sum(s["stories"]["top5"]) for s in scores) / own.tokens.sum()
         assert row.test_top5_accuracy == pytest.approx(top5)
         assert row.test_top5_accuracy >= row.test_accuracy
-        # The stories' log p is -0.1 a character here.
+        # In this fixture a story's log p is -0.1 per character.
         entropy = 0.1 * sum(len(s) for s in pd.read_parquet(data / "corpus/test.parquet").text)
         floor = entropy / own[own.seed == 1].tokens.sum()
         assert row.excess == pytest.approx(nll - floor, rel=1e-6)
 
 
 def readings_of(finished, loss, key):
-    """(seeds, ...) of every reading of a loss's final runs."""
+    """A value of each reading of a loss's final runs, (seeds, ...)."""
     runs = [finished / f"checkpoints/final/{loss}/seed{seed}/test.json" for seed in (1, 2)]
     scores = [storage.read_sealed(run)["readings"] for run in runs]
     return {name: np.array([s[name][key] for s in scores]) for name in scores[0]}
@@ -203,7 +203,7 @@ def test_a_loss_that_diverged_leaves_its_scores_empty(rows):
 def test_the_json_for_dvc_holds_each_losses_test_nll_where_there_is_one(rows, finished):
     held = json.loads((finished / "results" / "metrics.json").read_text())
     assert held == rows["nll"].dropna().to_dict()
-    assert held.keys() == {"cross_entropy", "mse"}  # brier has diverged
+    assert held.keys() == {"cross_entropy", "mse"}  # brier diverged
 
 
 def test_the_history_holds_every_run(finished, tiny_study):
@@ -307,11 +307,11 @@ def test_perplexity_is_exp_of_the_nll_as_far_as_a_float_goes(nll, expected):
 
 
 def test_no_model_of_the_committed_study_is_below_the_sources_entropy():
-    """However it is read, by more than three standard errors."""
+    """By any reading, by more than three standard errors."""
     results = Path(__file__).resolve().parents[2] / "results" / "grammar"
     table = pd.read_csv(results / "metrics.csv").set_index("loss").dropna(subset="excess")
     half = (table.excess_high - table.excess_low) / 2
-    # No fewer degrees of freedom than this, so no larger t, and no smaller standard error.
+    # The degrees of freedom are at least these, so t is at most this and the error at least this.
     error = half / stdtrit(table.n_seeds - 1, 0.975)
     least = pd.read_csv(results / "readings.csv").groupby("loss").nll.min()
     gap = least - storage.read_sealed(results / "corpus.json")["source_nll"]
@@ -348,7 +348,7 @@ def test_another_corpus_than_that_of_the_tokens_is_refused(copy, data, tiny_stud
 
 
 def test_a_single_test_story_gives_numbers_without_intervals(copy, data, tiny_study):
-    """Perplexities without an interval are missing, not infinite."""
+    """The ends of intervals of perplexity are missing, not infinite."""
     for cell in copy.glob("checkpoints/*/*/seed*/test.json"):
         scores = storage.read_sealed(cell)
         if "stories" in scores:

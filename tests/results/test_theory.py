@@ -1,4 +1,4 @@
-"""The optimum of each loss is where plain minimisation finds it, and the contexts are the corpus'.
+"""Each loss's optimum agrees with direct minimisation, and the contexts with the corpus.
 
 pytest tests/results/test_theory.py
 """
@@ -41,7 +41,7 @@ def floor_of(loss: str, pi, classes: int) -> np.ndarray:
 @pytest.mark.parametrize("loss", LOSS)
 @pytest.mark.parametrize("classes", [3, 20])
 def test_the_floor_is_that_of_a_plain_minimisation(loss, classes):
-    """Over all classes, without the shared logit; several distributions at once."""
+    """Minimises over all classes, without a shared logit, for several distributions."""
     scale, true_weight, less = astuple(loss_info(loss).squares)
     found = floor_of(loss, np.array(PI), classes)
     for distribution, kl in zip(PI, found):
@@ -60,7 +60,7 @@ def test_the_floor_is_that_of_a_plain_minimisation(loss, classes):
 
 @pytest.mark.parametrize("loss", LOSS)
 def test_the_expected_loss_is_the_training_losss(loss):
-    """What losses.py computes, averaged over targets, has its minimum where the floor says."""
+    """The loss in losses.py, averaged over targets, is minimal at the same distribution."""
     pi, classes = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64), 6
     targets, weight = torch.tensor([0, 0, 1, 2]), torch.eye(classes, dtype=torch.float64)
     logits = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
@@ -126,7 +126,7 @@ def test_the_floor_rises_with_the_square_term_from_nought_to_no_more_than_log_c(
 
 @pytest.mark.parametrize("digits", range(1, 17))
 def test_a_token_that_nearly_always_follows_has_its_floor(digits):
-    """As in a large corpus, where a token follows another all but once in a billion times."""
+    """As in a large corpus, in which one token may follow another almost always."""
     rare = 10.0**-digits
     for classes, true_weight in itertools.product((3, 50, 2048, 50_257, 10**6), (0.0, 65.0)):
         kl = [
@@ -139,7 +139,7 @@ def test_a_token_that_nearly_always_follows_has_its_floor(digits):
 
 @pytest.mark.parametrize("scale", [1e-4, 1e-5, 1e-6, 1e-9])
 def test_a_small_square_term_costs_in_proportion(scale):
-    """Newton's method from f = 0 gave 0.075 nats at 1e-5, and more than log C below."""
+    """Newton's method from f = 0 gave 0.075 nats at 1e-5, and more than log C below that."""
     for pi in optimum.CONTEXTS.values():
         small, smaller = optimum.floor(pi, 512, scale)[0], optimum.floor(pi, 512, scale / 10)[0]
         assert small == pytest.approx(10 * smaller, rel=0.25) or small == 0
@@ -206,7 +206,7 @@ def test_predictions_are_those_of_counting_out_every_text(plot, merges, tmp_path
     grammar = load_grammar(tmp_path)
     texts = {story.text for story in grammar.stories(0, 0, 3000)}
     encoding = train_encoding([*texts] * 9, 257 + merges)
-    counted = defaultdict(Counter)  # by the tokens so far: the probability of each next one
+    counted = defaultdict(Counter)  # tokens so far: probability of each next token
     for text in texts:
         ids = (*encoding.encode_ordinary(text), encoding.eot_token)
         for place, token in enumerate(ids):

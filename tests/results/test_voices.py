@@ -1,4 +1,4 @@
-"""The report's models are the runs', rounded, and no further from them than is said.
+"""The report's models are the runs' models, rounded, within the reported error.
 
 pytest tests/results/test_voices.py
 """
@@ -49,7 +49,7 @@ def logits(model: GPT, ids: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_pages_model_of_a_model_by_mup_has_its_logits():
-    """But for the rounding of matrices, which is undone here. The page knows no muP."""
+    """The page does not support muP. The rounding of matrices is undone here."""
     torch.manual_seed(0)
     model = GPT(Config(50, 16, 2, 2, 64, 0.0, True, "learned", "mup")).eval()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_what_rounding_changes_is_the_worst_logit_and_the_mean_nll(number):
 
 
 def test_the_first_seed_of_each_loss_of_logits_that_ended_well_is_held(finished, data, tokens):
-    """The study's others are MSE, whose outputs are no logits, and one that diverges."""
+    """The other losses are MSE, whose outputs are not logits, and one that diverges."""
     held = storage.read_sealed(finished / "results/voices.json")
     (voice,) = held["voices"]
     run = finished / "checkpoints" / voice["run"]
@@ -106,7 +106,7 @@ def test_the_first_seed_of_each_loss_of_logits_that_ended_well_is_held(finished,
 
 @pytest.fixture
 def four(finished, data, tiny_study, tmp_path, monkeypatch):
-    """four() -> the models of a study of four losses, all of them one run's."""
+    """four(): the models of a study with four losses, all of which share one run."""
     (cell,) = tiny_study(sweep={"losses": ["cross_entropy"]}).voice_cells()
     monkeypatch.setattr(Study, "voice_cells", lambda self: [cell] * 4)
     return lambda: voices.write_voices(tiny_study(), data, finished / "checkpoints", tmp_path)

@@ -1,4 +1,4 @@
-"""Stories are drawn from the model's own distribution, cached or not, alone or side by side.
+"""Stories are drawn from the model's distribution, with or without a cache, alone or in batches.
 
 pytest tests/sampling/test_sampling.py
 """
@@ -35,9 +35,9 @@ def run(model, prompts=PROMPTS, *, max_tokens=30, temperature=1.0, top_k=0, seed
 
 @torch.no_grad()
 def greedy(model, prompt, max_tokens) -> list[int]:
-    """Without a cache: the context is read anew for each token.
+    """A greedy story without a cache: the whole window is evaluated for each token.
 
-    The window grows to BLOCK tokens, and then starts again with the last half of them.
+    The window grows to BLOCK tokens and then restarts with its last half.
     """
     story, start = [END, *prompt], max(0, len(prompt) + 1 - BLOCK)
     for _ in range(max_tokens):
@@ -126,7 +126,7 @@ def test_a_long_prompt_is_read_on_when_the_stories_of_short_ones_have_ended(mode
 
 
 def test_all_prompts_share_one_batch_whatever_their_lengths(model, monkeypatch):
-    """As many passes as the shortest prompt's rest and the longest story take, not their sum."""
+    """The number of passes depends on the longest prompt with its story, not on their sum."""
     sizes, forward = [], GPT.forward
 
     def counted(self, ids, *others):
@@ -136,14 +136,14 @@ def test_all_prompts_share_one_batch_whatever_their_lengths(model, monkeypatch):
     monkeypatch.setattr(GPT, "forward", counted)
     prompts = [[1], [1, 2, 3], [4, 5]]
     stories = run(model, prompts, max_tokens=5, temperature=0)
-    assert sizes[0] == (3, 2)  # the shortest, with its end of text
+    assert sizes[0] == (3, 2)  # the shortest prompt after its end of text
     longest = max(len(prompt) + min(len(story) + 1, 5) for prompt, story in zip(prompts, stories))
     assert len(sizes) == longest - 1
     assert all(rows <= 3 for rows, _ in sizes)
 
 
 def test_a_link_is_drawn_from_as_its_probabilities_say(model):
-    """As from a model whose logits are their logs; whatever the scale that a link leaves."""
+    """As with a model whose logits are their logs; a link's scale does not matter."""
 
     def link(logits):
         return (1 + logits.clamp(-5, 5).square()) / 7
@@ -173,7 +173,7 @@ def test_a_temperature_is_a_power_of_the_links_probabilities():
 
 @pytest.fixture(scope="module")
 def teller(tokens):
-    """tell() of a small model, with two prompts."""
+    """teller(...): stories of a small model with two prompts."""
     encoding = read_encoding(tokens)
     torch.manual_seed(0)
     model = GPT(Config(300, BLOCK, n_layer=1, n_head=2, n_embd=16, dropout=0.0, bias=False))
@@ -264,7 +264,7 @@ def test_the_bytes_of_a_character_wait_for_its_last_one():
     ids = encoding.encode_ordinary(text)
     said = list(terminal.pieces("Tim", [*ids, encoding.eot_token], encoding))
     assert "".join(said) == "Tim" + text
-    assert "" in said  # a token that ends no character
+    assert "" in said  # a token that completes no character
     assert len(said) == len(ids) + 2
     broken = list(terminal.pieces("", encoding.encode_ordinary("🌳")[:1], encoding))
     assert "".join(broken) == encoding.decode(encoding.encode_ordinary("🌳")[:1]) == "�"

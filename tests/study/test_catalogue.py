@@ -1,4 +1,4 @@
-"""A loss's name has one spelling, and what is known of the loss is what losses.py says.
+"""A loss's name has one spelling, and the catalogue agrees with losses.py.
 
 pytest tests/study/test_catalogue.py
 """
@@ -64,7 +64,7 @@ def test_different_losses_have_different_slugs_whatever_the_case():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_is_read_from_the_source_is_what_the_module_holds(name):
-    """In the source, since a catalogue that imports torch is of no use to Snakemake."""
+    """The catalogue parses the source, because importing torch is too slow for Snakemake."""
     info = loss_info(name)
     assert (info.name, info.function) == (name, name)
     assert info.link == (own_link(name, 1e-6) is not None)
@@ -102,7 +102,7 @@ def test_what_squares_an_error_says_so_itself():
 
 @pytest.fixture
 def written(monkeypatch, tmp_path):
-    """written(text): as if losses.py were this."""
+    """written(text): makes the catalogue read this text instead of losses.py."""
 
     def write(text: str) -> None:
         (tmp_path / "losses.py").write_text(text)
@@ -138,9 +138,9 @@ def test_a_plain_function_is_known_by_its_name_and_docstring(written):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("@loss\ndef f(h, w, t, k=EPS): ...\n", "an argument of f has a default that is no number"),
-        ("@loss\ndef f(h, w, t, k=None): ...\n", "an argument of f has a default that is no num"),
-        ("@loss(label=NAME)\ndef f(h, w, t): ...\n", "label of f is worked out; write it out in"),
+        ("@loss\ndef f(h, w, t, k=EPS): ...\n", "an argument of f has a default that is not a num"),
+        ("@loss\ndef f(h, w, t, k=None): ...\n", "an argument of f has a default that is not a"),
+        ("@loss(label=NAME)\ndef f(h, w, t): ...\n", "label of f is not a literal; write one in"),
     ],
 )
 def test_what_cannot_be_read_from_the_source_is_said(written, text, said):

@@ -1,4 +1,4 @@
-"""What is hashed of code is the same under every Python that reads it, and differs where code does.
+"""The hashed text of code is the same under every Python and differs if the code differs.
 
 pytest tests/study/test_digest_text.py
 """
@@ -38,7 +38,7 @@ def text(code: str) -> str:
     ],
 )
 def test_the_text_of_code_is_this_under_every_python(code, expected):
-    """CI asks each Python that is allowed."""
+    """CI runs this with every supported Python."""
     assert text(code) == expected
 
 

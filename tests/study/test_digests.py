@@ -1,4 +1,4 @@
-"""A result depends on the code that made it, and on no comment and no other loss.
+"""A result depends on the code that made it, but not on comments or other losses.
 
 pytest tests/study/test_digests.py
 """
@@ -42,11 +42,11 @@ def every_digest() -> dict[str, str]:
     [
         ("losses.py", "# --- the losses ---", "# other words"),
         ("losses.py", '"""-log p_y, p = softmax(f)."""', '"""Another docstring."""'),
-        ("losses.py", '"""Every loss by its name;', '"""What a name means;'),
+        ("losses.py", '"""Every loss by name.', '"""What a name means.'),
         ("losses.py", "import torch\n", "import torch  # with a comment\n\n\n"),
         ("lm/model.py", '"""Causal self-attention."""', ""),
         ("losses.py", "log_share(1.0, 1.0, 0.5)", "log_share(\n        (1.0), 1.0, 0.5)"),
-        ("report/plots/style.py", "import", "import os\nimport"),  # of no concern to training
+        ("report/plots/style.py", "import", "import os\nimport"),  # irrelevant to training
         ("sampling/generate.py", "block // 2", "block // 3"),
         ("losses.py", 'label="z-loss"', 'label="logarithm of Z, squared"'),
         ("losses.py", '    source="Chowdhery et al. 2022",\n', ""),
@@ -145,7 +145,7 @@ def test_a_new_loss_with_what_it_needs_leaves_the_others_as_they_are(source):
         ("_deeper(x) * _FACTOR", "_deeper(x) + _FACTOR"),
         ("x * math.pi", "x * math.e"),
         ("_FACTOR = 2.0", "_FACTOR = 3.0"),
-        ("/ times", "* times"),  # the link, which validation is read by
+        ("/ times", "* times"),  # the link, which validation uses
         (", link=my_link", ""),
         ("link=my_link", "link=lambda outputs, floor, times: outputs"),
         ("times=1.0", "times=2.0"),
@@ -218,7 +218,7 @@ def test_what_a_loss_is_called_counts_for_the_report():
     assert digests.labels(["mse", "squentropy"]) != digests.labels(["mse", "squentropy(0.1)"])
 
 
-# --- what is imported ----------------------------------------------------------------------------
+# --- imports -------------------------------------------------------------------------------------
 
 
 GRAPH = grimp.build_graph("squentropy", cache_dir=None)
@@ -232,7 +232,7 @@ def dotted(path: str) -> str:
 
 
 def expected(step: str) -> set[str]:
-    """The modules of a step by another reader of imports, which are followed but for plumbing."""
+    """The modules of a step according to grimp: its transitive imports, except plumbing."""
     left, found = [dotted(path) for path in digests.STEPS[step]], set()
     plumbing = tuple(dotted(path) for path in digests.PLUMBING)
     while left:
@@ -290,7 +290,7 @@ def test_a_change_of_any_function_changes_what_counts_of_its_module(source, modu
 
 
 def test_plumbing_is_all_there_and_needed():
-    """A module that no step imports is no plumbing of any."""
+    """A module that no step imports need not be listed."""
     imported = set()
     for entries in digests.STEPS.values():
         imported |= set(digests.closure(entries, plumbing=()))
@@ -356,9 +356,9 @@ STAGES = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_judges_by_the_modules_that_the_workflow_judges_by(stage):
-    """Each module lies in a folder of its stage, or the stage takes results that name its digest.
+    """Each module is in a folder among the stage's deps, or one of its deps records its digest.
 
-    run.json names those of training, selected.json of selection, manifest.json of the tables.
+    run.json records the digests of training, selected.json of selection, manifest.json of tables.
     """
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     folders = [each for each in stages[stage]["deps"] if each.startswith("src/")]

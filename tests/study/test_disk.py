@@ -1,4 +1,4 @@
-"""The disk that a study's weights take is known before it runs.
+"""The disk space of a study's weights is known before it runs.
 
 pytest tests/study/test_disk.py
 """

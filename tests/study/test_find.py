@@ -1,4 +1,4 @@
-"""A study is found by its name, its files, its folder of results or one of its runs.
+"""A study is found by its name, its files, its results folder or one of its runs.
 
 pytest tests/study/test_find.py
 """
@@ -25,7 +25,7 @@ def project(copy_project, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def finished(project, tiny_study):
-    """finished(**changes): a study `tiny` that has results, and no file; returns it."""
+    """finished(**changes): a study `tiny` with results but without a file in studies/."""
 
     def finished(**changes):
         study = tiny_study(**changes)
@@ -93,7 +93,7 @@ def test_a_runs_folder_names_its_study_with_the_parameters_it_was_trained_by(pro
     cell = study.sweep_cells()[0]
     run = json.loads(json.dumps({"cell": asdict(cell), "params": study.training_keys("sweep")}))
     assert study_of(folder, run) == study
-    finished(model={"n_embd": 32})  # the results of other parameters
+    finished(model={"n_embd": 32})  # results with other parameters
     Path("studies/tiny.yaml").write_text(study.dump())
     assert study_of(folder, run) == study
     Path("results/tiny/params.yaml").write_text("study: damaged\n")

@@ -1,4 +1,4 @@
-"""The lock of a study ends with its holder, and says who that is.
+"""The lock of a study ends with its holder and names it.
 
 pytest tests/study/test_lock.py
 """
@@ -27,7 +27,7 @@ time.sleep(60)
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the lock of grammar."""
+    """The path of a lock and another process that holds it."""
     path = tmp_path / "locks" / "grammar.lock"
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
@@ -40,7 +40,7 @@ def holder(tmp_path):
 
 def test_who_comes_second_is_told_who_holds_it(holder):
     path, process = holder
-    said = rf"^grammar: this study is being run already, by process {process.pid} on \S+ since 20"
+    said = rf"^grammar: this study is already being run by process {process.pid} on \S+ since 20"
     with pytest.raises(SquentropyError, match=said):
         lock.hold(path)
 
@@ -60,7 +60,7 @@ def test_a_kill_frees_it(holder, number):
 
 
 def test_the_processes_that_the_holder_starts_do_not_keep_it(tmp_path):
-    """As a shell command that outlives a killed Snakemake."""
+    """Such as a shell command that outlives a killed Snakemake."""
     path = tmp_path / "a.lock"
     code = HOLD.replace("time.sleep(60)", "import subprocess; subprocess.Popen(['sleep', '60'])")
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, stdout=subprocess.DEVNULL)
@@ -70,7 +70,7 @@ def test_the_processes_that_the_holder_starts_do_not_keep_it(tmp_path):
 def test_where_the_file_system_has_no_locks_the_study_runs_and_says_so(
     tmp_path, monkeypatch, capsys
 ):
-    """As on a Lustre that is mounted without them."""
+    """As on a Lustre file system that is mounted without locks."""
 
     def refuse(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -100,7 +100,7 @@ def test_an_overlay_merges_sections_and_replaces_the_rest(tmp_path, default):
     assert study.reported_cells() == []
 
 
-MISTAKES = {  # overlay: the line after "FILE: "
+MISTAKES = {  # overlay: beginning of the message after "FILE: "
     "sweep: {loss: [mse]}": "sweep.loss: unknown key; did you mean 'losses'?",
     "modle: {}": "modle: unknown key; did you mean 'model'?",
     "final: {reported: {los: mse}}": "final.reported.los: unknown key; did you mean 'loss'?",
@@ -116,9 +116,9 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "arguments do not fit; write numbers as in squentropy(scale)",
     "sweep: {losses: [brier(2)]}": 'sweep.losses[0] = "brier(2)": takes no argument; write brier',
     "sweep: {losses: [squentropy(0.1), squentropy(0.10)]}": "sweep.losses = "
-    '["squentropy(0.1)", "squentropy(0.10)"]: holds a value twice; ',
+    '["squentropy(0.1)", "squentropy(0.10)"]: contains a value twice; ',
     "sweep: {losses: [squentropy, squentropy(1)]}": "sweep.losses = "
-    '["squentropy", "squentropy(1)"]: holds a value twice; ',
+    '["squentropy", "squentropy(1)"]: contains a value twice; ',
     "theory: {contexts: 20}": "theory.contexts: unknown key; known here: weights",
     "evaluate: {link_floor: 0}": "evaluate.link_floor = 0: should be greater than 0",
     "sweep: {losses: [zzz]}": 'sweep.losses[0] = "zzz": no such loss; there are: cross_entropy, ',
@@ -135,7 +135,7 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "sweep: {max_iters: 8.0}": "sweep.max_iters = 8.0: should be a valid integer",
     "model: {bias: 1}": "model.bias = 1: is neither true nor false",
     "study: 2024": "study = 2024: is not text; write it in quotes",
-    "study: a/b": "study = \"a/b\": holds more than letters, digits, '_' and '-'",
+    "study: a/b": "study = \"a/b\": may contain only letters, digits, '_' and '-'",
     "train: {device: gpu}": "train.device = \"gpu\": should be 'auto', 'cpu', 'cuda' or 'mps'",
     "train: {threads: 0}": "train.threads = 0: should be greater than or equal to 1",
     "train: {threads: 99999999999}": "train.threads = 99999999999: should be less than or "
@@ -145,8 +145,8 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "tokens: {vocab_size: 256}": "tokens.vocab_size = 256: should be greater than or equal to 257",
     "sweep: {lr: []}": "sweep.lr = []: is empty; give at least one value",
     "sweep: {lr: 0.1}": "sweep.lr = 0.1: is not a list; write its values in brackets, as [a, b]",
-    "sweep: {lr: [0.1, 0.2, 0.1]}": "sweep.lr = [0.1, 0.2, 0.1]: holds a value twice; ",
-    "sweep: {dropout: [0, 0.0]}": "sweep.dropout = [0, 0.0]: holds a value twice; ",
+    "sweep: {lr: [0.1, 0.2, 0.1]}": "sweep.lr = [0.1, 0.2, 0.1]: contains a value twice; ",
+    "sweep: {dropout: [0, 0.0]}": "sweep.dropout = [0, 0.0]: contains a value twice; ",
     "model: {n_head: 5}": "model: n_embd 64 is not divisible by n_head 5; n_head 4 would do",
     "model: {n_head: 2000000000}": "model.n_head = 2000000000: should be less than or equal to "
     "65536",
@@ -154,14 +154,14 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "evaluate: {bootstrap: 2000000000}": "evaluate.bootstrap = 2000000000: should be less than ",
     "sample: {stories: 2000000000}": "sample.stories = 2000000000: should be less than or equal ",
     "sample: {max_tokens: 2000000000}": "sample.max_tokens = 2000000000: should be less than or ",
-    "train: {processes: 2, accumulation: 3}": "train: accumulation 3 cannot be shared by 2 ",
+    "train: {processes: 2, accumulation: 3}": "train: accumulation 3 is not divisible by ",
     "train: {processes: 2, accumulation: 2, runs_per_gpu: 2}": "train: processes and runs_per_gpu ",
     "sweep: {warmup_iters: 50}": "sweep: warmup_iters 50 is not below max_iters 50; ",
     "corpus: {source: files}": "corpus: source is 'files' but corpus.files.train is empty; name ",
     "corpus: {model: {max_tokens: 1}}": "corpus.model.max_tokens = 1: should be greater than or ",
     "corpus: {model: {tokens: 3}}": "corpus.model.tokens = 3: ",
     "corpus: {model: {runs: a}}": "corpus.model.runs: unknown key; did you mean 'run'?",
-    "corpus: {source: modle}": "corpus.source = \"modle\": is no source of stories; there are: ",
+    "corpus: {source: modle}": "corpus.source = \"modle\": is not a source of stories; there are: ",
     "sweep: [1, 2]": "sweep = [1, 2]: is not a section; give max_iters, warmup_iters, ",
     "sweep: null": "sweep = null: is not a section; give max_iters, warmup_iters, ",
     "final: {reported: 3}": "final.reported = 3: is not a section; give lr, dropout, n_layer, loss",
@@ -169,7 +169,7 @@ MISTAKES = {  # overlay: the line after "FILE: "
     "corpus: {hub: {text: {2020-01-01: 1}}}": "corpus.hub.text: is not text; write it in quotes",
     "sweep: {lr: &a [*a]}": "is longer than 100,000 bytes with its aliases",
     '"a\\nb": 1': "a\\nb: unknown key; known here: study, ",
-    'study: "a\\u2028b"': "study = \"a\\u2028b\": holds more than letters, ",
+    'study: "a\\u2028b"': "study = \"a\\u2028b\": may contain only letters, ",
     'corpus: {hub: {text: "\\ud800"}}': 'corpus.hub.text = "\\ud800": should be a valid string, ',
 }  # fmt: skip
 
@@ -177,7 +177,7 @@ MISTAKES = {  # overlay: the line after "FILE: "
 @pytest.mark.parametrize("overlay", MISTAKES)
 def test_a_mistake_is_one_line_with_key_value_and_fix(overlay, tmp_path):
     path = tmp_path / "wrong.yaml"
-    # Lists of the defaults that a mistake speaks of, so that the default study may change.
+    # The defaults that messages mention, so that the default study may change.
     fixed = "model: {n_embd: 64, n_head: 4}\nsweep: {max_iters: 50, warmup_iters: 5}\n"
     (tmp_path / "fixed.yaml").write_text(fixed)
     path.write_text(overlay + "\n")
@@ -213,8 +213,8 @@ def test_further_mistakes_are_counted(default):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "holds no keys; a study starts with 'study: NAME'"),
-        (b"- 1\n", "holds no keys"),
+        (b"", "has no keys; a study starts with 'study: NAME'"),
+        (b"- 1\n", "has no keys"),
         (b"a: [1\nb: 2\n", ", line 2: is not YAML: "),
         (b"a: 1\n\tb: 2\n", ", line 2: is not YAML: "),
         (b"study: caf\xe9\n", "is not UTF-8 at byte 10"),

@@ -1,4 +1,4 @@
-"""What jobs ask a cluster for grows with what they do.
+"""The resources that jobs request from a cluster grow with their work.
 
 pytest tests/study/test_resources.py
 """
@@ -67,9 +67,9 @@ def test_what_cannot_fit_into_memory_is_refused_by_what_its_tensors_take(tiny_st
     monkeypatch.setattr(resources, "machine_mb", lambda: least)
     resources.check(study, gpu=False)
     monkeypatch.setattr(resources, "machine_mb", lambda: least - 1)
-    with pytest.raises(ParameterError, match=r"^tiny: training takes .* GB of memory or more, "):
+    with pytest.raises(ParameterError, match=r"^tiny: training needs at least .* GB of memory, "):
         resources.check(study, gpu=False)
-    resources.check(study, gpu=True)  # whose memory is its own
+    resources.check(study, gpu=True)  # which has its own memory
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_cannot_fit_into_memory_is_refused_by_what_its_tensors_take(tiny_st
 )
 def test_the_largest_parameters_are_refused_at_once(tiny_study, changes):
     study = tiny_study(**changes)
-    with pytest.raises(ParameterError, match=r"make model\.n_embd, sweep\.n_layer or train\.b"):
+    with pytest.raises(ParameterError, match=r"reduce model\.n_embd, sweep\.n_layer or train\.b"):
         resources.check(study, gpu=False)
     assert "\n" not in resources.summary(study, 2, gpu=False)
 
@@ -96,7 +96,7 @@ def test_what_cannot_fit_on_the_disk_is_refused_unless_it_lies_there(
     assert least <= disk.checkpoints(study)[1]
     usage = type("Usage", (), {"free": least - 1})
     monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ParameterError, match=r"^tiny: its weights take .* GB or more of the disk"):
+    with pytest.raises(ParameterError, match=r"^tiny: its weights need at least .* GB on disk"):
         resources.check(study, gpu=False)
     run = tmp_path / "checkpoints/tiny/final/mse/seed1"
     run.mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_what_cannot_fit_on_the_disk_is_refused_unless_it_lies_there(
 
 def test_time_and_memory_are_said_in_one_line(tiny_study):
     study = tiny_study()
-    pattern = r"Training takes about a minute on 1 core at most, and 2\.0 GB of memory a run; here"
+    pattern = r"Training takes about a minute on 1 core at most, and 2\.0 GB of memory per run; "
     assert re.match(pattern, resources.summary(study, 1, gpu=False))
     long = tiny_study(final={"max_iters": 2_000_000_000}, train={"batch_size": 2000})
     (two,) = re.findall(r"about ([0-9,]+) days on 2 cores", resources.summary(long, 2, gpu=False))

@@ -1,4 +1,4 @@
-"""A file of parameters says what it seems to say, or is refused in one line.
+"""A parameter file means what it seems to mean, or is refused in one line.
 
 pytest tests/study/test_yaml_file.py
 """
@@ -29,20 +29,20 @@ SHIPPED = [ROOT / "params.yaml", *sorted(ROOT.glob("studies/[!d]*.yaml"))]
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("study: a\nsweep: {}\nsweep: {}\n", "line 3: the key 'sweep' stands here and in line 2"),
-        ("sweep:\n  lr: [1]\n  seed: 1\n  lr: [2]\n", "line 4: the key 'lr' stands here and in"),
-        ("a: [{b: 1, b: 2}]\n", "line 1: the key 'b' stands here and in line 1"),
-        ("final:\n  seeds: [1, 0150]\n", "line 2: 0150 is 104 to YAML; write that, or text"),
-        ("a: 1:30\n", "line 1: 1:30 is 90 to YAML"),
-        ("a: 010\n", "line 1: 010 is 8 to YAML"),
-        ("a: 0x1F\n", "line 1: 0x1F is 31 to YAML"),
-        ("a: 0b101\n", "line 1: 0b101 is 5 to YAML"),
-        ("a: 1_000\n", "line 1: 1_000 is 1000 to YAML"),
-        ("a: 1:30.5\n", "line 1: 1:30.5 is 90.5 to YAML"),
+        ("study: a\nsweep: {}\nsweep: {}\n", "line 3: the key 'sweep' is also in line 2"),
+        ("sweep:\n  lr: [1]\n  seed: 1\n  lr: [2]\n", "line 4: the key 'lr' is also in"),
+        ("a: [{b: 1, b: 2}]\n", "line 1: the key 'b' is also in line 1"),
+        ("final:\n  seeds: [1, 0150]\n", "line 2: YAML reads 0150 as 104; write that, or text"),
+        ("a: 1:30\n", "line 1: YAML reads 1:30 as 90;"),
+        ("a: 010\n", "line 1: YAML reads 010 as 8;"),
+        ("a: 0x1F\n", "line 1: YAML reads 0x1F as 31;"),
+        ("a: 0b101\n", "line 1: YAML reads 0b101 as 5;"),
+        ("a: 1_000\n", "line 1: YAML reads 1_000 as 1000;"),
+        ("a: 1:30.5\n", "line 1: YAML reads 1:30.5 as 90.5;"),
         ("a: [\n", "is not YAML: "),
         ("a: 2020-13-45\n", "is not YAML: "),
-        ("- a\n", "holds no keys"),
-        ("", "holds no keys"),
+        ("- a\n", "has no keys"),
+        ("", "has no keys"),
     ],
 )
 def test_what_seems_to_say_something_else_is_refused_with_its_line(tmp_path, text, said):
@@ -126,7 +126,7 @@ MERGES = "".join(
 def test_a_few_lines_that_stand_for_more_than_memory_holds_are_refused_at_once(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(ParameterError, match=r"bytes with its aliases \(\*name\) written out"):
+    with pytest.raises(ParameterError, match=r"bytes with its aliases \(\*name\) expanded"):
         read(path)
 
 
@@ -137,7 +137,7 @@ def test_an_alias_that_stands_for_little_is_read(tmp_path):
 
 
 def test_an_error_shows_the_beginning_of_a_value_however_long_it_would_be():
-    """Snakemake reads its configuration by itself, and may hand over anything."""
+    """Snakemake reads its configuration itself and may pass on any value."""
     values = read(ROOT / "params.yaml")
     bomb: list = ["x"]
     for _ in range(40):
@@ -167,7 +167,7 @@ HOSTILE = [
 
 
 def mutated(text: str, draw: random.Random) -> str:
-    """A file of parameters with something changed: a key or section twice, moved, cut, replaced."""
+    """A parameter file with one change: a key or section repeated, moved, cut or replaced."""
     lines = text.splitlines(keepends=True)
     at, to = draw.randrange(len(lines)), draw.randrange(len(lines))
     line = lines[at]
@@ -199,8 +199,10 @@ def mutated(text: str, draw: random.Random) -> str:
 
 
 def plain(value: object) -> object:
-    """A value whatever its kind is to a version of YAML: 1e-3, as the name of a split, is text to
-    one and a number to the other; and so yes, a truth value or text."""
+    """A value without the differences between YAML versions.
+
+    1e-3, for example as the name of a split, is text or a number; yes is a boolean or text.
+    """
     if isinstance(value, dict):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -216,7 +218,7 @@ def plain(value: object) -> object:
 def test_a_line_end_that_looks_like_none_is_refused_and_may_be_written_out(tmp_path, mark):
     path = tmp_path / "mine.yaml"
     path.write_text(f"study: mine\nsample: {{prompts: [a{mark}b]}}\n", encoding="utf-8")
-    expected = f"mine.yaml, line 2: holds the line end U\\+{ord(mark):04X}, which looks like none"
+    expected = f"mine.yaml, line 2: contains the invisible line break U\\+{ord(mark):04X};"
     with pytest.raises(ParameterError, match=expected):
         read(path)
     path.write_text(f'sample: {{prompts: ["a\\u{ord(mark):04x}b"]}}\n', encoding="utf-8")

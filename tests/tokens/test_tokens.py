@@ -1,4 +1,4 @@
-"""Stories survive tokens byte for byte, and damaged token files are refused.
+"""Tokenization preserves stories byte for byte, and damaged token files are refused.
 
 pytest tests/tokens/test_tokens.py
 """
@@ -106,7 +106,7 @@ def test_a_split_holds_its_stories_each_with_its_end(data, tokens, bpe):
             *ids, end = split.story(i).tolist()
             assert end == tokens.end_of_text
             assert bpe.decode(ids) == text
-        # Nowhere else, though a story holds the text <|endoftext|>.
+        # Nowhere else, although a story contains the text <|endoftext|>.
         ends = np.flatnonzero(split.ids == tokens.end_of_text) + 1
         assert ends.tolist() == split.offsets[1:].tolist()
         assert any(END_OF_TEXT in text for text in stories) or name == "validation"

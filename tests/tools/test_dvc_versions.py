@@ -1,4 +1,4 @@
-"""What `squentropy record` and `restore` refuse, before DVC is asked.
+"""What `squentropy record` and `restore` refuse before they run DVC.
 
 pytest tests/tools/test_dvc_versions.py
 """
@@ -17,7 +17,7 @@ from squentropy.tools import dvc
 @pytest.fixture
 def project(copy_project, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(copy_project(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))  # of the Snakemake that is asked
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))  # for Snakemake
     return tmp_path
 
 
@@ -35,10 +35,10 @@ def test_a_study_under_the_defaults_name_is_not_recorded_as_another(project):
 @pytest.mark.parametrize(
     ("overlays", "message"),
     [
-        ([], r"dvc.lock: holds no record of grammar; .* `make record` makes it"),
+        ([], r"dvc.lock: contains no record of grammar; create it with `make record` "),
         (
             [Path("studies/smoke.yaml")],
-            r'studies/dvc.lock: holds no record of smoke; .* `make record STUDY="studies/smoke',
+            r'studies/dvc.lock: contains no record of smoke; .* `make record STUDY="studies/smoke',
         ),
     ],
 )
@@ -47,7 +47,7 @@ def test_a_study_that_was_not_recorded_is_not_restored(project, overlays, messag
         dvc.restore(overlays)
 
 
-SAID = [  # what DVC or Snakemake says, and what a person is told
+SAID = [  # output of DVC or Snakemake, reported reason
     (
         "2026-11-26 03:00:00,123 DEBUG: failed to create 'a' - [Errno 28] No space left on device\n"
         "2026-11-26 03:00:01,000 ERROR: Checkout failed for following targets:\ndata/a\n"
@@ -74,7 +74,7 @@ SAID = [  # what DVC or Snakemake says, and what a person is told
         "MissingInputException in rule corpus in file a.smk, line 4: Missing input files for rule "
         "corpus: stories/a.txt",
     ),
-    ("one line\nand an unrelated one\n", "it failed, and does not say why"),
+    ("one line\nand an unrelated one\n", "it failed without an error message"),
     (
         "ERROR: unexpected error - [Errno 13] Permission denied: 'a'\nHaving any troubles?",
         "[Errno 13] Permission denied: 'a'",
@@ -87,12 +87,12 @@ def test_the_reason_of_a_failure_is_the_line_that_names_it(said, reason):
     assert dvc.reason_in(said.replace("{here}", str(Path.cwd()))) == reason
 
 
-# --- your own stories ---------------------------------------------------------------------------
+# --- user stories -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def asked(monkeypatch) -> list[tuple[str, ...]]:
-    """What DVC is asked, which answers with the folder of a remote storage."""
+    """The DVC commands that were run; each prints the folder of a remote storage."""
     every = []
 
     def dvc_answers(self, *words, folder=None):
@@ -104,7 +104,7 @@ def asked(monkeypatch) -> list[tuple[str, ...]]:
 
 
 def test_the_stage_of_a_study_of_own_stories_lists_where_they_lie(project, asked):
-    """Without that, `dvc status` would not see that one has changed."""
+    """Otherwise `dvc status` would not notice that one has changed."""
     for name in ("stories/a.txt", "$" + "{x}.txt"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("Once.")
@@ -164,7 +164,7 @@ def test_only_stories_may_be_missing_where_a_study_is_restored(change, missing):
 def test_a_pipe_in_a_remote_storage_is_named_and_not_waited_for(project, asked):
     study = dvc._Recorded.of([])
     Path(".dvc").mkdir()
-    study.check_objects("storage")  # which is not there yet
+    study.check_objects("storage")  # which does not exist yet
     folder = Path("remote/files/md5/ab")
     folder.mkdir(parents=True)
     (folder / "cd").write_text("an object")

@@ -1,4 +1,4 @@
-"""An exported run is, to transformers, the model and the tokenizer that it is here.
+"""In transformers, an exported run is the same model and tokenizer as here.
 
 pytest tests/tools/test_export.py
 """
@@ -115,7 +115,7 @@ REPEATS = [c * n for c in ("a", "ab", "aba", " ", "\n", "!", "é") for n in rang
 
 @pytest.fixture(scope="module", params=["gpt2", "repeats"])
 def pair(request):
-    """An encoding and what `tokenizers` makes of it."""
+    """An encoding and its export to `tokenizers`."""
     gpt2 = request.param == "gpt2"
     encoding = gpt2_encoding() if gpt2 else train_encoding(REPEATS, 300)
     ours = tokenizers.Tokenizer.from_str(json.dumps(tokenizer(encoding)))
@@ -170,7 +170,7 @@ def test_with_trust_it_goes_on_beyond_the_context_as_here(exported, finished, to
 
 
 def test_a_story_ends_at_the_end_of_text(finished, tiny_study, tokens, tmp_path, monkeypatch):
-    """Of a model that ends a story at one token in three, whatever came before."""
+    """With a model that ends a story at every token with probability 1/3."""
     torch.manual_seed(0)
     model = GPT(Config(300, BLOCK, n_layer=1, n_head=2, n_embd=16, dropout=0.0, bias=True))
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_the_card_says_what_it_is_and_how_good(exported, finished):
     nll = sum(scores["readings"]["softmax"]["nll"]) / sum(scores["stories"]["tokens"])
     assert f"| softmax | {nll:.4f} | {math.exp(nll):.2f} |" in card
     assert metadata["license"] == "mit"
-    assert "trained by cross entropy" in card
+    assert "trained with cross entropy" in card
     assert "Note" not in card
 
 
@@ -250,7 +250,7 @@ def test_a_run_that_was_not_scored_shows_its_validation(copy, tiny_study, tokens
     export(tiny_study(), copy / RUN, tokens, tmp_path)
     nll = storage.read_sealed(copy / RUN / "run.json")["validation_nll"]
     card = (tmp_path / "README.md").read_text()
-    assert f"Validation nll {nll:.4f} nats a token" in card
+    assert f"Validation nll {nll:.4f} nats per token" in card
     assert "model-index" not in card
 
 
@@ -258,7 +258,7 @@ def test_a_pure_squared_loss_is_warned_of(finished, tiny_study, tokens, tmp_path
     run = finished / "checkpoints/final/mse/seed1"
     [warning] = export(tiny_study(), run, tokens, tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "not the logits of a softmax" in warning
+    assert "not softmax logits" in warning
     assert warning in card
     assert "| own | " in card
 

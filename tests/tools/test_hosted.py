@@ -1,4 +1,4 @@
-"""A finished run goes into TensorBoard's and Weights & Biases' own formats, without a network.
+"""Finished runs are written in the formats of TensorBoard and Weights & Biases, offline.
 
 pytest tests/tools/test_hosted.py
 """
@@ -22,10 +22,10 @@ from squentropy.tools import hosted
 
 
 def records(path) -> list[Record]:
-    """What an offline run has written: LevelDB's log format after a header of 7 bytes."""
+    """The records of an offline run: LevelDB's log format after a header of 7 bytes."""
     content, at, held, part = path.read_bytes(), 7, [], b""
     while at + 7 <= len(content):
-        if 32768 - at % 32768 < 7:  # too little for a header: the block ends here
+        if 32768 - at % 32768 < 7:  # no room for a header: the block ends here
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack_from("<IHB", content, at)
@@ -42,7 +42,7 @@ def test_a_run_is_logged_offline_with_its_cell_history_and_outcome(finished, tmp
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = finished / "checkpoints/final/mse/seed1"
     ((logged, place),) = hosted.log([folder], "squentropy")
-    wandb.teardown()  # its own process has written everything when it ends
+    wandb.teardown()  # returns once its process has written everything
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert (logged, place) == (folder, str(path.parent.relative_to(tmp_path)))
     held = records(path)

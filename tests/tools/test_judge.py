@@ -1,4 +1,4 @@
-"""The judge's grades come from any endpoint that speaks OpenAI's protocol; here, one on loopback.
+"""The judge's grades come from any endpoint with OpenAI's protocol, here one on loopback.
 
 pytest tests/tools/test_judge.py
 """
@@ -27,7 +27,7 @@ GRADES = {"grammar": 8, "creativity": 5, "consistency": 7, "plot": 6}
 
 
 def answer(content) -> tuple[int, dict, bytes]:
-    """An answer of the protocol that holds `content`."""
+    """A response of the protocol with this content."""
     body = {"choices": [{"message": {"role": "assistant", "content": content}}]}
     return 200, {}, json.dumps(body).encode()
 
@@ -36,10 +36,10 @@ GOOD = answer(json.dumps(GRADES))
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Gives its answers one after the other, the last for ever, and keeps what it was asked.
+    """Sends its answers in order, repeats the last one, and records the requests.
 
-    An answer is (status, headers, content), or a function of the question that returns one; content
-    may be pieces, which are sent as they come.
+    An answer is (status, headers, content), or a function of the request's body that returns one.
+    Content may be an iterable of pieces, which are sent one by one.
     """
 
     daemon_threads = True
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
             content = [content]
         self.end_headers()
-        with contextlib.suppress(OSError):  # the asker has had enough
+        with contextlib.suppress(OSError):  # the client has disconnected
             for piece in content:
                 self.wfile.write(piece)
 
@@ -89,7 +89,7 @@ def question(body) -> str:
 
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(answers): an endpoint in the environment; waits are noted, not waited."""
+    """serve(*answers): an endpoint, set in the environment; waits are recorded, not slept."""
     servers, waits = [], []
     monkeypatch.setattr(endpoint, "time", SimpleNamespace(sleep=waits.append))
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
@@ -144,7 +144,7 @@ def test_grades_are_means_over_the_first_stories_of_the_final_runs(serve, result
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == "Bearer secret"
     assert (body["model"], body["temperature"]) == ("some-model", 0)
-    assert server.questions == [  # the first of each seed
+    assert server.questions == [  # the first story of each seed
         "Once ***  mse 10.", "Once ***  mse 20.",
         "Once ***  squentropy 10.", "Once ***  squentropy 20.",
     ]  # fmt: skip
@@ -170,7 +170,7 @@ def test_what_was_answered_is_kept_when_a_later_question_fails(serve, results):
     answered = len((results / "judge.jsonl").read_text().splitlines())
     assert 1 <= answered <= 3
     with (results / "judge.jsonl").open("a") as file:
-        file.write('{"model": "m", "sto')  # as a kill leaves it
+        file.write('{"model": "m", "sto')  # as after a kill
     server.answers, server.asked = [GOOD], []
     assert [row["stories"] for row in judge.judge(results, "m", 2)] == [2, 2]
     assert len(server.asked) == 4 - answered
@@ -185,7 +185,7 @@ def test_several_questions_are_under_way_at_once(serve, results):
     together = threading.Barrier(judge.AT_ONCE)
 
     def graded(body):
-        together.wait(30)  # until as many have come
+        together.wait(30)  # until that many requests have arrived
         return GOOD
 
     serve(graded)
@@ -206,7 +206,7 @@ def test_the_report_shows_the_grades_of_these_stories_alone(serve, results):
         read(results)
 
 
-# --- what is no answer --------------------------------------------------------------------------
+# --- invalid answers ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -242,7 +242,7 @@ def test_an_answer_that_trickles_is_given_up_in_time(serve, results, monkeypatch
             yield b" "
 
     serve(lambda _: (status, {}, drops()))
-    with pytest.raises(SquentropyError, match=r"no whole answer within 0\.2 seconds"):
+    with pytest.raises(SquentropyError, match=r"no complete answer within 0\.2 seconds"):
         judge.judge(results, "m", 1)
     enough.set()
 
@@ -259,14 +259,14 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(serve, results):
         ((500, {}, b"<h1>broken\n</h1>"), r"answers 500: <h1>broken </h1>$", endpoint.TRIES),
         ((429, {"Retry-After": "soon"}, b"quota"), r"answers 429: quota$", endpoint.TRIES),
         ((401, {}, b'{"error": "bad key"}'), r'answers 401: \{"error": "bad key"\}$', 1),
-        ((200, {}, b"no json"), r"m answered 'no json', which holds no grades", 1),
-        ((200, {}, b"[]"), "which holds no grades", 1),
-        ((200, {}, b"[" * 100_000), "which holds no grades", 1),
-        (answer('{"plot":' * 10_000 + "}"), "which holds no grades", 1),
-        (answer(None), "which holds no grades", 1),
-        (answer("I like it."), "which holds no grades", 1),
-        (answer(json.dumps(GRADES | {"plot": 11})), "which holds no grades", 1),
-        (answer(json.dumps({"plot": 3})), "which holds no grades", 1),
+        ((200, {}, b"no json"), r"m answered 'no json', which contains no grades", 1),
+        ((200, {}, b"[]"), "which contains no grades", 1),
+        ((200, {}, b"[" * 100_000), "which contains no grades", 1),
+        (answer('{"plot":' * 10_000 + "}"), "which contains no grades", 1),
+        (answer(None), "which contains no grades", 1),
+        (answer("I like it."), "which contains no grades", 1),
+        (answer(json.dumps(GRADES | {"plot": 11})), "which contains no grades", 1),
+        (answer(json.dumps({"plot": 3})), "which contains no grades", 1),
     ],
 )
 def test_what_is_no_grade_is_one_line_and_leaves_no_table(
@@ -288,7 +288,7 @@ def test_an_endpoint_that_is_not_there_is_named(serve, results, monkeypatch):
     with pytest.raises(SquentropyError, match=r"^http://127\.0\.0\.1:1/v1: cannot be reached: "):
         judge.judge(results, "m", 1)
     monkeypatch.setenv("OPENAI_BASE_URL", "file:///etc")
-    with pytest.raises(SquentropyError, match="is no http address"):
+    with pytest.raises(SquentropyError, match="is not an http address"):
         judge.judge(results, "m", 1)
 
 

@@ -1,7 +1,7 @@
-"""The leaderboard's rows follow from single stories' scores; a loss enters by one protocol.
+"""The leaderboard's rows follow from the tables, and every loss enters by the same protocol.
 
 pytest tests/tools/test_leaderboard.py
-pytest -m slow tests/tools/test_leaderboard.py     # a loss of one's own, by `make leaderboard`
+pytest -m slow tests/tools/test_leaderboard.py     # a user's loss, as by `make leaderboard`
 """
 
 import os
@@ -55,7 +55,7 @@ def workplace(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_row_is_what_the_tables_say(finished):
-    """Of runs that were trained, and tables that `metrics` wrote."""
+    """For trained runs and the tables that `metrics` wrote."""
     r = read(finished / "results")
     for loss in r.losses:
         found, table = leaderboard.row(r, loss), r.metrics.loc[loss]
@@ -95,7 +95,7 @@ def test_the_file_holds_every_loss_of_the_protocol_once_the_best_first(workplace
 
 def test_without_the_default_studys_results_there_is_no_protocol(workplace):
     shutil.rmtree("results/grammar")
-    with pytest.raises(SquentropyError, match="results/grammar: holds no results"):
+    with pytest.raises(SquentropyError, match="results/grammar: contains no results"):
         leaderboard.write()
 
 
@@ -105,7 +105,7 @@ def test_the_committed_file_is_that_of_the_committed_results(monkeypatch):
     pd.testing.assert_frame_equal(held, expected, rtol=1e-9, check_dtype=False)
 
 
-# --- the way in ---------------------------------------------------------------------------------
+# --- entering a loss ----------------------------------------------------------------------------
 
 
 def test_a_loss_enters_by_the_default_study_with_cross_entropy_beside_it(workplace):
@@ -135,7 +135,7 @@ def test_what_is_there_of_cross_entropy_is_taken_over_and_nothing_else(workplace
     assert Path("data/loss-brier/tokens/manifest.json").samefile(
         "data/grammar/tokens/manifest.json"
     )
-    leaderboard.enter("brier")  # again: what is there stays
+    leaderboard.enter("brier")  # again: existing files stay
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_is_there_of_cross_entropy_is_taken_over_and_nothing_else(workplace
     [
         ("squentropi", "squentropi: no such loss; did you mean 'squentropy'"),
         ("mine.py:none", "mine.py cannot be read"),
-        ("mse", "mse: is of the default study already"),
+        ("mse", "mse: is already in the default study"),
     ],
 )
 def test_a_loss_that_cannot_enter_is_said(workplace, loss, said):
@@ -155,7 +155,7 @@ def test_a_loss_does_not_enter_beside_results_of_another_protocol(workplace):
     values = yaml.safe_load(Path("params.yaml").read_text())
     values["final"]["max_iters"] += 1
     Path("params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(SquentropyError, match=r"has other final\.max_iters than results/grammar"):
+    with pytest.raises(SquentropyError, match=r"differs from results/grammar in final\.max_iters"):
         leaderboard.enter("brier")
     shutil.rmtree("results/grammar")
     assert leaderboard.enter("brier").is_file()
@@ -163,7 +163,7 @@ def test_a_loss_does_not_enter_beside_results_of_another_protocol(workplace):
 
 @pytest.mark.slow
 def test_a_loss_of_ones_own_is_a_row_after_one_command(tmp_path, copy_project, snakemake):
-    """`make leaderboard LOSS=…` but for the environment, in the smallest study."""
+    """Like `make leaderboard LOSS=…`, but without an installation and in the smallest study."""
     project = copy_project(tmp_path / "project")
     values = yaml.safe_load((project / "params.yaml").read_text())
     (project / "params.yaml").write_text(yaml.safe_dump(overlay(values, smallest.STUDY)))

@@ -1,4 +1,4 @@
-"""What `snakemake --logger squentropy` shows of Snakemake's records, on a terminal and in a log.
+"""What `snakemake --logger squentropy` prints of Snakemake's records, on a terminal and in a log.
 
 pytest tests/tools/test_logger.py
 """
@@ -17,7 +17,7 @@ NAME = "sweep/mse/lr0.01/dropout0.1_layers1"
 
 
 class TestPlugin(TestLogHandlerBase):
-    """What Snakemake asks of every plugin of the kind."""
+    """Snakemake's own tests for logger plugins."""
 
     __test__ = True
 
@@ -44,7 +44,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def handler(monkeypatch):
-    """handler(out): one that writes to `out`, and does not look by itself."""
+    """handler(out): a log handler that writes to `out` and does not watch the logs."""
     made = []
 
     def make(out: io.StringIO) -> plugin.LogHandler:
@@ -60,7 +60,7 @@ def handler(monkeypatch):
 
 @pytest.fixture
 def tell():
-    """tell(handler, event, message, **about): as a record of Snakemake's."""
+    """tell(handler, event, message, **about): emits a record as Snakemake does."""
 
     def tell(handler, event=None, message="", level="INFO", **about) -> None:
         level = logging.getLevelName(level)

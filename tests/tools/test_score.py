@@ -1,4 +1,4 @@
-"""Models of other people's are scored as runs are, and stand beside the losses.
+"""Models by others are scored like runs and listed beside the losses.
 
 pytest tests/tools/test_score.py
 """
@@ -45,7 +45,7 @@ def ours(finished, tiny_study, tokens, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """A random GPT-2 of transformers' own making, with a vocabulary of its own."""
+    """A random GPT-2 made by transformers, with its own vocabulary."""
     folder = tmp_path_factory.mktemp("foreign")
     encoding = train_encoding(TEXTS, 270)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(encoding)))
@@ -121,7 +121,7 @@ def test_baselines_stand_beside_the_losses(copy, foreign, ours, tiny_study, data
     beside = r.side_by_side.set_index("name")
     assert list(beside["bits_per_byte"]) == sorted(beside["bits_per_byte"])
     assert set(beside.index) == {"<b>foreign", "again", "cross entropy", "MSE"}
-    # Of two seeds' mean and the first seed's own.
+    # The mean of two seeds compared with the first seed.
     assert beside.at["again", "nats_per_story"] == pytest.approx(
         beside.at["cross entropy", "nats_per_story"], rel=0.05
     )
@@ -167,22 +167,22 @@ def test_a_tokenizer_that_loses_text_is_refused(foreign):
             return "a" * len(ids)
 
     encoded(["aaa", "a"], Lossy(), foreign)
-    with pytest.raises(SquentropyError, match="does not give back 1 of 2 stories"):
+    with pytest.raises(SquentropyError, match="does not reproduce 1 of 2 stories"):
         encoded(["aaa", "aba"], Lossy(), foreign)
 
 
 @pytest.mark.parametrize("kept", ["config.json", "tokenizer_config.json"])
 def test_a_folder_without_its_tokenizer_is_refused(ours, kept, tiny_study, data, tmp_path):
-    """Of which transformers makes a tokenizer that knows nothing, and so is never surprised."""
+    """From such a folder transformers makes a tokenizer without a vocabulary."""
     folder = tmp_path / "model"
     folder.mkdir()
     for name in {"config.json", "model.safetensors", kept}:
         shutil.copy(ours / name, folder)
-    mistake(folder, tiny_study, data, tmp_path)
+    assert "tokenizer" in mistake(folder, tiny_study, data, tmp_path)
 
 
 def granite(folder, scaling) -> Scored:
-    """A model with rotary positions, whose logits are divided by `scaling`."""
+    """A model with rotary positions and logits divided by `scaling`."""
     torch.manual_seed(0)
     config = GraniteConfig(
         vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=1,

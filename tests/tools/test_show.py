@@ -1,4 +1,4 @@
-"""`squentropy show` says in every phase of a study what there is, what runs, waits or failed.
+"""`squentropy show` reports, in every phase of a study, what exists, runs, waits or failed.
 
 pytest tests/tools/test_show.py
 """
@@ -34,7 +34,7 @@ PLACES = Places(Path("results/tiny"))
 
 @pytest.fixture
 def shown(whole_study, tiny_study):
-    """shown(width=None, **changes): what is printed, to a terminal where a width is given."""
+    """shown(width=None, **changes): the output; with a width, that to a terminal."""
 
     def shown(width: int | None = None, **changes) -> str:
         file = io.StringIO()
@@ -50,7 +50,7 @@ def shown(whole_study, tiny_study):
 
 @pytest.fixture
 def begun(whole_study, tiny_study):
-    """begun(folder, losses): as a run leaves it that has saved a state."""
+    """begun(folder, losses): replaces a finished run with a saved training state; its path."""
 
     def begun(folder: Path, losses: list[float]) -> Path:
         run = records.read_run(folder)
@@ -66,7 +66,7 @@ def begun(whole_study, tiny_study):
 
 @pytest.fixture
 def failed(whole_study):
-    """failed(job, text): as a job leaves it that has failed."""
+    """failed(job, text): leaves the log of a failed job; its path."""
 
     def failed(job: str, text: str) -> str:
         log = Path("logs/tiny", f"{job}.log")
@@ -80,7 +80,7 @@ def failed(whole_study):
 
 
 def cells(text: str, title: str) -> list[list[str]]:
-    """The rows of a Markdown table below its title, its heading first."""
+    """The rows of the Markdown table below a title, header first."""
     block = text.partition(f"{title}:\n\n")[2].partition("\n\n")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
     return [rows[0], *rows[2:]] if rows else []
@@ -156,7 +156,7 @@ def test_a_running_cell_is_shown_with_its_iteration_and_last_loss(shown, begun):
         text = shown()
         assert "is being run by another process" in text
         assert ["final/mse/seed1", "3 of 8 (38 %)", "7.25", ""] in cells(text, "Running")
-        os.utime(lock_file, (2**32, 2**32))  # the state was there before: its turn will come
+        os.utime(lock_file, (2**32, 2**32))  # the state is older, so its run is not running yet
         assert ["final/mse/seed1", "3 of 8 (38 %)", "7.25", ""] in cells(shown(), "Unfinished")
     assert steps(shown())["final"] == ("5 of 6", "2 diverged, 1 unfinished")
 
@@ -175,7 +175,7 @@ def test_while_the_study_runs_a_runs_iteration_is_what_its_jobs_log_says(shown, 
     with PLACES.lock.open() as file:
         lock._lock(file)
         assert logged in cells(shown(), "Running")
-        os.utime(log, (1, 1))  # of the study's last start
+        os.utime(log, (1, 1))  # from the previous start of the study
         assert saved in cells(shown(), "Running")
 
 
@@ -231,7 +231,7 @@ def test_a_state_of_other_parameters_is_not_its_progress(shown, begun):
 
 def test_a_failed_job_is_named_with_its_logs_last_line(shown, failed):
     log = failed(ROW, "some output\nsquentropy: the disk is full\n\n")
-    assert "Failed:" not in shown()  # its cells are all there, so it was done since
+    assert "Failed:" not in shown()  # all its cells exist, so it was repeated since
     shutil.rmtree(SWEPT)
     text = shown()
     assert cells(text, "Failed")[1:] == [[log, "squentropy: the disk is full"]]
@@ -242,7 +242,7 @@ def test_a_failed_job_is_named_with_its_logs_last_line(shown, failed):
 
 def test_outdated_runs_of_one_reason_stand_in_one_line(shown):
     text = shown(final={"max_iters": 9})
-    assert "Its tables are of other final.max_iters than it has now." in text
+    assert "Its tables were made with a different final.max_iters." in text
     rows = cells(text, "Outdated, to be trained again")[1:]
     assert [
         "final/cross_entropy/seed1 and 6 more",
@@ -275,13 +275,13 @@ def test_tables_without_runs_say_that_the_runs_are_elsewhere(shown):
     shutil.rmtree("checkpoints")
     shutil.rmtree("data")
     text = shown()
-    assert "its runs are not: `make restore` brings them" in text
+    assert "not its runs: `make restore` fetches them" in text
     assert "Progress" not in text
     grid = cells(text, GRID)
     assert grid[-1] == ["brier", *["— (1 diverged)"] * 3]
 
 
-# --- how it is set ------------------------------------------------------------------------------
+# --- layout -------------------------------------------------------------------------------------
 
 
 def test_in_a_file_nothing_is_coloured_or_cut_off(shown):
@@ -316,7 +316,7 @@ def test_the_default_studys_tables_fold_no_name_in_80_columns(tmp_path, monkeypa
     lines = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
     for loss in study.sweep.losses:
-        assert sum(line.split("  ")[0] == loss for line in lines) == 3  # of three tables
+        assert sum(line.split("  ")[0] == loss for line in lines) == 3  # in three tables
 
 
 def test_no_color_means_none(whole_study, tiny_study, monkeypatch):
@@ -327,7 +327,7 @@ def test_no_color_means_none(whole_study, tiny_study, monkeypatch):
     assert not re.search(r"\x1b\[[0-9;]*3\dm", file.getvalue())
 
 
-# --- which study is meant -----------------------------------------------------------------------
+# --- finding the study --------------------------------------------------------------------------
 
 
 def test_a_study_is_found_by_its_name_its_file_and_its_folder(whole_study, copy_project, tmp_path):
@@ -347,7 +347,7 @@ def test_a_study_is_found_by_its_name_its_file_and_its_folder(whole_study, copy_
     with pytest.raises(SquentropyError, match="nix: no such study; there are: fairytales, long"):
         find("nix")
     for folder in (".", "studies"):
-        with pytest.raises(SquentropyError, match="holds no manifest"):
+        with pytest.raises(SquentropyError, match="contains no results"):
             find(folder)
 
 

@@ -1,4 +1,4 @@
-"""What a run under way has saved of its losses is there for other programs to draw.
+"""The saved losses of unfinished runs are exported for other programs to plot.
 
 pytest tests/tools/test_tracking.py
 """
@@ -11,7 +11,7 @@ from squentropy.training.resume import Progress, StateFile
 
 @pytest.fixture
 def save(tmp_path):
-    """Saves the state of a run that has come to some losses."""
+    """save(*losses, origin=0): saves a training state with these losses."""
 
     def save(*losses: float, origin: int = 0) -> None:
         history = [

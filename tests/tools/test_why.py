@@ -1,4 +1,4 @@
-"""`squentropy why` names what a run waits for.
+"""`squentropy why` names the reason why a run is not up to date.
 
 pytest tests/tools/test_why.py
 """
@@ -110,7 +110,7 @@ def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole
     state.parent.mkdir(parents=True)
     state.touch()
     (FINAL / "run.json").unlink()
-    assert why()[FINAL] == ["has not been trained", f"{state}: an unfinished run to go on from"]
+    assert why()[FINAL] == ["has not been trained", f"{state}: an unfinished run to resume from"]
     manifest = Path("data/tiny/tokens/manifest.json")
     storage.write_sealed(manifest, storage.read_sealed(manifest) | {"corpus_sha256": "other"})
     assert why(SWEPT) == {SWEPT: ["the tokens have changed"]}
@@ -122,7 +122,7 @@ def test_other_tokens_a_missing_sweep_and_an_unfinished_run_are_named(why, whole
 
 
 def test_every_run_that_completion_offers_is_known(why):
-    """Those that refine a loss too, and those of a loss or seed that the study has no more."""
+    """Including refinement runs, and runs of a loss or seed that the study no longer has."""
     offered = [Path(run) for run in completion.runs("checkpoints/")]
     offered += Path("checkpoints/tiny/refine").glob("*/lr*")
     assert len(offered) > 9
@@ -130,9 +130,9 @@ def test_every_run_that_completion_offers_is_known(why):
     said = why(*offered, final={"seeds": [1]}, sweep={"losses": ["cross_entropy", "mse"]})
     gone = {run for run in offered if run.name == "seed2" or "brier" in run.parts}
     for run in offered:
-        assert ("no run of the study tiny any more" in "".join(said[run])) == (run in gone)
+        assert ("no longer a run of the study tiny" in "".join(said[run])) == (run in gone)
 
 
 def test_a_folder_that_is_no_run_of_the_study_is_refused(why):
-    with pytest.raises(SquentropyError, match="elsewhere: is no run of the study tiny; they"):
+    with pytest.raises(SquentropyError, match="elsewhere: is not a run of the study tiny; its"):
         why(Path("elsewhere"))

@@ -1,4 +1,4 @@
-"""Runs are equal in everything but their loss, repeat to the bit, and divergence is a result.
+"""Runs differ only in their loss, are reproducible bit for bit, and divergence is a result.
 
 pytest tests/training/test_loop.py
 """
@@ -30,7 +30,7 @@ def same_weights(a, b) -> bool:
 
 @pytest.fixture
 def spy(monkeypatch) -> list:
-    """The gradients that reach each optimizer step, after clipping."""
+    """The gradients of each optimizer step, after clipping."""
     steps = []
 
     class Spy(AdamW):
@@ -154,6 +154,14 @@ def test_the_last_score_takes_the_whole_validation_split(tiny_study, tiny_cell, 
     assert result.validation.mean_nll() != result.history[-1]["validation_nll"]
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse_weighted"])
+def test_the_history_is_scored_like_the_run(loss, tiny_study, tiny_cell, tokens):
+    """Under the loss's own link if it has one: the learning curves of all losses can be drawn."""
+    everything = {"eval_stories": len(tokens.split("validation"))}
+    _, result = train(tiny_study(sweep=everything), tiny_cell(loss=loss), tokens)
+    assert result.history[-1]["validation_nll"] == pytest.approx(result.validation.mean_nll())
+
+
 def test_the_learning_rate_warms_up_and_ends_at_its_least(tiny_study):
     schedule = tiny_study(sweep={"max_iters": 100, "warmup_iters": 9}).sweep
     rates = [learning_rate(i, schedule, 2.0, 0.1) for i in range(100)]
@@ -170,7 +178,7 @@ def test_the_shortest_schedule_has_its_full_rate(tiny_study):
 
 
 def test_micro_batches_add_up_to_the_batch(tiny_study, tiny_cell, tokens, spy):
-    """Two of two hold the same blocks as one of four, since both are one draw in order."""
+    """Two micro-batches of two have the same blocks as one of four: both are the same draw."""
     for batch_size, accumulation in ((4, 1), (2, 2)):
         sizes = {"batch_size": batch_size, "accumulation": accumulation}
         train(tiny_study(train=sizes), tiny_cell(dropout=0.0), tokens)
@@ -183,13 +191,13 @@ def test_gradients_are_clipped_to_the_usual_norm_or_left_alone(tiny_study, tiny_
     for clip in (0.01, 0.0):
         train(tiny_study(train={"grad_clip": clip}), tiny_cell(), tokens)
     norms = [sum(g.square().sum().item() for g in step) ** 0.5 for step in spy]
-    assert norms[0] == pytest.approx(0.01 * norms[6], rel=1e-3)  # the first is the usual one
+    assert norms[0] == pytest.approx(0.01 * norms[6], rel=1e-3)  # the first norm is the usual norm
     assert max(norms[:6]) < 0.02 * norms[6]
     assert min(norms[6:]) > 0.1
 
 
 def explodes(at: int, factor: float):
-    """Cross entropy, but for one iteration."""
+    """Cross entropy, multiplied by `factor` at iteration `at`."""
     seen = iter(range(10**6))
     return lambda h, w, y: STRAIGHT(h, w, y) * (factor if next(seen) == at else 1)
 
@@ -198,7 +206,7 @@ def explodes(at: int, factor: float):
     ("at", "factor"),
     [
         *itertools.product([0, 3, 5], [math.nan, math.inf, -math.inf]),
-        *itertools.product([3, 5], [100.0]),  # the first loss is the measure of the others
+        *itertools.product([3, 5], [100.0]),  # the first loss is the reference
     ],
 )
 def test_a_run_that_blows_up_has_diverged_at_that_iteration(
@@ -235,7 +243,7 @@ def test_weights_that_blow_up_behind_a_finite_loss_have_diverged_too(
 def test_a_validation_score_that_is_not_finite_is_a_divergence(
     tiny_study, tiny_cell, tokens, monkeypatch
 ):
-    """On the whole split, where the few stories of the history were well."""
+    """On the whole split, although the scores of the few stories in the history were finite."""
     plain, whole = setup.score_split, len(tokens.split("validation"))
 
     def score_split(model, split, *given, **options):
@@ -249,7 +257,7 @@ def test_a_validation_score_that_is_not_finite_is_a_divergence(
 
 
 class Asked(TorchDispatchMode):
-    """The operators whose result the host must wait for on an accelerator."""
+    """Records operators whose results the host must wait for on an accelerator."""
 
     WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2")
 
@@ -266,7 +274,7 @@ class Asked(TorchDispatchMode):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_step_asks_the_device_for_nothing_that_the_host_waits_for(loss, tiny_study, tiny_cell):
-    """As on a GPU: the layers' own step, not the one written out for a CPU."""
+    """As on a GPU: with the model's layers, not the CPU's blocks."""
     model = build_model(tiny_study(), tiny_cell(dropout=0.1), 300)
     optimizer = AdamW(model.parameters(), beta1=0.9, beta2=0.95, weight_decay=0.1, clip=1.0)
     ids = torch.arange(32).view(2, 16)
@@ -297,7 +305,7 @@ def test_a_corpus_too_small_for_one_block_is_one_line(tiny_study, tiny_cell, tok
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="a processor without bfloat16")
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_bfloat16_comes_near_float32(tiny_study, tiny_cell, tokens, dropout):
-    """The same draws, so that they differ by rounding alone: by 1 % of the nll after 40 steps."""
+    """With the same draws, they differ only by rounding: up to 1 % of the nll after 40 steps."""
     schedule = {"max_iters": 40, "eval_interval": 20, "warmup_iters": 2}
     studies = [
         tiny_study(train={"dtype": dtype}, sweep=schedule)
@@ -314,7 +322,7 @@ def test_bfloat16_comes_near_float32(tiny_study, tiny_cell, tokens, dropout):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "tolerance"), [(0.0, 1e-4), (0.2, 0.02)])
 def test_a_compiled_run_comes_near_a_plain_one(tiny_study, tiny_cell, tokens, dropout, tolerance):
-    """With dropout no nearer than its noise, since a compiled model draws its own masks."""
+    """With dropout only up to its noise, because a compiled model draws different masks."""
     plain, compiled = (
         train(tiny_study(train={"compile": c}), tiny_cell(dropout=dropout), tokens)[1]
         for c in ("never", "always")
@@ -324,7 +332,7 @@ def test_a_compiled_run_comes_near_a_plain_one(tiny_study, tiny_cell, tokens, dr
 
 @pytest.mark.slow
 def test_every_cell_of_a_process_is_compiled(tiny_study, tiny_cell, tokens, monkeypatch):
-    """A row of the grid has more cells than torch recompiles one function for."""
+    """A row of the grid has more cells than torch's limit of recompilations per function."""
     compiled, compile_it = [], torch.compile
 
     def backend(graph, inputs):

@@ -1,4 +1,4 @@
-"""A run that is stopped goes on to the same bits, and only from a state of its own.
+"""Resuming a stopped run gives bit-identical results, and only from its own state.
 
 pytest tests/training/test_resume.py
 """
@@ -23,19 +23,19 @@ ITERATIONS = 8
 
 
 class Killed(BaseException):
-    """In place of a kill: nothing catches it."""
+    """Stands for a kill: nothing catches it."""
 
 
 @pytest.fixture
 def study(tiny_study):
-    """Looks at the run, and saves its state, at iterations that do not coincide."""
+    """A study that evaluates and saves its state at different iterations."""
     schedule = {"max_iters": ITERATIONS, "eval_interval": 3, "keep_weights": True}
     return tiny_study(sweep=schedule, train={"state_interval": 2})
 
 
 @pytest.fixture(autouse=True)
 def _signals_are_heeded() -> Iterator[None]:
-    """As from a terminal: what is started in the background may ignore Ctrl-C from the first."""
+    """As from a terminal: a process started in the background may ignore Ctrl-C."""
     usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -45,7 +45,7 @@ def _signals_are_heeded() -> Iterator[None]:
 
 @pytest.fixture
 def disturbed(monkeypatch):
-    """Calls a function once, at an iteration's optimizer step."""
+    """disturbed(at, function): calls the function once, after the optimizer step number `at`."""
 
     def disturb(at: int, function) -> None:
         class Disturbed(setup.AdamW):
@@ -77,7 +77,7 @@ def contents(folder) -> dict[str, bytes]:
 
 @pytest.fixture
 def straight(study, tiny_cell, tokens, tmp_path) -> dict[str, bytes]:
-    """The files of a run that nothing stopped."""
+    """The files of an uninterrupted run."""
     train_run(study, tiny_cell(), tokens, tmp_path / "straight")
     return contents(tmp_path / "straight")
 
@@ -197,7 +197,7 @@ def test_a_state_that_would_go_on_to_other_bits_is_not_used(
 
 
 def test_a_damaged_state_is_named_and_not_used(tiny_study, tmp_path, capsys):
-    """Any byte of it, or its end, or all."""
+    """A flipped bit in any byte, a missing end, or an empty file."""
     state = StateFile(tmp_path, "sweep/run", {"cell": {"lr": 0.1}})
     tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(2.5)}
     state.save(Progress([1.0, 0.5, 0.25], [{"iteration": 2}]), tensors)

@@ -1,4 +1,4 @@
-"""A run's folder says what was trained and what came of it, and is refused when it does not fit.
+"""A run's folder records what was trained and the result, and is refused if it does not match.
 
 pytest tests/training/test_runs.py
 """

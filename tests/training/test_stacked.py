@@ -1,4 +1,4 @@
-"""Cells that are trained at once come to what each comes to by itself.
+"""Cells trained at once give the same results as cells trained alone.
 
 pytest tests/training/test_stacked.py
 """
@@ -26,7 +26,7 @@ STRAIGHT = LOSSES["cross_entropy"]
 
 @pytest.fixture
 def double() -> Iterator[None]:
-    """In float64, where rounding cannot hide a difference, nor Adam enlarge one."""
+    """Use float64, so that rounding hides no difference and Adam amplifies none."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -45,7 +45,7 @@ def at_once(*given) -> dict:
 
 
 def assert_same(one, other) -> None:
-    """Of two (model, result), up to rounding: that of float64, and for scores of float32."""
+    """Assert that two (model, result) agree up to rounding: float64's, or float32's for scores."""
     (model, result), (by_itself, alone) = one, other
     for name, expected in by_itself.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], expected, rtol=1e-9, atol=1e-12)
@@ -122,7 +122,7 @@ def test_a_stack_whose_cells_have_all_diverged_ends(tiny_study, cells, tokens, l
 
 
 def test_dropout_is_each_cells_own(tiny_study, cells, tokens, double):
-    """The one without any is what it is alone, whatever its neighbours drop."""
+    """A cell without dropout gives the same result as alone, whatever its neighbours' dropout."""
     dropouts = (0.0, 0.2, 0.5)
     cells = [replace(cells[0], dropout=dropout) for dropout in dropouts]
     together, again = (at_once(tiny_study(), cells, tokens) for _ in range(2))
@@ -141,11 +141,11 @@ def test_so_many_are_dropped_and_the_rest_is_scaled(tiny_study, tiny_cell, token
     for values, dropout in zip(dropped, dropouts):
         assert values[values > 0].min() == values.max() == pytest.approx(1 / (1 - dropout))
         assert (values == 0).float().mean().item() == pytest.approx(dropout, abs=0.01)
-    assert (dropped[1] == 0)[dropped[2] > 0].sum() == 0  # one draw for all
+    assert (dropped[1] == 0)[dropped[2] > 0].sum() == 0  # all cells share one draw
 
 
 def test_a_cell_that_is_ahead_hears_of_its_own_losses_alone(tiny_study, tiny_cell, tokens):
-    """As on a GPU, where losses are looked at in groups."""
+    """As on a GPU, where losses are checked in groups."""
     run = stacked.set_up(tiny_study(), tiny_cell(), tokens, loop.Group())
     member = stacked._Member(run, None, stacked.Progress([2.0] * 5), 5)
     member.hear([9.0, 9.0, 9.0, 3.0, 4.0], 7)  # of the iterations 2 to 6
@@ -182,12 +182,12 @@ def study(tiny_study):
 
 
 def outcome(folder) -> dict:
-    """The numbers that a run came to; a run that diverged lacks some."""
+    """The numbers in a run's record; a diverged run lacks some."""
     return {k: v for k, v in read_run(folder).items() if isinstance(v, int | float)}
 
 
 def test_the_folders_are_those_of_single_runs(study, cells, tokens, tmp_path):
-    cells.append(replace(cells[0], n_layer=1))  # a stack of its own
+    cells.append(replace(cells[0], n_layer=1))  # another shape, so another stack
     done = list(train_stacks(study, cells, tokens, tmp_path / "at once", tmp_path / "state"))
     assert [cell for cell, _ in done] == cells
     assert all(trained.now for _, trained in done)
@@ -206,21 +206,21 @@ def test_the_folders_are_those_of_single_runs(study, cells, tokens, tmp_path):
 
 
 class Killed(BaseException):
-    """In place of a kill: nothing catches it."""
+    """Stands for a kill: nothing catches it."""
 
 
 @pytest.mark.parametrize("saved", [3, 2])
 def test_a_killed_stack_goes_on_where_its_cells_were(
     study, cells, tokens, tmp_path, monkeypatch, double, saved
 ):
-    """Also where the kill came between the states of two cells."""
+    """Even if the kill comes between the saves of two cells."""
     for cell, trained in train_stacks(study, cells, tokens, tmp_path / "straight", None):
         assert trained.now, cell
     saves, save = iter(range(10**6)), stacked.StateFile.save
 
     def until_killed(*given):
         save(*given)
-        if next(saves) == 2 * 3 + saved - 1:  # of the third time that all are saved
+        if next(saves) == 2 * 3 + saved - 1:  # in the third round of saves
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -267,7 +267,7 @@ def test_a_stack_too_large_for_the_memory_is_halved(
     monkeypatch.setattr(stacked, "_gradients", too_many)
     done = list(train_stacks(study, cells, tokens, tmp_path, None))
     assert [cell for cell, _ in done] == cells
-    assert tried == [3] + [2] * 8  # and the third by itself
+    assert tried == [3] + [2] * 8  # then the third cell alone
     assert "3 cells at once are too many for the memory; half as many are tried" in (
         capsys.readouterr().err
     )
@@ -295,4 +295,4 @@ def test_cells_at_once_take_one_process(tiny_study, tokens, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         app.main([*words, "--params", str(params)])
     assert end.value.code == 1
-    assert "--stacked: train.processes is 2" in capsys.readouterr().err
+    assert "train.processes is 2; set it to 1, or use --one-by-one" in capsys.readouterr().err

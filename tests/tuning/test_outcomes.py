@@ -1,4 +1,4 @@
-"""What tables hold is what was measured, to the last bit.
+"""Tables contain the measured numbers exactly, to the last bit.
 
 pytest tests/tuning/test_outcomes.py
 """

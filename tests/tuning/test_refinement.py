@@ -1,4 +1,4 @@
-"""The second phase of tuning, on functions of the cell in place of training."""
+"""The second phase of tuning, with functions of the cell instead of training."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ def cell(lr=0.01, dropout=0.0, n_layer=1, phase="sweep"):
 
 
 def bowl(best_lr, per_dropout=1.0, per_layer=1.0):
-    """nll with its least value at `best_lr`, dropout 0 and one layer."""
+    """An nll function with its minimum at `best_lr`, dropout 0 and one layer."""
 
     def nll(c):
         off = math.log2(c.lr / best_lr) ** 2
@@ -87,7 +87,7 @@ def test_a_dropout_that_the_sweep_cannot_tell_apart_is_tried_again(study):
     found = refine(s, swept(short), longer)
     assert found.best.dropout == 0.1
     assert {c.dropout for c in found.trials} == {0.0, 0.1}
-    # Around the new best, too, both neighbours were tried.
+    # Both neighbours of the new best were tried too.
     assert found.inside
 
 

@@ -1,4 +1,4 @@
-"""Each loss's cell is the best of its grid on validation, and the grid's table shows why.
+"""The selected cell of each loss is the best on validation, as the tables show.
 
 pytest tests/tuning/test_selection.py
 """
@@ -33,7 +33,7 @@ def test_the_sweep_has_a_row_a_cell_in_the_order_of_the_parameters(sweep, tiny_s
 
 
 def test_each_cell_is_selected_by_its_own_probabilities(sweep):
-    """In the sweep no temperature is fitted, so softmax stands for tempered."""
+    """The sweep fits no temperature, so softmax takes the place of tempered."""
     by = dict(sweep.groupby("loss").reading.unique().map(list))
     assert by == {"cross_entropy": ["softmax"], "mse": ["own"], "brier": ["softmax"]}
     ok = sweep[sweep.status == "ok"]
@@ -96,7 +96,7 @@ def rewrite(path, changes: dict) -> None:
 
 
 def test_runs_that_the_rule_would_not_have_tried_are_refused(copy, tiny_study):
-    """The refinement is followed again, from the sweep on."""
+    """Selection repeats the refinement, starting from the sweep."""
     study, checkpoints = tiny_study(), copy / "checkpoints"
     cells = [c for c in study.sweep_cells() if c.loss == "cross_entropy"]
     nll = [storage.read_sealed(checkpoints / c.name / "run.json")["validation_nll"] for c in cells]
@@ -133,7 +133,7 @@ def test_a_missing_run_is_named(copy, tiny_study):
 
 @pytest.fixture
 def command(whole_study, tiny_study, capsys):
-    """command(words) -> exit code, output and errors of a command in the finished study."""
+    """command(*words): exit code, stdout and stderr of a command in the finished study."""
     (whole_study / "params.yaml").write_text(tiny_study().dump())
 
     def command(*words: str) -> tuple[int, str, str]:
@@ -167,7 +167,7 @@ def test_a_loss_outside_the_grid_is_named(command, step):
 
 
 def test_refining_goes_on_from_the_runs_that_are_there(command, whole_study):
-    """As after a kill: what was trained is kept, and the end is the same to the byte."""
+    """As after a kill: finished runs are kept, and the result is byte-identical."""
     folder = whole_study / "checkpoints/tiny/refine/mse"
     before = contents(folder)
     (folder / "refine.json").unlink()

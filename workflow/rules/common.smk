@@ -1,4 +1,4 @@
-"""The study's parameters, its folders, and what its rules share."""
+"""The study's parameters, its folders, and code shared by its rules."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from shutil import which
 
 from snakemake.logging import logger
 
-# A stage of DVC's runs the code of its folder, which for a queued experiment is one of DVC's own, and
-# not the one that is installed.
+# A DVC stage runs the code of its own folder instead of the installed package: DVC runs queued
+# experiments in temporary copies.
 IN_DVC = os.environ.get("DVC_STAGE")
 if IN_DVC:
     sys.path.insert(0, f"{workflow.basedir}/src")
@@ -29,11 +29,11 @@ from squentropy.study.catalogue import slug
 from squentropy.base.storage import write_text
 from squentropy.tools import waiting
 
-SHOWN_BY = workflow.logger_manager.get_log_handlers()  # of --logger
+SHOWN_BY = workflow.logger_manager.get_log_handlers()  # the handlers of --logger
 
 
 def give_up(error):
-    """Ends here with one line; a plain exit would be shown as Snakemake's own traceback."""
+    """Exit with a one-line error; Snakemake would show a plain exit as a traceback."""
     for handler in SHOWN_BY:
         handler.close()
     say(error)
@@ -47,7 +47,7 @@ home.ensure(Path(workflow.basedir))
 try:
     installed.check_own(Path(workflow.basedir))
     for path in workflow.configfiles:
-        yaml_file.read(path)  # Snakemake reads it too, but not as strictly
+        yaml_file.read(path)  # stricter than Snakemake's own reading
     STUDY = params.parse(config)
     if STUDY.corpus.source == "hub" and not Path(f"data/{STUDY.study}/corpus").exists():
         installed.check("datasets")
@@ -55,18 +55,18 @@ except SquentropyError as error:
     give_up(error)
 
 
-# Where inputs and outputs lie, as s3://BUCKET/FOLDER; none: in this folder.
+# The location of inputs and outputs, as s3://BUCKET/FOLDER; None: this folder.
 STORAGE = workflow.storage_settings.default_storage_prefix
 
 
 def here(path):
-    """Where a job finds a folder or file of the study: of one in a storage, the local copy."""
+    """The path by which a job finds a study's folder or file: with a storage, the local copy."""
     return str(storage(f"{STORAGE}/{path}")) if STORAGE else path
 
 
 def kept(path):
-    """An output that its job finds as it was left, and goes on from; not one in a storage, from
-    which Snakemake fetches inputs alone."""
+    """Mark an output as kept, so that its job can resume from it. Not possible with a storage, from
+    which Snakemake fetches only inputs."""
     return path if STORAGE else update(path)
 
 
@@ -80,12 +80,12 @@ FAILED = Path(LOGS, "failed")
 
 
 def quoted(path):
-    """A path as a word of a shell command, whatever is in it."""
+    """A path, quoted as one word of a shell command."""
     return quote(str(path)).replace("{", "{{").replace("}", "}}")
 
 
-# The commands of this environment, whether it was activated or not; not by the shell, to which a
-# folder's name may say something. A bug's traceback is in the log.
+# Use the commands of this environment, even if it is not activated. Set here, not in the shell,
+# where special characters in a folder's name have a meaning. Tracebacks of bugs go to the log.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     FAILED=str(FAILED),
@@ -94,8 +94,8 @@ os.environ.update(
     PYTHONIOENCODING="utf-8",
 )
 
-# For a command that fails, `failed`. The trap has the shell wait for a command that is asked to end
-# and saves its state: a scheduler kills what a dead shell leaves.
+# Defines `failed`, for commands that fail. On SIGTERM, the trap makes the shell wait for the
+# command, which saves its state; if the shell ended first, the scheduler would kill the command.
 shell.prefix(f"trap : TERM; . {quoted(Path(workflow.basedir, 'workflow', 'failed.sh'))}; ")
 
 TOKENS = [f"{DATA}/tokens/manifest.json", f"{DATA}/tokens/encoding.tiktoken"] + [
@@ -110,7 +110,7 @@ SELECTION_TABLES = expand(f"{RESULTS}/{{name}}", name=params.SELECTION_TABLES)
 VOICES = f"{RESULTS}/{params.VOICES}"
 
 
-STAGES = {  # of dvc.yaml: what each makes last, and its rules
+STAGES = {  # of dvc.yaml: the last output of each, and its rules
     "data": (TOKENS[0], "corpus tokens"),
     "sweep": (f"{RESULTS}/selected.json", "grid sweep refine select"),
     "final": (
@@ -123,11 +123,11 @@ STAGES = {  # of dvc.yaml: what each makes last, and its rules
 
 
 def believe_dvc(stage):
-    """Run all jobs of a stage of DVC's, where Snakemake cannot tell which of them are out of date.
+    """Run all jobs of a DVC stage if Snakemake cannot determine which of them are out of date.
 
-    DVC has found by content that the stage is, and that what it depends on is there. Files that DVC
-    or git has brought lack the notes by which Snakemake judges what it has made itself, and their
-    times are those of the copying. A job is short whose runs are there already.
+    DVC has found by content that the stage is out of date and that its dependencies exist. Files
+    restored by DVC or git lack Snakemake's metadata, and their times are those of the copy. Jobs
+    whose runs exist already are short.
     """
     last, rules = STAGES.get(stage, STAGES["report"])
     notes = Path(".snakemake/metadata", urlsafe_b64encode(last.encode()).decode())
@@ -142,10 +142,10 @@ if IN_DVC and not workflow.remote_exec:
 
 
 def write_parameters():
-    """The resolved parameters, which every command reads.
+    """Write the resolved parameters, which every command reads.
 
-    Not a rule's output: each rule names the parameters that it depends on instead, so that a
-    change reruns what it concerns and nothing else.
+    They are not the output of a rule. Instead, each rule lists the parameters that it depends on,
+    so that a change reruns only the rules that it affects.
     """
     path = Path(PARAMS)
     if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != STUDY.dump():
@@ -153,11 +153,11 @@ def write_parameters():
 
 
 if workflow.remote_exec and not Path(PARAMS).exists():
-    write_parameters()  # a pod has no files but its own, and does not start the study
+    write_parameters()  # a pod has only its own files, and does not run onstart
 
 
 def start():
-    """Hold the study's lock, and write the parameters down."""
+    """Take the study's lock and write the parameters."""
     try:
         if workflow.local_exec:
             resources.check(STUDY, on_gpu())
@@ -169,7 +169,7 @@ def start():
 
 
 def tell(text):
-    """On stdout, in its turn among what a logger of --logger shows."""
+    """Print text on stdout, in order with the messages of a --logger plugin."""
     if SHOWN_BY:
         logger.info(text, extra={"said": True})
     elif text:
@@ -177,16 +177,16 @@ def tell(text):
 
 
 def what_failed():
-    """The log of each job that failed, with its last lines."""
+    """The name and last lines of the log of each failed job."""
     logs = dict.fromkeys(FAILED.read_text(encoding="utf-8").split()) if FAILED.is_file() else []
     return visible("".join(f"\n{waiting.ends(log)}\n" for log in logs))
 
 
 def what_came():
-    """The study's table, and where its pages lie; nothing after a target alone, when the tables
-    are missing or older than the parameters."""
+    """The study's table and the paths of its pages. Empty if the tables are missing or older than
+    the parameters, as after running a single target."""
     if STORAGE:
-        return f"\nThe study {STUDY.study} lies in {STORAGE}"
+        return f"\nThe study {STUDY.study} is in {STORAGE}"
 
     from squentropy.report.summary import metrics_table
 
@@ -197,7 +197,7 @@ def what_came():
     return f"{table}\n\nThe report: {REPORT}/index.html\nThe stories: {RESULTS}/samples.md"
 
 
-# --logger squentropy counts what is to be done of it, and shows its end even where nothing is.
+# --logger squentropy counts the remaining work, and shows the ending even if there is none.
 logger.info("", extra={"study": STUDY, "ending": what_came})
 
 
@@ -206,10 +206,10 @@ def run_folder(cell):
 
 
 def on_gpu():
-    """Whether runs train on one: where the study may use it, and there is any.
+    """Whether runs train on GPUs: the study allows it and there are any.
 
-    Those of a cluster are not seen from where its jobs are submitted; there the number that
-    `resources: [gpu=N]` allows at once tells. Within a job, what it was given is not asked for again.
+    On a cluster, the submitting host does not see the GPUs, so `resources: [gpu=N]` decides. Inside
+    a job the answer is False, because its resources have been allocated already.
     """
     if STUDY.train.device not in ("auto", "cuda") or workflow.remote_exec:
         return False
@@ -219,7 +219,7 @@ def on_gpu():
 
 
 def gpus_a_run(processes=1):
-    """One a process where there is any; the same rules serve without."""
+    """One GPU per process if there are any; otherwise 0, so the same rules work without GPUs."""
     return lambda wildcards: processes * on_gpu()
 
 
@@ -229,28 +229,28 @@ def one_gpu():
 
 
 def memory(mb):
-    """For `mem_mb`: twice as much each time that a job is tried again."""
+    """A value for `mem_mb` that doubles with each retry of a job."""
     return lambda wildcards, attempt: mb * 2 ** (attempt - 1)
 
 
 def minutes(flops=0):
-    """For `runtime`: so many operations' minutes, twice as many each time."""
+    """A value for `runtime`: the time for this many operations, doubled with each retry."""
     return lambda wildcards, attempt: resources.minutes(STUDY, flops, on_gpu()) * 2 ** (attempt - 1)
 
 
 def given_files():
-    """A digest of your own story files, or of a teacher's run: a change of their names or bytes
-    makes the corpus anew.
+    """A digest of your own story files or of a teacher's run; the corpus is rebuilt if their names
+    or contents change.
 
-    Not the files as inputs: Snakemake judges these by time, which may be older than that of what
-    they take the place of, and takes braces in their names for wildcards.
+    The files themselves are not inputs, because Snakemake compares times, which may be older than
+    those of the files that they replace, and reads braces in file names as wildcards.
     """
     return given.digest(
         STUDY.corpus, Path(".snakemake", "squentropy", f"{STUDY.study}.stories.json")
     )
 
 
-# The folders of each phase's runs that are scored, the loss left open.
+# The folders of the runs of each phase that are scored, with {loss} as a wildcard.
 SCORED = {
     "final": [RUNS["final"].format(loss="{loss}", seed=seed) for seed in STUDY.final.seeds],
     "lengths": [
@@ -265,7 +265,7 @@ SCORED = {
 
 
 def files(phase, *names):
-    """These files of a loss's runs of a phase."""
+    """Files of these names in the folders of a loss's runs of a phase."""
     return [f"{CHECKPOINTS}/{folder}/{name}" for folder in SCORED[phase] for name in names]
 
 
@@ -274,14 +274,14 @@ ALL_SELECTED = [SELECTED.format(loss=slug(loss)) for loss in STUDY.sweep.losses]
 
 
 def scored(phase, *names):
-    """The same of all runs that one job scores, since processes start slowly: the final runs of a
-    loss together with its shorter ones."""
+    """As `files`, for all runs that one job scores: a loss's final runs together with its shorter
+    ones, because processes start slowly."""
     phases = ("final", "lengths") if phase == "final" else (phase,)
     return [path for each in phases for path in files(each, *names)]
 
 
 def folders(paths):
-    """The runs' folders of such paths, for a rule's `params`."""
+    """The run folders of such paths, for a rule's `params`."""
     return lambda wildcards: [
         here(str(Path(path.format(loss=wildcards.loss)).parent)) for path in paths
     ]

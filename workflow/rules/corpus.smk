@@ -1,4 +1,4 @@
-"""Stories, and their tokens."""
+"""The stories and their tokens."""
 
 
 rule corpus:
@@ -7,7 +7,7 @@ rule corpus:
         f"{DATA}/corpus/manifest.json",
     log:
         f"{LOGS}/corpus.log",
-    localrule: bool(STORAGE) and STUDY.corpus.source in given.SOURCES  # which a storage lacks
+    localrule: bool(STORAGE) and STUDY.corpus.source in given.SOURCES  # not in the storage
     resources:
         **{"gpu": gpus_a_run()} if STUDY.corpus.source == "model" else {},
         mem_mb=memory(resources.corpus_mb(STUDY)),
@@ -41,7 +41,7 @@ rule tokens:
         tokens=STUDY.tokens.model_dump(),
         code=digests.digest("tokens"),
     message:
-        "Their tokens"
+        "The tokens of the stories"
     shell:
         "squentropy tokenize {params.corpus} {params.folder} --params {params.params}"
         " > {log} 2>&1 || failed {log}"

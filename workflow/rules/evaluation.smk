@@ -67,14 +67,14 @@ for phase in [phase for phase in ("final", "reported") if SCORED[phase]]:
             code=lambda wildcards: digests.digest("sampling", loss=wildcards.loss),
             runs=folders(files(phase, "run.json")),
         message:
-            "{wildcards.loss}: stories told"
+            "{wildcards.loss}: stories"
         shell:
             "squentropy sample {params.runs} --tokens {params.tokens} --params {params.params}"
             " > {log} 2>&1 || failed {log}"
 
 
 rule voices:
-    """Small models, as the report holds them."""
+    """Small models to embed in the report."""
     input:
         TOKENS,
         [
@@ -98,7 +98,7 @@ rule voices:
         plan=STUDY.plan.reading,
         code=digests.digest("voices"),
     message:
-        "Models for the report to tell stories by"
+        "Models that generate stories in the report"
     shell:
         "squentropy voices {params.data} {params.checkpoints} {params.results}"
         " --params {params.params} > {log} 2>&1 || failed {log}"

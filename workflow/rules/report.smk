@@ -1,7 +1,7 @@
 """Figures and the report.
 
-`draw` and `page` make them if the tables have changed. `figures` and `report` are to be asked for
-by name: they make them from the tables that are there, and nothing else, as in a fresh clone.
+`draw` and `page` make them if the tables have changed. `figures` and `report` are targets to
+request by name: they use only the existing tables, as in a fresh clone.
 """
 
 from squentropy.report import catalogue
@@ -62,7 +62,7 @@ rule page:
             category="The study",
             labels={"page": "the report"},
         ),
-        # Written at the start; in a storage, too, so that a copy of its tables can be read.
+        # Written at the start; also saved in a storage, so that a copy of its tables is readable.
         params=[update(f"{RESULTS}/params.yaml")] if STORAGE else [],
     log:
         f"{LOGS}/page.log",
@@ -72,7 +72,7 @@ rule page:
     params:
         results=subpath(input[0], parent=True),
         figures=lambda wildcards: here(f"{REPORT}/figures"),
-        # Not as text, whose braces would be wildcards: a prompt or a file's name may hold some.
+        # A function, because braces in text, as in a prompt or a file name, would be wildcards.
         shown=lambda wildcards: STUDY.dump(),
         code=digests.digest("report"),
         labels=digests.labels(STUDY.sweep.losses),
@@ -92,7 +92,7 @@ rule figures:
         results=RESULTS,
         figures=f"{REPORT}/figures",
     message:
-        "Figures, from the tables alone"
+        "Figures, only from the tables"
     shell:
         "squentropy figures {params.results} {params.figures} > {log} 2>&1 || failed {log}"
 
@@ -108,7 +108,7 @@ rule report:
         figures=f"{REPORT}/figures",
         page=f"{REPORT}/index.html",
     message:
-        "Figures and report, from the tables alone"
+        "Figures and report, only from the tables"
     shell:
         "(squentropy figures {params.results} {params.figures}"
         " && squentropy report {params.results} {params.figures} {params.page})"

@@ -1,13 +1,13 @@
-"""Every cell of the grid, the runs that refine each loss's best cell, and the final runs.
+"""All cells of the grid, the runs that refine each loss's best cell, and the final runs.
 
-A loss goes from one phase to the next by itself: none waits for the others. Where cores are few,
-tuning comes first, since the runs that refine a loss wait for one another, and final runs do not.
+Each loss moves to the next phase independently of the others. With few cores, tuning comes first,
+because the runs that refine a loss depend on each other and final runs do not.
 
-A job keeps its outputs, because the command trains only what is not there yet: a cell
-whose parameters, data and code are those of its run.json is left as it is.
+Jobs keep their outputs, because the commands train only what is missing: a cell whose parameters,
+data and code match its run.json is left unchanged.
 """
 
-PROCESSES = STUDY.train.processes  # of one run, which share its work
+PROCESSES = STUDY.train.processes  # that share the work of one run
 WEIGHTS = ["model.safetensors"]
 CELL_FILES = ["run.json", "history.csv", *(WEIGHTS if STUDY.sweep.keep_weights else [])]
 
@@ -16,7 +16,7 @@ WHOLE_GRID = f"{LOGS}/sweep/whole.done"
 
 
 rule grid:
-    """The whole grid at once, before its rows, each of which then finds its cells: on one GPU."""
+    """On a single GPU: the whole grid in one job. Its rows then find their cells trained."""
     input:
         TOKENS,
     output:
@@ -43,7 +43,7 @@ rule grid:
 
 
 rule sweep:
-    """A row of the grid: every dropout and depth at one loss and learning rate."""
+    """A row of the grid: all dropouts and depths at one loss and learning rate."""
     input:
         TOKENS,
         lambda wildcards: WHOLE_GRID if one_gpu() and PROCESSES == 1 else [],
@@ -76,7 +76,7 @@ rule sweep:
 
 
 rule refine:
-    """Longer runs around a loss's best cell; which ones, each run decides for the next."""
+    """Longer runs around a loss's best cell; each run determines the next."""
     input:
         TOKENS,
         lambda wildcards: [
@@ -130,14 +130,14 @@ rule select:
         code=digests.digest("selection"),
         labels=digests.labels(STUDY.sweep.losses),
     message:
-        "What is selected for each loss"
+        "The selected hyperparameters"
     shell:
         "squentropy select {params.checkpoints} {params.results} --params {params.params}"
         " > {log} 2>&1 || failed {log}"
 
 
 rule final:
-    """Each loss with its selected hyperparameters, at full length."""
+    """Each loss at full length, with its selected hyperparameters."""
     input:
         TOKENS,
         selected=SELECTED,
@@ -160,7 +160,7 @@ rule final:
         code=lambda wildcards: digests.digest("training", loss=wildcards.loss),
         folder=subpath(output[0], parent=True),
     message:
-        "{wildcards.loss}: final run of seed {wildcards.seed}"
+        "{wildcards.loss}: final run with seed {wildcards.seed}"
     shell:
         "squentropy train {params.folder} --tokens {params.tokens} --params {params.params} --phase final"
         " --loss {wildcards.loss} --selected {input.selected} --seed {wildcards.seed}"
@@ -170,7 +170,7 @@ rule final:
 if STUDY.final.lengths:
 
     rule lengths:
-        """The same at shorter lengths, each with a schedule of its own."""
+        """The same at shorter lengths, each with its own schedule."""
         input:
             TOKENS,
             SELECTED,
@@ -197,7 +197,7 @@ if STUDY.final.lengths:
 
 
 rule reported:
-    """The best cell that the original study reports."""
+    """The best cell reported by the original study."""
     input:
         TOKENS,
     output:
@@ -207,7 +207,7 @@ rule reported:
         ],
     log:
         f"{LOGS}/{RUNS['reported']}.log",
-    priority: 5  # one run, which would else be left over at the end
+    priority: 5  # a single run, which would otherwise remain at the end
     threads: STUDY.train.threads * PROCESSES
     resources:
         gpu=gpus_a_run(PROCESSES),

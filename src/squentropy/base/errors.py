@@ -1,20 +1,20 @@
-"""Errors that a person can act on, and what a command exits with."""
+"""Errors that a user can act on, and the exit codes of commands."""
 
 OK = 0
 FAILED = 1
-"""A file or folder is missing, damaged or in the way, or something cannot be done here."""
+"""A file or folder is missing, damaged or in the way, or an operation is not possible here."""
 USAGE = 2
-"""The command line makes no sense, or a parameter is missing, misspelt or out of range."""
+"""The command line is invalid, or a parameter is missing, misspelt or out of range."""
 BUG = 70
-"""An error that nobody foresaw (EX_SOFTWARE of sysexits.h)."""
+"""An unexpected error (EX_SOFTWARE of sysexits.h)."""
 INTERRUPTED = 130
-"""Ctrl-C: 128 and SIGINT."""
+"""Ctrl-C: 128 + SIGINT."""
 CLOSED = 141
-"""The reader of the output has gone: 128 and SIGPIPE."""
+"""The reader of the output has closed it: 128 + SIGPIPE."""
 
 
 class SquentropyError(Exception):
-    """A mistake in the input or the machine: one line that names the thing, the place and the fix.
+    """A problem with the input or the machine, as one line: what, where and how to fix it.
 
     The command line prints it without a traceback and exits with `exit_code`.
     """
@@ -23,13 +23,13 @@ class SquentropyError(Exception):
 
 
 class ParameterError(SquentropyError):
-    """A parameter that is missing, misspelt, of the wrong type or out of range."""
+    """A parameter is missing, misspelt, of the wrong type or out of range."""
 
     exit_code = USAGE
 
 
 class Ended(SquentropyError):
-    """The work has ended with an exit code; without a message if another process has said why."""
+    """The work ended with an exit code; no message if another process has reported the reason."""
 
     def __init__(self, exit_code: int, message: str = ""):
         super().__init__(message)
@@ -37,7 +37,7 @@ class Ended(SquentropyError):
 
 
 class Interrupted(Ended):
-    """A signal ended the work once its state was saved; the same command goes on from there."""
+    """A signal ended the work after its state was saved; the same command resumes from there."""
 
     def __init__(self, number: int, message: str = ""):
         super().__init__(128 + number, message)

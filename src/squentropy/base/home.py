@@ -1,4 +1,4 @@
-"""A home for what other programs keep: caches of Snakemake, matplotlib and DVC."""
+"""A home folder for the caches of other programs: Snakemake, matplotlib and DVC."""
 
 import contextlib
 import os
@@ -8,15 +8,15 @@ BASES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 def ensure(folder: Path) -> None:
-    """Where the person's home is missing or cannot be written to, one below `folder` is it instead.
+    """Use a home below `folder` if the user's own is missing or not writable, as in containers.
 
-    For this process and those that it starts. So it is for users without a home, as in containers.
+    This applies to the current process and its children.
     """
     home = Path(os.path.expanduser("~"))
     if home.is_absolute() and home.is_dir() and os.access(home, os.W_OK):
         return
     mine = folder.absolute() / ".snakemake" / "squentropy" / "home"
-    with contextlib.suppress(OSError):  # whoever needs it will say so
+    with contextlib.suppress(OSError):  # a program that needs it reports the error
         mine.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(mine)
     os.environ.setdefault("USER", "nobody")  # a user without a home may have no name either

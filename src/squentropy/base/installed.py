@@ -1,4 +1,4 @@
-"""What is installed: whether it is this folder's own package, and what only some studies need."""
+"""Checks of the installation: the package belongs to this clone; optional packages are there."""
 
 import warnings
 from importlib.util import find_spec
@@ -8,21 +8,21 @@ from squentropy.base import errors
 from squentropy.base.errors import SquentropyError
 
 EXTRAS = {"dvc": "dvc", "datasets": "hub", "huggingface_hub": "hub"}
-"""The extra that brings a package, where it is not `pipeline`; a target of make has its name."""
+"""The extra that installs a package, if not `pipeline`; a make target has the same name."""
 
 
 class ForeignPackage(SquentropyError):
-    """The package that is imported is not that of the clone in which it would work."""
+    """The imported package does not belong to the clone in which it is used."""
 
     exit_code = errors.USAGE
 
 
 def check_own(folder: Path) -> None:
-    """Raises ForeignPackage if the clone that a folder is of, if any, is not this package's own.
+    """Raises ForeignPackage if `folder` is in a clone whose package is not the imported one.
 
-    So it is in a copy of a clone together with its .venv, which belongs to the original still, with
-    a PYTHONPATH that names another clone, and after `pip install .`, which leaves a copy: they
-    would train with other code than they show.
+    This happens if a clone is copied with its .venv, which still points to the original; if
+    PYTHONPATH names another clone; and after `pip install .`, which installs a copy. Training would
+    then run other code than the clone contains.
     """
     for clone in (folder, *folder.parents):
         package = clone / "src" / "squentropy"
@@ -33,17 +33,17 @@ def check_own(folder: Path) -> None:
                 fix = "unset PYTHONPATH, or `make clean` and `make install`, and run this again"
                 if copied:
                     editable = "pip install --no-deps --no-build-isolation --editable ."
-                    fix = f"`{editable}` puts this clone's in its place"
+                    fix = f"`{editable}` replaces it with this clone's"
                 raise ForeignPackage(
-                    f"{clone}: the package that is imported is not this clone's but {mine}; {fix}"
+                    f"{clone}: the imported package is not this clone's but {mine}; {fix}"
                 )
             return
 
 
 def warn_of_another() -> None:
-    """Warn where the working folder is of a clone whose package is not the one that is imported.
+    """Warn if the working folder is in a clone whose package is not the imported one.
 
-    For the library, which works all the same; a loss that is added to the clone is not in it.
+    For the library, which works anyway but lacks losses that were added to the clone.
     """
     try:
         check_own(Path.cwd())
@@ -52,16 +52,16 @@ def warn_of_another() -> None:
 
 
 def check(module: str) -> None:
-    """Raises SquentropyError, with what brings it, where a module is not installed."""
+    """Raises SquentropyError, with the install command, if a module is not installed."""
     if find_spec(module) is None:
         raise SquentropyError(missing(module))
 
 
 def missing(module: str) -> str:
-    """That a module is not installed, and the command that brings it."""
+    """The message for a module that is not installed, with the command that installs it."""
     extra = EXTRAS.get(module.partition(".")[0])
     if extra is None:
-        fix = "`pip install 'squentropy[pipeline]'` brings what the study needs"
+        fix = "`pip install 'squentropy[pipeline]'` installs what the study needs"
     else:
-        fix = f"`make {extra}` brings it, or `pip install 'squentropy[{extra}]'`"
+        fix = f"`make {extra}` installs it, or `pip install 'squentropy[{extra}]'`"
     return f"{module}: is not installed; {fix}"

@@ -1,4 +1,4 @@
-"""What the files of a study hold, as types. For annotations alone: nothing here is executed.
+"""Types for the contents of a study's files. For annotations only: nothing here is executed.
 
     corpus/manifest.json       CorpusManifest
     tokens/manifest.json       TokensManifest
@@ -12,21 +12,21 @@
     results/voices.json        VoicesRecord
     row of a .csv              Row
 
-Whoever reads a file says by one of these what it holds, as its seal and its origin have shown that
-it was written by this program.
+Code that reads a file annotates the result with one of these types without checking the fields: the
+file's seal and origin have shown that this program wrote it.
 """
 
 from typing import Any, NotRequired, TypedDict
 
 Parameters = dict[str, Any]
-"""Parameters as `model_dump` gives them: sections by key, down to numbers and text."""
+"""Parameters as `model_dump` returns them: nested mappings down to numbers and text."""
 
 Row = dict[str, Any]
-"""A table's row: text, numbers and None by column."""
+"""A row of a table: text, numbers and None, by column."""
 
 
 class Counts(TypedDict):
-    """What became of the stories of a split."""
+    """How many stories of a split were read, kept and dropped."""
 
     read: int
     kept: int
@@ -35,7 +35,7 @@ class Counts(TypedDict):
 
 
 class CorpusFile(TypedDict):
-    """A split of a corpus: its stories, bytes of UTF-8 and the sha256 of the file."""
+    """A split of a corpus: the number of stories, UTF-8 bytes and the sha256 of the file."""
 
     stories: int
     bytes: int
@@ -84,7 +84,7 @@ class CellRecord(TypedDict):
 
 
 class CellOrigin(TypedDict):
-    """What of a run's origin is known without its tokens."""
+    """The part of a run's origin that is known without its tokens."""
 
     cell: CellRecord
     params: Parameters
@@ -102,17 +102,17 @@ class RunRecord(CellOrigin):
     train_loss: float | None
     train_nll: float | None
     validation_nll: float | None
-    """None where it diverged, as in the next two."""
+    """None if the run diverged; so are the next two."""
     validation_tempered_nll: float | None
-    """None also where no temperature was fitted."""
+    """None also if no temperature was fitted."""
     validation_accuracy: float | None
     history_sha256: str
     model_sha256: str | None
-    """None where the weights were not kept."""
+    """None if the weights were not kept."""
 
 
 class Made(TypedDict):
-    """The origin of a file that was made of a run."""
+    """The origin of a file that was made from a run."""
 
     run_sha256: str
     params: Parameters
@@ -120,7 +120,7 @@ class Made(TypedDict):
 
 
 class StoryScores(TypedDict):
-    """A number a story."""
+    """One number per story."""
 
     tokens: list[int]
     bytes: list[int]
@@ -129,7 +129,7 @@ class StoryScores(TypedDict):
 
 
 class Reading(TypedDict):
-    """A run's measures by one way to read its outputs; of a shorter run, the nll alone."""
+    """A run's metrics under one reading of its outputs; for a shorter run, only the nll."""
 
     nll: list[float]
     brier: NotRequired[float]
@@ -143,7 +143,7 @@ class Estimate(TypedDict):
 
 
 class ScoresRecord(Made):
-    """What was not measured, of a shorter run or a diverged one, is not there."""
+    """Measures that were not taken, for shorter or diverged runs, are absent."""
 
     split: str
     status: str
@@ -180,16 +180,16 @@ class Hyperparameters(TypedDict):
 
 
 class Chosen(Hyperparameters):
-    """What was selected for a loss, and how."""
+    """The hyperparameters selected for a loss, and how they were selected."""
 
     reading: str
     validation_nll: float | None
     selection_nll: float | None
     """None if every run diverged."""
     inside: bool
-    """Whether the best learning rate lies between two that were tried."""
+    """Whether the best learning rate lies between two others that were tried."""
     edge: list[str]
-    """The hyperparameters at an end of the values that were tried."""
+    """The hyperparameters at either end of the values tried."""
     runs: int
     max_runs_reached: bool
     diverged: int
@@ -235,7 +235,7 @@ class CorpusRecord(TypedDict):
 
 
 class PackedTensor(TypedDict):
-    """A matrix as int8 and a scale a row, or a vector as float32: little-endian, in base64."""
+    """A matrix as int8 with one scale per row, or a vector as float32; little-endian base64."""
 
     shape: list[int]
     int8: NotRequired[str]
@@ -245,23 +245,23 @@ class PackedTensor(TypedDict):
 
 class PackedModel(TypedDict):
     config: dict[str, Any]
-    """The fields of a model.Config, of the standard parametrization."""
+    """The fields of a model.Config, in the standard parametrization."""
     tensors: dict[str, PackedTensor]
-    """By the names of the model's parameters."""
+    """By parameter name."""
 
 
 class Rounding(TypedDict):
-    """What rounding a model's weights changes, on the beginnings of some test stories."""
+    """The effect of rounding a model's weights, measured on the beginnings of some test stories."""
 
     error: float
-    """The most by which it moves a logit."""
+    """The largest change of a logit."""
     cost: float
-    """By how much the nll of the primary reading rises, nats per token."""
+    """The rise in nll under the primary reading, in nats per token."""
     tokens: int
 
 
 class Voice(PackedModel):
-    """A final run's model, for the page."""
+    """The model of a final run, for the page."""
 
     loss: str
     seed: int
@@ -269,7 +269,7 @@ class Voice(PackedModel):
     """Its folder below checkpoints/STUDY."""
     run_sha256: str
     temperature: float
-    """Of its primary reading; 1 where that is the softmax."""
+    """Of its primary reading; 1 for the softmax."""
     rounding: Rounding
 
 
@@ -278,14 +278,15 @@ class ReadStory(TypedDict):
 
     ids: list[int]
     exact: list[tuple[float, list[tuple[int, float]]]]
-    """Of each token its probability under the source, and the likeliest ones with theirs."""
+    """For each token, its probability under the source and the (id, probability) of the likeliest.
+    """
 
 
 class VoicesRecord(TypedDict):
     pattern: str
-    """What cuts text into the words that are merged; see tokenizer.py."""
+    """The pattern that splits text into words before merges; see tokenizer.py."""
     vocabulary: list[str]
-    """The bytes of each token but the end of text, in the order of ranks, as characters."""
+    """The bytes of each token except the end of text, by rank, as characters."""
     voices: list[Voice]
     story: ReadStory | None
-    """Where the source's own predictions are known."""
+    """None if the source's own predictions are not known."""

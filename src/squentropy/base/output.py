@@ -1,9 +1,9 @@
-"""What people read: foreign text shows what it holds there, and does nothing to a terminal.
+"""Safe output: text from outside cannot control the terminal or hide what it contains.
 
-Stories, prompts, names of files, logs and the answers of other machines may hold control sequences,
-which a terminal obeys, and line breaks, which make two messages of one. All of it goes through
-`visible`: a command's streams are `Stream`s, and the report's escape begins with it. What has to be
-one line goes through `one_line` before.
+Stories, prompts, file names, logs and responses from other machines may contain control sequences,
+which a terminal obeys, and line breaks, which split one message into two. All output goes through
+`visible`: a command's streams are `Stream`s, and the report's escape calls it first. Text that must
+stay on one line goes through `one_line` before.
 """
 
 import contextlib
@@ -25,19 +25,19 @@ _INVISIBLE = re.compile(
 
 
 class ReaderGone(Ended):
-    """Nobody reads our output any more, as in `squentropy show | head -1`."""
+    """The reader of the output has closed it, as in `squentropy show | head -1`."""
 
     def __init__(self) -> None:
         super().__init__(errors.CLOSED)
 
 
 def visible(text: str) -> str:
-    """Text as it is, but what could hide, move or reorder other text is a visible sign."""
+    """Replace characters that could hide, move or reorder other text by U+FFFD."""
     return _INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 
 def one_line(text: object) -> str:
-    """Text on one line: whatever else than a character or a space stands there by its number."""
+    """Text on one line: characters that are neither printable nor spaces are escaped."""
     return "".join(
         c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1]
         for c in str(text)
@@ -45,20 +45,20 @@ def one_line(text: object) -> str:
 
 
 def say(message: object) -> None:
-    """A message on stderr, in one line."""
+    """Print a message on stderr, on one line."""
     print(f"squentropy: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 class Stream:
-    """A text stream that people read, and what it cannot take in words.
+    """A text stream for users, with readable errors.
 
-    Raises ReaderGone where nobody reads it any more, SquentropyError where it cannot be written to.
+    Raises ReaderGone if the reader has closed it, SquentropyError if it cannot be written to.
     """
 
     def __init__(self, stream: TextIO, shown: bool):
         self.stream = stream
         self.shown = shown
-        """Whether `visible` is what goes out; else text goes out as it is, as into a file."""
+        """Whether text goes through `visible`; if not, it is written unchanged, as to a file."""
 
     def write(self, text: str) -> int:
         with self._explained():
@@ -77,7 +77,7 @@ class Stream:
         try:
             yield
         except OSError as error:
-            # What is left in its buffer cannot be written either, when Python ends.
+            # Discard what is still buffered: Python would fail to write it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             if isinstance(error, BrokenPipeError):
                 raise ReaderGone from None
@@ -86,21 +86,21 @@ class Stream:
 
 
 def unchanged(stream: Any) -> Any:
-    """A stream for text whose control sequences are our own: colours, and a bar's returns."""
+    """The stream for text with control sequences of this program: colours, progress bars."""
     return Stream(stream.stream, shown=False) if isinstance(stream, Stream) else stream
 
 
 def lenient(stream: object) -> None:
-    """What the locale lacks stands by its number, as \\xe4, in place of an error."""
+    """Escape characters that the locale lacks, as \\xe4, instead of failing."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager
 def for_people() -> Iterator[None]:
-    """A command's output: closed streams take nothing, and what people read is visible.
+    """Route a command's stdout and stderr through `Stream`; if closed, output is discarded.
 
-    On stdout that is a terminal, or the log of a job, whose last lines are shown.
+    stdout goes through `visible` on a terminal and in the log of a job, whose last lines are shown.
     """
     nothing = io.StringIO()
     out, err = sys.stdout or nothing, sys.stderr or nothing

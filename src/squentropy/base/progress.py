@@ -1,6 +1,6 @@
-"""How far long work has come, on stderr: a bar on a terminal, in a log a line now and then.
+"""Progress of long work, on stderr: a bar on a terminal, a line every few seconds in a log.
 
-Such a line, and that by which a run says that it is over, is what `of_log` reads.
+`of_log` reads these lines, and the line that a run prints when it has finished.
 """
 
 import io
@@ -15,26 +15,26 @@ from tqdm import tqdm
 from squentropy.base.output import one_line, unchanged
 
 SECONDS = 10.0
-"""Between lines of a log."""
+"""Minimum time between lines of a log."""
 THERE = "already there"
-"""What a run says that was over before."""
+"""What is printed for a run that had finished before."""
 
 _LINE = re.compile(r"(\S+): (?:(\d+) of (\d+) iterations|(\d+) iterations, |(already there)$)")
 
 
 class Come(NamedTuple):
-    """How far a run has come by its job's log."""
+    """The progress of a run according to its job's log."""
 
     done: int
     of: int
-    """Iterations; both 1 where it was over before."""
+    """Iterations; `done` and `of` are 1 if the run had finished before."""
     over: bool
     now: bool
-    """Whether this job has trained it."""
+    """Whether this job trained it."""
 
 
 class _Lines(tqdm):
-    """tqdm that writes lines, each to its end, and none where the work is short."""
+    """tqdm that prints whole lines, and none at the start and the end of the work."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if self.n not in (self.initial, self.total):
@@ -42,10 +42,12 @@ class _Lines(tqdm):
 
 
 def bar(work: Iterable, name: str, unit: str, shown: bool = True, of: int | None = None) -> Any:
-    """`work`, as it is gone through; `unit` in the plural. Takes `set_postfix_str`, as tqdm.
+    """Iterate over `work` and show progress; has `set_postfix_str`, as tqdm.
 
-    Of a range, what comes before its start counts as done. `of` says how much there is where `work`
-    cannot.
+    unit  in the plural
+    of    the length, if `work` has none
+
+    For a range, the numbers before its start count as done.
     """
     about: dict[str, Any] = {"desc": one_line(name), "unit": f" {unit}", "disable": not shown}
     about["total"] = of
@@ -62,7 +64,7 @@ def bar(work: Iterable, name: str, unit: str, shown: bool = True, of: int | None
 
 
 def of_log(path: Path) -> dict[str, Come]:
-    """How far each run has come that a job's log names, by its name; empty without a log."""
+    """The progress of each run in a job's log, by run name; empty if there is no log."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -80,7 +82,10 @@ def of_log(path: Path) -> dict[str, Come]:
 
 
 def left(seconds: float) -> str:
-    """A time that is left, as 40 s, 6 min or 2.5 h."""
+    """Remaining time, as 40 s, 2.5 min, 6 min or 2.5 h: rounded by at most 15 % from 30 s on."""
+    minutes = seconds / 60
     if seconds < 95:
         return f"{max(10, round(seconds, -1)):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 95 * 60 else f"{seconds / 3600:.1f} h"
+    if minutes < 5:
+        return f"{round(2 * minutes) / 2:g} min"
+    return f"{minutes:.0f} min" if minutes < 95 else f"{minutes / 60:.1f} h"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and how to tell that one is still what was written."""
+"""Atomic writes, and checks that a file is still what was written."""
 
 import contextlib
 import errno
@@ -40,10 +40,10 @@ _SPECIAL = {
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` when the block ends well.
+    """Yield a temporary path beside `path`; it replaces `path` if the block ends without an error.
 
-    After any error, or a kill, `path` is what it was before, and what the kill left beside it is
-    removed by the next writer. Raises SquentropyError where the file system refuses.
+    After an error or a kill, `path` is unchanged; the next writer removes temporary files that a
+    kill left behind. Raises SquentropyError if the file system refuses.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -57,16 +57,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # of the folder, said already
+        with contextlib.suppress(OSError):  # an error of the folder, reported already
             temporary.unlink()
 
 
 @contextlib.contextmanager
 def scratch(path: str | Path) -> Iterator[Path]:
-    """A folder beside `path` to work in, gone when the block ends.
+    """Yield a working folder beside `path`, which is removed when the block ends.
 
-    Not in the system's temporary folder, which others share: what a kill leaves here, the next one
-    removes. Raises SquentropyError where the file system refuses.
+    Not in the system's temporary folder, which is shared: here, the next call removes what a killed
+    process left behind. Raises SquentropyError if the file system refuses.
     """
     path = Path(path).absolute()
     folder = path.with_name(f".{path.name}.folder.{os.getpid()}")
@@ -82,7 +82,7 @@ def scratch(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder that can be written to. Raises SquentropyError where the file system refuses."""
+    """Create a writable folder. Raises SquentropyError if the file system refuses."""
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -90,7 +90,7 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """What a file system refuses, as a SquentropyError with a fix."""
+    """Turn a file system's errors into SquentropyErrors that name a fix."""
     try:
         yield
     except OSError as error:
@@ -100,8 +100,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _remove_leavings(path: Path) -> None:
-    """Temporary files and folders of `path` whose process is no more."""
-    import psutil  # here, since who only reads does without it
+    """Remove temporary files and folders of `path` whose process no longer exists."""
+    import psutil  # here, because reading does not need it
 
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         pid = left.suffix.removeprefix(".")
@@ -118,21 +118,21 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Readable JSON. NaN and infinity, which JSON lacks, raise ValueError."""
+    """Write indented JSON. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_text(path, _json(value))
 
 
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
-    """Readable JSON whose last key, `seal`, is the sha256 of the file's other bytes."""
+    """Write indented JSON whose last key, `seal`, is the sha256 of the file's other bytes."""
     text = _json({**value, "seal": ""})
     seal = hashlib.sha256(text.encode()).hexdigest()
     write_text(path, text.removesuffix('"\n}\n') + seal + '"\n}\n')
 
 
 def read_sealed(path: str | Path) -> Any:
-    """What `write_sealed` wrote; the reader says by a type of kinds.py what that is.
+    """Read what `write_sealed` wrote; callers annotate it with a type of kinds.py.
 
-    Raises SquentropyError where the file is missing, unreadable or not byte for byte what it was.
+    Raises SquentropyError if the file is missing, unreadable or changed by a single byte.
     """
     content = read_bytes(path)
     found = re.search(rb'"seal": "([0-9a-f]{64})"\n}\n\Z', content)
@@ -140,7 +140,7 @@ def read_sealed(path: str | Path) -> Any:
         raise SquentropyError(f"{path}: is damaged (has no seal); {_AGAIN}")
     rest = content[: found.start(1)] + content[found.end(1) :]
     if hashlib.sha256(rest).hexdigest() != found[1].decode():
-        raise SquentropyError(f"{path}: is damaged (its seal does not fit); {_AGAIN}")
+        raise SquentropyError(f"{path}: is damaged (its seal does not match); {_AGAIN}")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
@@ -150,10 +150,10 @@ def read_sealed(path: str | Path) -> Any:
 
 
 def plain(path: str | Path) -> Path:
-    """`path`, which is not, and is no link to, what would be waited for or read without end.
+    """Return `path`. Raises SquentropyError if it is, or links to, a pipe, a socket or a device.
 
-    Raises SquentropyError for a pipe, a socket or a device. Whether there is a file that can be
-    read is left to what reads it.
+    Reading these could block or never end. Whether the file exists and is readable is left to the
+    code that reads it.
     """
     try:
         kind = _SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
@@ -165,7 +165,7 @@ def plain(path: str | Path) -> Path:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Raises SquentropyError where the file is missing, unreadable or not a plain one."""
+    """Raises SquentropyError if the file is missing, unreadable or not a regular file."""
     try:
         return plain(path).read_bytes()
     except FileNotFoundError:
@@ -185,7 +185,7 @@ def sha256(path: str | Path) -> str:
 
 
 def verified(path: str | Path, expected: str) -> Path:
-    """`path`, after its bytes were found to hash to `expected`. Raises SquentropyError."""
+    """Return `path`. Raises SquentropyError if its bytes do not hash to `expected`."""
     path = plain(path)
     if not path.is_file():
         raise SquentropyError(f"{path}: does not exist; run the study again to make it")

@@ -4,10 +4,10 @@ import sys
 
 
 def main() -> None:
-    """The console script; imported late, so that the package costs nothing to import."""
+    """The console script; imports the commands late, so importing the package is cheap."""
     try:
         from squentropy.cli.app import main as run
-    except ModuleNotFoundError as error:  # the library alone is installed
+    except ModuleNotFoundError as error:  # only the library is installed
         from squentropy.base import errors, installed
 
         print(f"squentropy: {installed.missing(error.name or 'a package')}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`python -m squentropy.cli`, as the command `squentropy`."""
+"""`python -m squentropy.cli`, the same as the command `squentropy`."""
 
 from squentropy.cli import main
 

@@ -1,6 +1,6 @@
-"""The program `squentropy`: its commands by what they are for, and what an error says.
+"""The program `squentropy`: its commands, grouped by purpose, and its error handling.
 
-Each command does one thing by hand that Snakemake, too, asks for in a study; the library does it.
+The commands are thin wrappers over the library. Snakemake runs the same ones in a study.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from squentropy.cli.explain import explain
 
 
 class Commands(TyperGroup):
-    """Typer's group, but for what its methods say."""
+    """Typer's group with the changes described in its methods."""
 
     def resolve_command(self, ctx, args):
-        """The lines of an example stay as they are written, however narrow the terminal.
+        """Keep the line breaks of examples in narrow terminals.
 
-        And `sample --prompt`, as it once was, is `tell`.
+        Also maps the former `sample --prompt` to `tell`.
         """
         if args[0] == "sample" and any(word.split("=")[0] == "--prompt" for word in args):
             output.say("`sample --prompt` is now `squentropy tell`")
@@ -41,7 +41,7 @@ class Commands(TyperGroup):
         return name, command, rest
 
     def format_commands(self, ctx, formatter):
-        """By panel, as plain text."""
+        """List the commands by panel, as plain text."""
         commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
         width = max(len(name) for name, _ in commands)
         limit = formatter.width - 6 - width
@@ -58,7 +58,7 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Does a squared loss belong in a language model? The study's steps, one command each.",
+    help="Does a squared loss belong in a language model? One command per step of the study.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -69,7 +69,7 @@ app = typer.Typer(
 def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks; also after a command.")
+        bool, typer.Option("--debug", help="Show tracebacks; allowed after a command, too.")
     ] = False,
 ) -> None:
     if version:
@@ -92,7 +92,7 @@ PANELS: dict[str, list[Callable[..., None]]] = {
         tools.params, tools.show, tools.why, tools.live, tools.tensorboard, tools.wandb,
     ],
 }  # fmt: skip
-"""The commands, by what they are for, in the order of the help."""
+"""The commands, grouped by purpose, in the order of the help."""
 
 for panel, commands in PANELS.items():
     for command in commands:
@@ -100,27 +100,26 @@ for panel, commands in PANELS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command; whatever goes wrong is one line on stderr and an exit code of base/errors.py.
+    """Run a command; any error is one line on stderr and an exit code from base/errors.py.
 
-    `--debug`, before or after the command's name, shows the traceback too. That of a bug is also
-    shown where SQUENTROPY_TRACEBACKS is set, as it is for the jobs of Snakemake, for their logs.
+    `--debug`, before or after the command's name, also shows the traceback. Tracebacks of bugs are
+    also shown if SQUENTROPY_TRACEBACKS is set, as it is in Snakemake's jobs for their logs.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     debug = "--debug" in options
     words = [word for word in options if word != "--debug"] + given[len(options) :]
-    os.environ["MPLBACKEND"] = "agg"  # figures are files, whatever a notebook's shell has exported
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's shell may export another
     with output.for_people():
         code = _run(words, debug)
     _end(code)
 
 
 def _end(code: int) -> NoReturn:
-    """Exit, without a last search for garbage: half a second of it, once torch is imported.
+    """Exit without a final garbage collection, which takes half a second once torch is imported.
 
-    A process that trains with others does not take Python down at all: a thread of gloo that frees
-    its last tensor meanwhile aborts it (pytorch/pytorch#179291), and a run that has ended well
-    would count as a failed one.
+    In distributed training, Python's shutdown is skipped: if a gloo thread frees its last tensor
+    during it, the process aborts (pytorch/pytorch#179291), and a finished run counts as failed.
     """
     torch = sys.modules.get("torch")
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -131,7 +130,7 @@ def _end(code: int) -> NoReturn:
 
 
 def _run(words: list[str], debug: bool) -> int:
-    """The exit code of a command, once it is known that all it says has been written."""
+    """Run a command; returns its exit code after flushing standard output."""
     try:
         try:
             home.ensure(Path())
@@ -144,7 +143,7 @@ def _run(words: list[str], debug: bool) -> int:
         return errors.INTERRUPTED
     except Exception as error:
         line, code = explain(error, " ".join(words[:1]))
-        with contextlib.suppress(SquentropyError):  # of stderr: nobody is left to tell
+        with contextlib.suppress(SquentropyError):  # stderr is closed: nowhere to report it
             if debug or (code == errors.BUG and "SQUENTROPY_TRACEBACKS" in os.environ):
                 traceback.print_exc()
             if line:

@@ -1,10 +1,9 @@
-"""What the shell offers after a tab: names that are found in a moment, without pydantic or torch.
+"""Shell completion: names that are found quickly, without importing pydantic or torch.
 
-    squentropy --install-completion      once; it finds out which shell this is
-    squentropy --show-completion         the script, to be installed by hand
+    squentropy --install-completion      once; detects the shell
+    squentropy --show-completion         prints the script, for manual installation
 
-Each function returns the words that go on from what was typed. Where it returns none the shell
-offers files.
+Each function returns the completions of what was typed. If there are none, the shell offers files.
 """
 
 from collections.abc import Iterable
@@ -27,7 +26,7 @@ def splits(typed: str) -> list[str]:
 
 
 def studies(typed: str) -> list[str]:
-    """Names of studies; where none goes on from what was typed, files and folders of results."""
+    """Names of studies; if none matches, study files and results folders."""
     return _from(typed, known.names()) or [
         *_from(typed, [path for path in known.files() if Path(path).is_file()]),
         *results(typed),
@@ -35,7 +34,7 @@ def studies(typed: str) -> list[str]:
 
 
 def runs(typed: str) -> list[str]:
-    """Run folders of all studies, but those of the grid, which are too many to choose from."""
+    """Final and reported runs of all studies; the other phases have too many to choose from."""
     return _from(typed, [*_paths(any_run("final")), *_paths(any_run("reported"))])
 
 

@@ -1,4 +1,4 @@
-"""What an error is to the person at the terminal."""
+"""Error messages for the terminal."""
 
 import errno
 import re
@@ -9,20 +9,20 @@ from squentropy.base.errors import SquentropyError
 _NO_MEMORY = re.compile("(?:can.?t|cannot) allocate memory|not enough memory|bad_alloc", re.I)
 _NO_THREADS = "no more threads or processes may be started; raise `ulimit -u`, or use fewer cores"
 _WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""What only writing meets."""
+"""Errors that only writing can cause."""
 
 SMALLER = dict.fromkeys(
-    ("train", "sweep", "refine", "lengths"), "make train.batch_size or the model smaller"
-) | dict.fromkeys(("evaluate", "score"), "make evaluate.batch_tokens smaller")
-"""What takes the memory of a command, where a parameter says how much."""
+    ("train", "sweep", "refine", "lengths"), "reduce train.batch_size or the size of the model"
+) | dict.fromkeys(("evaluate", "score"), "reduce evaluate.batch_tokens")
+"""Fixes for commands whose memory use depends on a parameter."""
 
 
 def explain(error: Exception, command: str) -> tuple[str, int]:
-    """An error of a command as one line, empty if all is said already, and the exit code."""
+    """A command's error as one line, which may be empty, and the exit code."""
     if isinstance(error, SquentropyError):
         return str(error), error.exit_code
     if _is_memory(error):
-        fix = SMALLER.get(command, "end other programs, or take a machine that has more")
+        fix = SMALLER.get(command, "end other programs, or use a machine with more memory")
         return f"out of memory; {fix}", errors.FAILED
     if isinstance(error, OSError) and error.strerror:
         return _refused(error), errors.FAILED
@@ -47,7 +47,7 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _refused(error: OSError) -> str:
-    """What an operating system refuses, of which file, and what to do."""
+    """What the operating system refused, for which file, and how to fix it."""
     what = error.filename if error.filename is not None else "a file"
     if error.errno in _WRITTEN:
         return f"{what}: cannot be written: {storage.HINTS[error.errno]}"

@@ -1,4 +1,4 @@
-"""What is done with a trained model, or with stories, by hand: no step of a study."""
+"""Commands for trained models and for stories. They are not steps of a study."""
 
 import sys
 from pathlib import Path
@@ -26,19 +26,21 @@ def tell(
     runs: Runs,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="Beginning of a story; may be given again. Else the study's own."),
+        typer.Option(help="Beginning of a story; repeatable. Default: the study's prompts."),
     ] = None,
     tokens: RunTokens = None,
     params: RunParams = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0: greedy. Else the middle one of the study.")
+        float | None, typer.Option(help="0: greedy. Default: the middle one of the study's.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="0: all tokens. Else the study's.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="A story. Else the study's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the draws. Else the study's.")] = None,
-    stories: Annotated[int, typer.Option(help="Stories a prompt.")] = 1,
+    top_k: Annotated[int | None, typer.Option(help="0: all tokens. Default: the study's.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="New tokens per story. Default: the study's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Sampling seed. Default: the study's.")] = None,
+    stories: Annotated[int, typer.Option(help="Stories per prompt.")] = 1,
 ) -> None:
-    """Tell stories here, word by word, from prompts of your own.
+    """Generate stories in the terminal from your own prompts.
 
     Reads the RUNS with their weights, and the tokens of their study. Writes nothing.
 
@@ -68,17 +70,17 @@ def tell(
 
 def check(
     file: Path,
-    text: Annotated[str, typer.Option(help="Key or column of the story.")] = "text",
-    separator: Annotated[str, typer.Option(help="What parts the stories of a .txt.")] = (
+    text: Annotated[str, typer.Option(help="Key or column of the story text.")] = "text",
+    separator: Annotated[str, typer.Option(help="Separator between the stories of a .txt.")] = (
         "<|endoftext|>"
     ),
 ) -> None:
-    """Check that stories are the grammar's.
+    """Check whether stories follow the grammar.
 
-    Reads FILE, or standard input as .txt where it is -. Writes nothing.
+    Reads FILE, or standard input as .txt if FILE is -. Writes nothing.
 
-    Prints one line per story that is not: where it leaves the grammar, and why. Exit code 1 if any
-    does. The last line counts stories, references and sentences as quality.csv does.
+    For each story that does not, prints where it leaves the grammar and why; the exit code is then
+    1. The last line counts stories, references and sentences as in quality.csv.
 
     Example: squentropy check data/grammar/corpus/test.parquet
     """
@@ -102,7 +104,7 @@ def check(
         if not verdict.valid:
             print(one_line(f"{story.where}: {verdict.message}"))
     print(
-        f"{valid:,} of {total:,} stories are the grammar's; in form: {counted['form']:,} stories, "
+        f"{valid:,} of {total:,} stories follow the grammar; in form: {counted['form']:,} stories, "
         f"{counted['in_form']:,} of {counted['sentences']:,} sentences; "
         f"{counted['matches']:,} of {counted['references']:,} references agree"
     )
@@ -111,7 +113,7 @@ def check(
 
 
 def export(run: Run, out: Path, tokens: RunTokens = None, params: RunParams = None) -> None:
-    """Write a run as a model of Hugging Face's transformers.
+    """Export a run as a model for Hugging Face's transformers.
 
     Reads RUN with its weights, and the folder TOKENS. Writes the model and its tokenizer
     into the folder OUT.
@@ -131,17 +133,20 @@ def score(
     model: Path,
     data: Data,
     results: Annotated[
-        Path | None, typer.Option(help="Folder of baselines.csv; else results/NAME of data/NAME.")
+        Path | None,
+        typer.Option(help="Folder of baselines.csv. Default: results/NAME for data/NAME."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the row; else the folder's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name in the table. Default: the folder's name.")
+    ] = None,
     params: Params = None,
 ) -> None:
-    """Score a model of Hugging Face's on the test stories.
+    """Score a Hugging Face model on the test stories.
 
     Reads the folders MODEL and DATA. Writes a row of RESULTS/baselines.csv.
 
-    It stands as a baseline beside the losses in `show` and in the report, which has to be made
-    anew: snakemake --cores all report. Needs transformers: pip install 'squentropy[hf]'.
+    `show` and the report list it as a baseline next to the losses. To update the report, run
+    snakemake --cores all report. Requires transformers: pip install 'squentropy[hf]'.
 
     Example: squentropy score exported --data data/grammar
     """
@@ -152,24 +157,24 @@ def score(
     results = results or Path("results", data.resolve().name)
     row = score(study, model, data, results, name or model.resolve().name)
     print(
-        f"{row['name']}: test nll {row['nll']:.4f} nats a token of "
-        f"{'the study' if row['same_tokens'] else 'its own'}, {row['bits_per_byte']:.4f} bits a "
-        f"byte, {row['nats_per_story']:.2f} nats a story"
+        f"{row['name']}: test nll {row['nll']:.4f} nats per token "
+        f"({'the study' if row['same_tokens'] else 'the model'}'s tokens), "
+        f"{row['bits_per_byte']:.4f} bits per byte, {row['nats_per_story']:.2f} nats per story"
     )
 
 
 def judge(
     results: Results,
-    model: Annotated[str, typer.Option(help="The judge, as its endpoint calls it.")],
-    stories: Annotated[int, typer.Option(min=1, help="Stories a loss and temperature.")] = 12,
+    model: Annotated[str, typer.Option(help="The judge's name at the endpoint.")],
+    stories: Annotated[int, typer.Option(min=1, help="Stories per loss and temperature.")] = 12,
 ) -> None:
-    """Let a language model grade a study's stories.
+    """Grade a study's stories with a language model.
 
     Reads the stories of RESULTS. Writes RESULTS/judge.csv, and each answer into
-    RESULTS/judge.jsonl, from where the same command goes on.
+    RESULTS/judge.jsonl, from which the same command resumes.
 
-    Needs OPENAI_API_KEY in the environment, and OPENAI_BASE_URL for an endpoint that is not
-    OpenAI's. No part of the study; its report, made anew, shows the grades.
+    Requires OPENAI_API_KEY in the environment, and OPENAI_BASE_URL for endpoints other than
+    OpenAI's. Not a step of the study, but the next report shows the grades.
 
     Example: squentropy judge results/grammar --model gpt-4o
     """

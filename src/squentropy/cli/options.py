@@ -1,6 +1,7 @@
-"""What several commands take, and how they find the study that is meant.
+"""Parameters that several commands share, and how commands find their study.
 
-The library is imported when a command runs: the shell's completion does without pydantic and torch.
+The library is imported when a command runs, because shell completion must not import pydantic or
+torch.
 """
 
 from collections.abc import Sequence
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 Params = Annotated[
     list[str] | None,
     typer.Option(
-        help="The study: its name, file or folder of results, else params.yaml; give it again for "
-        "each file that is laid over these.",
+        help="The study: its name, file or results folder. Default: params.yaml. Repeatable; each "
+        "further file is overlaid on the previous ones.",
         autocompletion=completion.studies,
     ),
 ]
 RunParams = Annotated[
     list[str] | None,
     typer.Option(
-        help="The study, by its name, file or folder of results; else that of the run's folder.",
+        help="The study: its name, file or results folder. Default: the study of the run's folder.",
         autocompletion=completion.studies,
     ),
 ]
@@ -34,7 +35,7 @@ Studies = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[STUDY]...",
-        help="Its name, its file or files, or its folder of results; none: the default study.",
+        help="Its name, its file or files, or its results folder. Default: the default study.",
         autocompletion=completion.studies,
     ),
 ]
@@ -45,25 +46,25 @@ Run = Annotated[Path, typer.Argument(help="A run folder.", autocompletion=comple
 Results = Annotated[
     Path,
     typer.Argument(
-        help="A study, by its folder of tables or its name.", autocompletion=completion.results
+        help="A study's results folder, or its name.", autocompletion=completion.results
     ),
 ]
 Tokens = Annotated[Path, typer.Option(help="Folder of token files.")]
 RunTokens = Annotated[
-    Path | None, typer.Option(help="Folder of token files; else that of the run's study.")
+    Path | None, typer.Option(help="Folder of token files. Default: that of the run's study.")
 ]
 Data = Annotated[Path, typer.Option(help="Folder with corpus/ and tokens/.")]
 
 
 def load(words: Sequence[str] | None) -> "Study":
-    """The study that is named, or the default one."""
+    """The named study, or the default one."""
     from squentropy.study.find import find
 
     return find(*(words or []))[0]
 
 
 def study_of(run: Path, words: Sequence[str] | None) -> "Study":
-    """The study that is named, or that of a run's folder."""
+    """The named study, or that of a run's folder."""
     if words:
         return load(words)
 
@@ -74,7 +75,7 @@ def study_of(run: Path, words: Sequence[str] | None) -> "Study":
 
 
 def results_of(given: Path) -> Path:
-    """A folder of results, or that of the study of this name."""
+    """A results folder, given by its path or by the study's name."""
     if given.exists() or len(given.parts) > 1:
         return given
 

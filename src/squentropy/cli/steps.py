@@ -1,4 +1,4 @@
-"""The steps of a study, in their order. Snakemake calls the same."""
+"""The steps of a study, in order. Snakemake runs the same commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 def corpus(out: Path, params: Params = None) -> None:
     """Make the splits of the study's corpus.
 
-    Reads the corpus's source, as the parameters name it. Writes train, validation and test as
+    Reads the corpus source named by the parameters. Writes train, validation and test as
     parquet, and a manifest, into OUT.
 
     Example: squentropy corpus data/grammar/corpus
@@ -82,23 +82,24 @@ def train(
     dropout: Annotated[float | None, typer.Option(help="Share of activations dropped.")] = None,
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
     at: Annotated[
-        list[str] | None, typer.Option(help="Any key of the grid, as --at dropout=0.1; repeatable.")
+        list[str] | None,
+        typer.Option(help="Any grid key, such as --at dropout=0.1; repeatable."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of initial weights and batches.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial weights and batches.")] = None,
     selected: Annotated[
         Path | None,
-        typer.Option(help="selected.json or a refine.json, in place of lr, dropout and n_layer."),
+        typer.Option(help="selected.json or a refine.json, instead of lr, dropout and n_layer."),
     ] = None,
     states: States = DEFAULT_STATES,
     resume: Resume = True,
 ) -> None:
-    """Train one cell, unless this very run lies there already.
+    """Train one cell, unless OUT already contains this run.
 
     Reads the folder TOKENS. Writes run.json, history.csv and the weights into the run folder OUT.
 
-    Killed at any moment, the same command goes on from the last state that was saved, to the same
-    bits; on SIGTERM and Ctrl-C it saves one first. Where train.processes is more than one it starts
-    them; for several machines, start it there by torchrun --no-python.
+    If it is killed, the same command resumes from the last saved state; on a CPU the result is
+    bit-identical. On SIGTERM and Ctrl-C it saves the state first. If train.processes is more than
+    1, it starts the processes; on several machines, start it with torchrun --no-python.
 
     Example: squentropy train runs/mine --tokens data/grammar/tokens --phase final \\
         --loss squentropy --lr 0.0006 --dropout 0.1 --n-layer 8
@@ -120,11 +121,11 @@ def sweep(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="A loss of the study's grid; else all.", autocompletion=completion.losses
+            help="A loss in the study's grid. Default: all.", autocompletion=completion.losses
         ),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="A learning rate of the study's grid; else all.")
+        float | None, typer.Option(help="A learning rate in the study's grid. Default: all.")
     ] = None,
     params: Params = None,
     states: States = DEFAULT_STATES,
@@ -133,13 +134,13 @@ def sweep(
 ) -> None:
     """Train the grid, or its cells at one loss or learning rate.
 
-    Reads the folder TOKENS. Writes a run of every dropout and depth into
+    Reads the folder TOKENS. Writes a run for every dropout and depth into
     CHECKPOINTS/sweep/LOSS/lrLR.
 
-    On a GPU cells of one depth are trained at once, as many as fit: the more the better, so leave
-    out --loss and --lr there. Elsewhere they go one after the other through one process, whose
-    start costs as much as a small cell. Each is what `train` makes of it, at once to rounding and
-    with other draws of dropout. Those that are there already are left as they are.
+    On a GPU, cells of the same depth are trained at once, as many as fit in memory. More cells use
+    it better, so omit --loss and --lr there. Otherwise they are trained one by one in one process,
+    because starting one takes as long as a small cell. Results equal those of `train`; for cells
+    trained at once, up to rounding and with other dropout masks. Finished cells are skipped.
 
     Example: squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --lr 0.06
     """
@@ -170,8 +171,8 @@ def refine(
     Reads the cells of the sweep, and the folder TOKENS. Writes the runs and refine.json into
     CHECKPOINTS/refine/LOSS.
 
-    The learning rate goes up and down until the best one lies between two others; dropouts and
-    depths that the sweep could not tell apart are tried again.
+    Learning rates are tried in both directions until the best one lies between two others. Dropouts
+    and depths that the sweep could not distinguish are tried again.
 
     Example: squentropy refine checkpoints/grammar --tokens data/grammar/tokens --loss mse
     """
@@ -205,8 +206,8 @@ def lengths(
 ) -> None:
     """Train a loss's shorter runs.
 
-    Reads what `refine` has selected, CHECKPOINTS/refine/LOSS/refine.json, and the folder TOKENS.
-    Writes the runs, each with a schedule of its own, into CHECKPOINTS/lengths/LOSS.
+    Reads what `refine` selected, CHECKPOINTS/refine/LOSS/refine.json, and the folder TOKENS.
+    Writes the runs, each with its own schedule, into CHECKPOINTS/lengths/LOSS.
 
     Example: squentropy lengths checkpoints/grammar --tokens data/grammar/tokens --loss mse
     """
@@ -235,7 +236,7 @@ def select(checkpoints: Path, results: Path, params: Params = None) -> None:
     for loss, chosen in select(load(params), checkpoints, results).items():
         values = {key: chosen[key] for key in chosen if key in GRID_KEYS}
         at = ", ".join(f"{key} {value:g}" for key, value in values.items())
-        ends = "" if chosen["inside"] else " (learning rate at the end of what was tried)"
+        ends = "" if chosen["inside"] else " (at the end of the learning rates tried)"
         print(f"{loss}: {at}{ends}, {chosen['runs']} runs, {chosen['diverged']} cells diverged")
 
 
@@ -249,7 +250,7 @@ def evaluate(
 ) -> None:
     """Score runs on every story of a split.
 
-    Reads the RUNS with their weights, and the folder DATA. Writes RUN/SPLIT.json, as
+    Reads the RUNS with their weights, and the folder DATA. Writes RUN/SPLIT.json, such as
     RUN/test.json.
 
     Example: squentropy evaluate checkpoints/grammar/final/mse/seed1 --data data/grammar
@@ -273,17 +274,17 @@ def evaluate(
         if "stories" in scores:
             reading = study.primary(read_run(run)["cell"]["loss"])
             nll = sum(scores["readings"][reading]["nll"]) / sum(scores["stories"]["tokens"])
-            print(f"{run}: {split} nll {nll:.4f} nats per token, read by {reading}")
+            print(f"{run}: {split} nll {nll:.4f} nats per token, reading {reading}")
         else:
             print(f"{run}: {scores['status']}, not scored")
 
 
 def sample(runs: Runs, tokens: RunTokens = None, params: RunParams = None) -> None:
-    """Let runs tell a story from each prompt of the study.
+    """Generate stories from the study's prompts.
 
     Reads the RUNS with their weights, and the folder TOKENS. Writes RUN/samples.json.
 
-    `squentropy tell` tells stories from prompts of your own, and writes nothing.
+    For your own prompts, use `squentropy tell`, which writes nothing.
 
     Example: squentropy sample checkpoints/grammar/final/mse/seed1
     """
@@ -298,11 +299,11 @@ def sample(runs: Runs, tokens: RunTokens = None, params: RunParams = None) -> No
 
 
 def voices(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
-    """Pack small models for the report to tell stories by.
+    """Pack small models for the report to generate stories with.
 
-    Reads the folder DATA, and of the runs of CHECKPOINTS the first seed of each loss whose outputs
-    are logits. Writes RESULTS/voices.json: models of three losses at most, none where they are
-    larger than a page has room for.
+    Reads the folder DATA and, for each loss whose outputs are logits, the first seed's run in
+    CHECKPOINTS. Writes RESULTS/voices.json with models of up to three losses; models too large for
+    the page are left out.
 
     Example: squentropy voices data/grammar checkpoints/grammar results/grammar
     """
@@ -310,11 +311,14 @@ def voices(data: Path, checkpoints: Path, results: Path, params: Params = None) 
 
     for voice in write_voices(load(params), data, checkpoints, results):
         cost, error = voice["rounding"]["cost"], voice["rounding"]["error"]
-        print(f"{voice['run']}: rounded at {cost:.4f} nats per token, no logit by over {error:.2f}")
+        print(
+            f"{voice['run']}: rounding costs {cost:.4f} nats per token and changes logits by up to "
+            f"{error:.2f}"
+        )
 
 
 def metrics(data: Path, checkpoints: Path, results: Path, params: Params = None) -> None:
-    """Gather the final runs into the study's tables.
+    """Make the study's tables from the final runs.
 
     Reads the folder DATA, the runs of CHECKPOINTS, and selected.json and voices.json of
     RESULTS. Writes the tables, params.yaml and manifest.json into RESULTS.

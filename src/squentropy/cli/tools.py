@@ -1,4 +1,4 @@
-"""Seeing how a study stands, and sharing it."""
+"""Commands that show a study's progress, and that share it."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ from squentropy.cli.options import (
 
 
 def params(study: Studies = None, params: Params = None) -> None:
-    """Check a study's parameters, and print them resolved.
+    """Check a study's parameters and print the resolved values.
 
     Reads the parameter files of STUDY. Writes nothing.
 
@@ -36,24 +36,24 @@ def show(
     study: Annotated[
         str | None,
         typer.Argument(
-            help="Its name, its file or its folder of results; none: the default study.",
+            help="Its name, its file or its results folder. Default: the default study.",
             autocompletion=completion.studies,
         ),
     ] = None,
     table: Annotated[
-        bool, typer.Option("--table", help="The final table alone, as Markdown; or an error.")
+        bool, typer.Option("--table", help="Only the final table, as Markdown; or an error.")
     ] = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="How far it has come, every few seconds while it is run."),
+        typer.Option("--watch", help="Show the progress every few seconds while the study runs."),
     ] = False,
 ) -> None:
-    """Show a study's tables, and how far it has come.
+    """Show a study's tables and progress.
 
-    Reads whatever of STUDY lies here. Writes nothing.
+    Reads whatever files of STUDY exist. Writes nothing.
 
-    Of each run it says whether it is done, runs, waits or failed. Where the output is no terminal
-    it is plain text, and its tables are Markdown.
+    Shows which runs are done, running, waiting or failed. If standard output is not a terminal,
+    prints plain text with tables in Markdown.
 
     Example: squentropy show results/grammar
     """
@@ -80,12 +80,12 @@ def show(
 def why(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Run folders; all of them if none.", autocompletion=completion.runs),
+        typer.Argument(help="Run folders. Default: all.", autocompletion=completion.runs),
     ] = None,
     params: Params = None,
     states: States = DEFAULT_STATES,
 ) -> None:
-    """Say why runs are not up to date.
+    """Explain why runs are not up to date.
 
     Reads the RUNS, or every run of the study, and their states. Writes nothing.
 
@@ -107,15 +107,13 @@ def why(
 
 def live(
     states: States = DEFAULT_STATES,
-    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
-        "live"
-    ),
-    tensorboard: Annotated[bool, typer.Option(help="Also as events for TensorBoard.")] = False,
+    out: Annotated[Path, typer.Option(help="Output folder, with a folder per run.")] = Path("live"),
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard events.")] = False,
 ) -> None:
-    """Write the losses of the runs under way.
+    """Write the losses of unfinished runs.
 
-    Reads the last state of each in the folder STATES. Writes their losses as .tsv, and as
-    events for TensorBoard, into OUT.
+    Reads the last state of each in the folder STATES. Writes their losses as .tsv, and optionally
+    as TensorBoard events, into OUT.
 
     Example: squentropy live --tensorboard
     """
@@ -125,16 +123,16 @@ def live(
     for folder in folders:
         print(folder)
     if not folders:
-        print(f"nothing is under way: no run has saved a state in {states}")
+        print(f"no unfinished runs: no run has saved a state in {states}")
 
 
 def tensorboard(
     runs: Runs,
-    out: Annotated[Path, typer.Option(help="Where to; runs' names are folders in it.")] = Path(
+    out: Annotated[Path, typer.Option(help="Output folder, with a folder per run.")] = Path(
         "events"
     ),
 ) -> None:
-    """Hand finished runs to TensorBoard.
+    """Write finished runs for TensorBoard.
 
     Reads the RUNS. Writes events, with the hyperparameters, into OUT.
 
@@ -148,11 +146,11 @@ def tensorboard(
 
 def wandb(
     runs: Runs,
-    project: Annotated[str, typer.Option(help="Of Weights & Biases.")] = "squentropy",
+    project: Annotated[str, typer.Option(help="Project in Weights & Biases.")] = "squentropy",
 ) -> None:
     """Log finished runs for Weights & Biases.
 
-    Reads the RUNS. Writes the folder wandb, which stays here unless WANDB_MODE=online.
+    Reads the RUNS. Writes the folder wandb, which is only uploaded if WANDB_MODE=online.
 
     Example: squentropy wandb checkpoints/grammar/final/mse/seed1
     """
@@ -163,7 +161,7 @@ def wandb(
 
 
 def record(study: Studies = None) -> None:
-    """Put what a finished study has made under DVC.
+    """Put the files of a finished study under DVC.
 
     Reads data, checkpoints, results and report of STUDY. Writes DVC's cache, and dvc.lock or
     studies/dvc.yaml and studies/dvc.lock.
@@ -178,7 +176,7 @@ def record(study: Studies = None) -> None:
 
 
 def restore(study: Studies = None) -> None:
-    """Bring a recorded study from the remote storage.
+    """Restore a recorded study from the remote storage.
 
     Reads dvc.lock or studies/dvc.lock, and the remote storage. Writes data, checkpoints, results
     and report of STUDY, so that nothing of it is left to run.
@@ -195,8 +193,7 @@ def restore(study: Studies = None) -> None:
 def readme(file: Path, results: Results, report: Path) -> None:
     """Put a study's main figure and final table into a README.
 
-    Reads RESULTS, and where the figures lie below REPORT. Writes FILE, between its
-    marks.
+    Reads RESULTS, and links to the figures below REPORT. Writes FILE, between its marks.
 
     Example: squentropy readme README.md results/grammar report/grammar
     """
@@ -211,15 +208,15 @@ def leaderboard(
     enter: Annotated[
         str | None,
         typer.Option(
-            help="Print the study file that trains this loss, such as my_losses.py:smooth.",
+            help="Prepare a study of this loss, such as my_losses.py:smooth, and print its file.",
             autocompletion=completion.losses,
         ),
     ] = None,
 ) -> None:
-    """Put the losses of the default study's protocol in a table.
+    """Compare all losses trained by the default study's protocol.
 
-    Reads results/ and params.yaml. Writes results/leaderboard.csv; with --enter the study file
-    instead, and what that study need not make anew.
+    Reads results/ and params.yaml. Writes results/leaderboard.csv. With --enter, writes a study
+    file instead, and links what that study shares with the default one.
 
     Example: squentropy leaderboard --enter my_losses.py:smooth
     """
@@ -233,7 +230,7 @@ def leaderboard(
 
 
 def claims(file: Path, results: list[Path]) -> None:
-    """Put what studies find of others' claims into a page.
+    """Put the studies' findings on published claims into a page.
 
     Reads each folder of RESULTS. Writes FILE, between its marks.
 
@@ -248,7 +245,7 @@ def claims(file: Path, results: list[Path]) -> None:
 def pdf(page: Path, out: Path) -> None:
     """Print a report as a PDF.
 
-    Reads PAGE. Writes OUT, by Chromium, which has to be installed.
+    Reads PAGE. Writes OUT, using Chromium, which must be installed.
 
     Example: squentropy pdf report/grammar/index.html report/grammar/report.pdf
     """

@@ -1,4 +1,4 @@
-"""What the commands that train have in common: the cells they mean, and how one is trained."""
+"""Shared parts of the training commands: their options, finding cells and training them."""
 
 import contextlib
 import os
@@ -21,31 +21,33 @@ if TYPE_CHECKING:
     from squentropy.training.run import Trained
 
 Loss = Annotated[
-    str, typer.Option(help="A loss, as mse or squentropy-0.1.", autocompletion=completion.losses)
+    str,
+    typer.Option(help="A loss, such as mse or squentropy-0.1.", autocompletion=completion.losses),
 ]
 GridLoss = Annotated[
-    str, typer.Option(help="A loss of the study's grid.", autocompletion=completion.losses)
+    str, typer.Option(help="A loss in the study's grid.", autocompletion=completion.losses)
 ]
 Phase = Annotated[
     str,
     typer.Option(
-        help="Whose schedule: sweep, refine, final or reported.", autocompletion=completion.phases
+        help="Phase whose schedule to use: sweep, refine, final or reported.",
+        autocompletion=completion.phases,
     ),
 ]
 Stacked = Annotated[
     bool | None,
     typer.Option(
         "--stacked/--one-by-one",
-        help="Train cells of one depth at once, or each by itself; else at once on a GPU alone.",
+        help="Train cells of the same depth at once, or one by one. Default: at once on a GPU.",
     ),
 ]
 Resume = Annotated[
-    bool, typer.Option(help="Go on from an unfinished run's state, and save one; or do neither.")
+    bool, typer.Option(help="Resume from an unfinished run's state, and save states; or neither.")
 ]
 
 
 def of_study(study: "Study", given: str) -> str:
-    """The loss of the study's grid that is meant by its name or its folder's."""
+    """The loss in the study's grid with this name or folder name."""
     loss = _loss(given)
     if loss not in study.sweep.losses:
         raise SquentropyError(f"--loss {given}: is not in the grid of {study.study}")
@@ -53,7 +55,7 @@ def of_study(study: "Study", given: str) -> str:
 
 
 def launched(study: "Study") -> bool:
-    """Whether this command has been run to its end in the processes that the study asks for."""
+    """Run this command in several processes if the study asks for it; returns whether it did."""
     if study.train.processes == 1:
         return False
 
@@ -68,7 +70,7 @@ def launched(study: "Study") -> bool:
 def train_each(
     study: "Study", cells: list["Cell"], tokens: Path, checkpoints: Path, states: Path | None
 ) -> None:
-    """Train cells one after the other in one process, each into its folder of CHECKPOINTS."""
+    """Train cells one by one in this process, each into its folder in CHECKPOINTS."""
     from squentropy.tokens.token_files import TokenFolder
 
     folder = TokenFolder.open(tokens)
@@ -81,14 +83,14 @@ def train_each(
 def train_at_once(
     study: "Study", cells: list["Cell"], tokens: Path, checkpoints: Path, states: Path | None
 ) -> None:
-    """Train cells of one depth at once, each into its folder of CHECKPOINTS."""
+    """Train cells of the same depth at once, each into its folder in CHECKPOINTS."""
     from squentropy.tokens.token_files import TokenFolder
     from squentropy.training.stacked import train_stacks
 
     if study.train.processes > 1:
         raise SquentropyError(
-            f"--stacked: train.processes is {study.train.processes}, and cells at once take one; "
-            "write 1, or --one-by-one"
+            f"--stacked: cells are trained at once in one process, but train.processes is "
+            f"{study.train.processes}; set it to 1, or use --one-by-one"
         )
     folder = TokenFolder.open(tokens)
     for cell, trained in train_stacks(study, cells, folder, checkpoints, states):
@@ -98,7 +100,7 @@ def train_at_once(
 def train_one(
     study: "Study", cell: "Cell", tokens: "TokenFolder", out: Path, states: Path | None
 ) -> None:
-    """Train a cell, and say how it went."""
+    """Train a cell and print the outcome."""
     from squentropy.training.run import train_run
 
     with outlived_by_lost_ones(study.train.processes):
@@ -107,16 +109,17 @@ def train_one(
 
 
 PATIENCE = 10.0
-"""Seconds that a process whose run has lost another waits for the launcher to end it."""
+"""Seconds to wait for the launcher to end this process after another of the run has ended."""
 
 
 @contextlib.contextmanager
 def outlived_by_lost_ones(processes: int) -> Iterator[None]:
-    """Where another process of a run of several has gone, let the launcher end this one.
+    """If another process of the run has ended, wait for the launcher to end this one.
 
-    The launcher looks ten times a second and names a process that it then finds ended: by its
-    number, not by its time, where there are two. So this one, which only noticed, must not be among
-    them. Raises SquentropyError if no launcher comes, as where the lost one ran on another machine.
+    The launcher polls ten times a second and reports an ended process; if it finds two, it chooses
+    by their numbers, not by which ended first. So this process, which only noticed the loss, must
+    not end yet. Raises SquentropyError if the launcher does not end it, for example because the
+    lost process ran on another machine.
     """
     if processes == 1:
         yield
@@ -151,9 +154,9 @@ def cell_of(
     seed: int | None,
     selected: Path | None,
 ) -> "Cell":
-    """The cell that the options name. Raises SquentropyError with the option that is wrong.
+    """The cell that the options describe. Raises SquentropyError that names the wrong option.
 
-    given  a value of each key of the grid; None if it is to come from `selected`
+    given  a value for each grid key; ignored if `selected` is given
     """
     if phase not in PHASES:
         raise SquentropyError(f"--phase {phase}: no such phase; there are: {', '.join(PHASES)}")
@@ -177,24 +180,26 @@ def cell_of(
 
 
 def point_of(words: list[str]) -> dict[str, float | int]:
-    """The values of KEY=VALUE words. Raises SquentropyError with the fix."""
+    """Parse KEY=VALUE words. Raises SquentropyError with the fix."""
     from squentropy.study.grid import GRID_KEYS
 
     point: dict[str, float | int] = {}
     for word in words:
         key, _, text = word.partition("=")
         if key not in GRID_KEYS:
-            raise SquentropyError(f"--at {word}: name one of {', '.join(GRID_KEYS)}, as lr=0.001")
+            raise SquentropyError(
+                f"--at {word}: give a value for one of {', '.join(GRID_KEYS)}, such as lr=0.001"
+            )
         try:
             value = float(text)
         except ValueError:
-            raise SquentropyError(f"--at {word}: write a number, as {key}=0.1") from None
+            raise SquentropyError(f"--at {word}: write a number, such as {key}=0.1") from None
         point[key] = int(text) if text.strip().isdigit() else value
     return point
 
 
 def _loss(text: str) -> str:
-    """The loss of this name or slug. Raises SquentropyError with the fix."""
+    """The loss with this name or slug. Raises SquentropyError with the fix."""
     try:
         return name_of_slug(text)
     except ValueError as error:

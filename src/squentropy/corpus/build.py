@@ -1,24 +1,24 @@
-"""From a source of stories to train, validation and test: parquet files and a manifest.
+"""Split a source of stories into train, validation and test: parquet files and a manifest.
 
     squentropy corpus data/grammar/corpus
 
-Text is kept byte for byte. What is left out, and why, is counted, so that for each split
+Text is kept byte for byte. Dropped stories are counted by reason, so that for each split
 
     read = kept + the sum of dropped.
 
-Stories are judged in the order test, validation, train: whatever test holds is not in validation
-or train, and whatever validation holds is not in train. Exact duplicates are always removed.
-Near-duplicates are stories of two splits that are equal but for case, punctuation and white space.
-That rule has no threshold and no false alarms, and costs one hash a story; similarity of shingles
-(MinHash) would have a threshold to defend, and the stories of a grammar share shingles by nature.
+Splits are filtered in the order test, validation, train: no story of test is in validation or
+train, and no story of validation is in train. Exact duplicates are always removed. Near-duplicates
+are stories of two splits that are equal up to case, punctuation and white space. This rule has no
+threshold and no false positives, and costs one hash per story. Similarity of shingles (MinHash)
+would need a threshold, and stories of a grammar naturally share shingles.
 
 A split that a source lacks is cut from its train: the stories whose normalised text has the
-smallest keyed hash. That is a random draw which depends on the seed and on the stories, but not on
-the order of files; equal stories count once in it, and no story of one cut nearly repeats another.
+smallest keyed hash. This random draw depends on the seed and the stories, but not on the order of
+files. Equal stories count once, and no two stories of a cut are near-duplicates.
 
-Texts are streamed, and a split's own repeats are found on disk (repeats.py), so that memory does
-not grow with train. Of validation and test, which are small, 16-byte digests are held, and the
-texts of stories that are cut from train.
+Texts are streamed, and repeats within a split are found on disk (repeats.py), so memory does not
+grow with train. For validation and test, which are small, 16-byte digests are kept in memory; so
+are the texts of stories cut from train.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ from squentropy.corpus.text import digest, has_mojibake, is_empty, normalised
 from squentropy.study import params
 from squentropy.study.params import SPLITS
 
-DRAWN_AT_ONCE = 100_000  # stories of which a cut keeps the smallest hashes
+DRAWN_AT_ONCE = 100_000  # hashes to collect before a cut drops all but the smallest
 ROW_GROUP_STORIES = 10_000
 ROW_GROUP_BYTES = 32 << 20
 DROPPED = (
@@ -56,13 +56,13 @@ DROPPED = (
 def build(corpus: params.Corpus, folder: str | Path) -> dict[str, Any]:
     """Write the three splits and, last, `manifest.json` to `folder`; return the manifest.
 
-    The same parameters and the same input give the same bytes. Raises SquentropyError, and leaves
-    what was in the folder, where the input or the machine does not do.
+    The same parameters and input produce the same bytes. Raises SquentropyError, and leaves the
+    folder's contents unchanged, if the input is unsuitable or the files cannot be written.
     """
     folder = Path(folder)
     entries = {}
     with contextlib.ExitStack() as stack:
-        # The files are opened first: better to hear of a full or read-only disk now.
+        # Open the files first, so that a full or read-only disk is reported early.
         written = {
             split: stack.enter_context(storage.atomic(folder / f"{split}.parquet"))
             for split in reversed(SPLITS)
@@ -96,21 +96,21 @@ def _source(corpus: params.Corpus) -> Source:
 
 @dataclass
 class Judge:
-    """Decides which stories of a split are kept, split after split, and counts them all."""
+    """Decides which stories of each split are kept, one split after another, and counts them."""
 
     corpus: params.Corpus
-    hint: Callable[[], str] = lambda: ""  # as Source has it
+    hint: Callable[[], str] = lambda: ""  # see Source
     earlier: set[bytes] = field(default_factory=set)  # digests of stories kept in earlier splits
-    earlier_near: set[bytes] = field(default_factory=set)  # the same of their normalised text
-    own: set[bytes] = field(default_factory=set)  # of the latest split; not of train, the last
+    earlier_near: set[bytes] = field(default_factory=set)  # digests of their normalised text
+    own: set[bytes] = field(default_factory=set)  # of the current split, unless it is train
     own_near: set[bytes] = field(default_factory=set)
     dropped: Counter = field(default_factory=Counter)  # by (split, reason)
-    kept: Counter = field(default_factory=Counter)  # by split; by (split, what they are kept with)
+    kept: Counter = field(default_factory=Counter)  # by split, and by (split, kept despite)
 
     def choose(self, split: str, stories: Iterable[Story], digests: Digests) -> Iterator[Story]:
-        """The stories that a split may keep, in order, its own repeats still among them.
+        """The stories that a split may keep, in order, including repeats within the split.
 
-        Their digests go into `digests`. Raises SquentropyError where there are none.
+        Adds their digests to `digests`. Raises SquentropyError if there are none.
         """
         self.earlier |= self.own
         self.earlier_near |= self.own_near
@@ -127,7 +127,7 @@ class Judge:
                 self.dropped[split, reason] += 1
                 continue
             digests.add(exact)
-            if split != SPLITS[0]:  # there is a later split to compare with this one
+            if split != SPLITS[0]:  # later splits are compared with this one
                 self.own.add(exact)
                 self.own_near.add(near)
             self._keep(split, story, repeats_nearly, 1)
@@ -143,7 +143,7 @@ class Judge:
     def choose_first(
         self, split: str, chosen: Iterable[Story], repeated: np.ndarray
     ) -> Iterator[Story]:
-        """Of the stories that `choose` chose, those that are not `repeated`: what a split keeps."""
+        """The stories that a split keeps: those chosen by `choose` that are not `repeated`."""
         for story, again in zip(chosen, repeated, strict=True):
             if again:
                 repeats_nearly = digest(normalised(story.text)) in self.earlier_near
@@ -158,7 +158,7 @@ class Judge:
         self.kept[split, "near_duplicate"] += times * repeats_nearly
 
     def counts(self, split: str) -> Counts:
-        """What became of the stories of a split, for the manifest."""
+        """The counts of a split for the manifest: stories read, kept and dropped."""
         dropped = {reason: self.dropped[split, reason] for reason in DROPPED}
         return {
             "read": self.kept[split] + sum(dropped.values()),
@@ -169,11 +169,11 @@ class Judge:
 
 
 def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterator[Story]]]:
-    """All three splits of a source, those that it lacks cut from its train at random."""
+    """All three splits of a source; those that it lacks are cut from its train at random."""
     if not source.cut:
         return source.splits
     train = source.splits["train"]
-    # A cut story must not be dropped later on, so it is none that a given test split holds.
+    # A cut story must not be dropped later, so exclude the stories of a given test split.
     given = source.splits["test"]() if "test" in source.splits else ()
     taken = {digest(normalised(story.text)) for story in given}
     wanted = sum(source.cut.values())
@@ -198,7 +198,7 @@ def cut(source: Source, corpus: params.Corpus) -> dict[str, Callable[[], Iterato
 
 
 def _account(read: int, dropped: Mapping[str, int], corpus: params.Corpus) -> str:
-    """What was read and dropped, in words: "12 read, 11 of them overlong by max_bytes 1000000"."""
+    """The counts in words: "12 read, 11 of them overlong by max_bytes 1000000"."""
     why = {"overlong": f" by max_bytes {corpus.max_bytes}"}
     reasons = [f"{n} of them {reason}{why.get(reason, '')}" for reason, n in dropped.items() if n]
     return ", ".join([f"{read} read", *reasons])
@@ -208,10 +208,10 @@ def draw(
     stories: Iterable[Story], taken: set[bytes], source: Source, corpus: params.Corpus, most: int,
     counts: Counter,
 ) -> "array[int]":  # fmt: skip
-    """Indices of the different, usable stories that are not `taken`, in random order.
+    """Indices of up to `most` distinct, usable stories that are not `taken`, in random order.
 
-    The first `most` in that order: those of the smallest hashes. What is read, and not usable by
-    reason, is added to `counts`.
+    These are the stories with the smallest hashes, sorted by hash. Adds the number of stories read,
+    and of unusable ones by reason, to `counts`.
     """
     key = source.seed.to_bytes(8, "little")
     hashes, indices = array("Q"), array("Q")  # 64 bits: millions of stories rarely share a hash
@@ -231,9 +231,9 @@ def draw(
 def _smallest(
     hashes: "array[int]", indices: "array[int]", most: int
 ) -> "tuple[array[int], array[int]]":
-    """The smallest different hashes, sorted, and the first index of each."""
+    """The `most` smallest distinct hashes, sorted, and the first index of each."""
     different, first = np.unique(np.asarray(hashes), return_index=True)
-    indices = np.asarray(indices)[first[:most]]  # type: ignore[assignment]  # the array's array
+    indices = np.asarray(indices)[first[:most]]  # type: ignore[assignment]  # an array to numpy
     return array("Q", different[:most].tobytes()), array("Q", indices.tobytes())
 
 
@@ -244,19 +244,19 @@ def _all_but(stories: Callable[[], Iterator[Story]], indices: Container[int]) ->
 def write_distinct(
     judge: Judge, split: str, stories: Iterable[Story], path: Path, exact: bool
 ) -> CorpusFile:
-    """`write` the stories that a split keeps; once more without its own repeats, if it has any."""
+    """`write` the stories that a split keeps; rewrite them without repeats if there are any."""
     with digests_in(path.parent) as digests:
         entry = write(judge.choose(split, stories, digests), path, exact)
         repeated = digests.repeated()
     if not repeated.any():
         return entry
     with path.open("rb") as chosen:
-        path.unlink()  # so that the name is free, while what bore it is read
+        path.unlink()  # frees the name while the old file is read
         return write(judge.choose_first(split, _read(chosen), repeated), path, exact)
 
 
 def _read(file: BinaryIO) -> Iterator[Story]:
-    """The stories that `write` wrote, a row group at a time."""
+    """The stories that `write` wrote, read one row group at a time."""
     parquet = pq.ParquetFile(file, pre_buffer=False)
     for group in range(parquet.num_row_groups):
         for row in parquet.read_row_group(group).to_pylist():
@@ -264,11 +264,11 @@ def _read(file: BinaryIO) -> Iterator[Story]:
 
 
 def write(stories: Iterable[Story], path: Path, exact: bool) -> CorpusFile:
-    """Stream stories to a parquet file; return their number, bytes of UTF-8 and the sha256."""
+    """Stream stories to a parquet file; return their number, UTF-8 bytes and the sha256."""
     columns = [("text", pa.string())] + [("log_prob", pa.float64())] * exact
     schema = pa.schema(columns)
     total = size = 0
-    # Stories hardly repeat, so dictionaries and statistics of them would only take space.
+    # Stories hardly repeat, so dictionaries and statistics would only take space.
     options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
     with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
         for group in _groups(stories):
@@ -282,7 +282,7 @@ def write(stories: Iterable[Story], path: Path, exact: bool) -> CorpusFile:
 
 
 def _groups(stories: Iterable[Story]) -> Iterator[list[Story]]:
-    """Lists of stories small enough to hold in memory."""
+    """Lists of stories, each small enough for memory."""
     group, size = [], 0
     for story in stories:
         group.append(story)
@@ -295,12 +295,12 @@ def _groups(stories: Iterable[Story]) -> Iterator[list[Story]]:
 
 
 def unusable(story: Story, corpus: params.Corpus) -> str | None:
-    """Why a story cannot be used, whatever the others are; None where it can.
+    """Why a story cannot be used, regardless of other stories; None if it can be.
 
-    Raises SquentropyError where the parameters ask for an error instead.
+    Raises SquentropyError if the parameters require an error instead.
     """
     text = story.text
-    # First, since of an overlong story there may be only the beginning.
+    # Check this first, because an overlong story may be only a beginning.
     if len(text) > corpus.max_bytes or len(text.encode()) > corpus.max_bytes:
         if corpus.overlong == "error":
             raise SquentropyError(

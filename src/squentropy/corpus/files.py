@@ -1,20 +1,20 @@
-"""Stories from your own files: .txt .jsonl .csv .parquet, plain or with .gz or .zst behind.
+"""Stories from your own files: .txt .jsonl .csv .parquet, plain or compressed as .gz or .zst.
 
     squentropy corpus data/mine/corpus --params params.yaml --params studies/mine.yaml
 
 with `corpus.source: files` and paths or globs (`stories/**/*.jsonl.zst`) in `corpus.files`.
 
-    .jsonl    one JSON object a line; the story is the value of the key `corpus.files.text`
+    .jsonl    one JSON object per line; the story is the value of the key `corpus.files.text`
     .csv      a header, then RFC 4180 (quotes around a story with commas or line breaks)
     .parquet  a column of strings
-    .txt      stories parted by `corpus.files.separator`. Line breaks that touch a separator, or
-              the start or the end of the file, belong to the layout and are taken away; nothing
-              else is. With "blank line", lines without visible characters part the stories.
+    .txt      stories separated by `corpus.files.separator`. Line breaks next to a separator, or at
+              the start or end of the file, are layout and are removed; nothing else is. With
+              "blank line", lines without visible characters separate the stories.
 
-All text is UTF-8; a byte order mark at the start of a file is no part of the first story. Blank
-lines in .jsonl and .csv hold no story. Everything else is kept byte for byte. Files are read as
-streams: memory grows neither with their size nor with that of a story, of which no more is held
-than shows that it is longer than `corpus.max_bytes`.
+All text is UTF-8; a byte order mark at the start of a file is not part of the first story. Blank
+lines in .jsonl and .csv are skipped. Everything else is kept byte for byte. Files are streamed:
+memory does not grow with their size, nor with the length of a story, because only the beginning of
+one that exceeds `corpus.max_bytes` is read into memory.
 """
 
 import csv
@@ -51,13 +51,13 @@ from squentropy.study.corpus import Corpus, Files
 from squentropy.study.parameter_errors import one_line
 
 BLANK_LINE = "blank line"
-LONGEST = 1_000_000  # bytes of a story, where no parameters say
+LONGEST = 1_000_000  # bytes of a story, if no parameters set it
 
 FEWEST_ROWS, MOST_ROWS = 8, 1024  # of a Parquet file, read at once
-AT_ONCE = 64 << 20  # bytes of these, if each is as long as can be
-LEAST = 32  # bytes that a row counts for, however short its story
+AT_ONCE = 64 << 20  # bytes of these rows, if each has the maximum length
+LEAST = 32  # bytes counted for each row, in addition to its story
 
-csv.field_size_limit(2**31 - 1)  # the length of rows is limited below
+csv.field_size_limit(2**31 - 1)  # rows are limited below
 
 
 def source(corpus: Corpus) -> Source:
@@ -82,10 +82,10 @@ def source(corpus: Corpus) -> Source:
 def read(
     file: StoryFile | Path, text: str, separator: str, longest: int = LONGEST
 ) -> Iterator[Story]:
-    """The stories of one file, in order. `text` names the key or column that holds them.
+    """The stories of one file, in order. `text` is their key or column.
 
-    Of a story of more than `longest` bytes it may be the beginning, which is longer than that, too.
-    Raises SquentropyError, with the line, row or byte, for whatever is not as it should be.
+    A story of more than `longest` bytes may be cut to a beginning that still exceeds `longest`.
+    Raises SquentropyError, with the line, row or byte, if the file is malformed.
     """
     path = file.path if isinstance(file, StoryFile) else file
     shown = Path(one_line(str(path)))
@@ -105,7 +105,7 @@ def read(
                     )
                 yield story
     except OSError as error:
-        if compression and error.errno is None:  # what pyarrow raises about the content
+        if compression and error.errno is None:  # raised by pyarrow for damaged content
             raise SquentropyError(f"{shown}: {_badly_compressed(error)}") from None
         raise SquentropyError(f"{shown}: cannot be read: {error.strerror or error}") from None
     if empty:
@@ -123,7 +123,7 @@ def _read_all(found: list[StoryFile], files: Files, longest: int) -> Iterator[St
 
 
 def _unparted(found: list[StoryFile], files: Files) -> str:
-    """What else to say where stories are too few: which .txt hold one, for want of a separator."""
+    """A hint if there are too few stories: the .txt files with only one, without a separator."""
     texts = [file for file in found if kind(file.path)[0] == ".txt"]
     alone = [
         one_line(str(file.path))
@@ -139,7 +139,7 @@ def _unparted(found: list[StoryFile], files: Files) -> str:
 def _stories(
     file: Any, sort: str, path: Path, text: str, separator: str, longest: int
 ) -> Iterator[Story]:
-    """Of a buffered stream of a kind of file."""
+    """The stories of a buffered stream, by the kind of file."""
     if sort == ".parquet":
         return _read_parquet(file, path, text)
     check_encoding(file.peek(SNIFFED)[:SNIFFED], str(path))
@@ -153,12 +153,12 @@ def _stories(
 
 
 def _longest_row(longest: int) -> int:
-    """Bytes of a row: JSON writes a byte in six at most, and there are other keys and columns."""
+    """Maximum bytes of a row: JSON escapes take up to six per byte; `CHUNK` is for other fields."""
     return 6 * longest + CHUNK
 
 
 class _Object(tuple):
-    """The pairs of a JSON object, in which a key may stand twice."""
+    """The pairs of a JSON object, which may contain a key twice."""
 
     __slots__ = ()
 
@@ -189,7 +189,7 @@ def _json(line: str, where: str) -> Any:
         raise SquentropyError(
             f"{where}: is not JSON: {error.msg} at character {error.pos + 1}"
         ) from None
-    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+    except (ValueError, RecursionError) as error:  # a number too long, or nesting too deep
         raise SquentropyError(f"{where}: is not JSON that can be read: {error}") from None
 
 
@@ -235,12 +235,12 @@ def _read_csv(file: BinaryIO, path: Path, column: str, longest: int) -> Iterator
 def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
     with ExitStack() as stack:
         if isinstance(file, io.BufferedReader) and isinstance(file.raw, Decompressed):
-            # A parquet file is read from its end, which a compressed stream cannot be.
+            # A parquet file is read from its end, so it needs a seekable, decompressed copy.
             whole = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(file, whole, CHUNK)
             file = whole
         try:
-            parquet = pq.ParquetFile(file, pre_buffer=False)  # or it would keep what it has read
+            parquet = pq.ParquetFile(file, pre_buffer=False)  # pre_buffer would keep data it read
             names = parquet.schema_arrow.names
             if column not in names:
                 raise _no_such("column", column, str(path), names)
@@ -269,10 +269,10 @@ def _read_parquet(file: BinaryIO, path: Path, column: str) -> Iterator[Story]:
 
 
 def _rows_at_once(metadata: pq.FileMetaData, size: int, path: Path) -> int:
-    """How many rows to read at once, of a file of `size` bytes.
+    """How many rows to read at once from a file of `size` bytes.
 
-    A value may stand for every row, and is no longer than the largest group of rows. Its columns
-    are not asked: where their statistics are damaged, pyarrow ends the process.
+    In the worst case, one value is repeated in all rows and is as long as the largest row group.
+    Column metadata is not read: pyarrow ends the process if its statistics are damaged.
     """
     groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     for group in groups:
@@ -282,9 +282,9 @@ def _rows_at_once(metadata: pq.FileMetaData, size: int, path: Path) -> int:
 
 def _read_separated(file: BinaryIO, path: Path, separator: bytes, longest: int) -> Iterator[Story]:
     first = True
-    for piece in pieces(file, separator, longest + CHUNK):  # with room for the layout's line breaks
+    for piece in pieces(file, separator, longest + CHUNK):  # CHUNK: room for layout's line breaks
         data = piece.data.strip(b"\r\n") if piece.whole else piece.data
-        if data or not (first or piece.last):  # nothing before the first, after the last: no story
+        if data or not (first or piece.last):  # at the start and end, an empty piece is no story
             where = f"{path}, byte {piece.position}"
             yield Story(decoded(data, where, piece.whole), where)
         first = False
@@ -313,7 +313,7 @@ def _paragraph(story: list[str], cut: bool, where: str) -> Story:
 
 
 def _checked(value: object, where: str, name: str) -> str:
-    """The value, which must be text that UTF-8 can hold."""
+    """Return the value. Raises SquentropyError if it is not text that UTF-8 can encode."""
     if not isinstance(value, str):
         kind = "null" if value is None else f"of type {type(value).__name__.strip('_')}"
         raise SquentropyError(f"{where}: {name!r} is {kind}, not a story; remove or correct it")

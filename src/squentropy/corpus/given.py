@@ -1,6 +1,7 @@
-"""The files that a corpus is made of and that its study does not make: your own stories, a teacher.
+"""Input files of a corpus that its study does not make: the user's own stories or a teacher.
 
-They are told apart by their bytes, as story_files.py says. Read without torch, since rules ask.
+Changes are detected by content; see story_files.py. This module does not import torch, because the
+workflow's rules use it.
 """
 
 from functools import partial
@@ -13,17 +14,17 @@ from squentropy.study.corpus import Corpus, Teacher
 from squentropy.study.layout import tokens_beside
 
 SOURCES = ("files", "model")
-"""Those that are made of such files."""
+"""The sources with such files."""
 TEACHER = "teacher"
-"""What a manifest has a teacher's files under, where it has story files under their split."""
+"""The manifest key for a teacher's files; story files are under their split."""
 OF_A_FOLDER = (".json", ".safetensors", ".bin", ".model", ".txt")
-"""How the files of a Hugging Face folder end that a model or its tokenizer is read from."""
+"""Suffixes of the files from which a Hugging Face model and its tokenizer are loaded."""
 
 
 def hashed(corpus: Corpus, known: Hashes | None = None) -> dict[str, list[StoryFile]]:
-    """Those of each split, or of the teacher; empty for a source that has none.
+    """The hashed files of each split, or of the teacher; empty for a source without input files.
 
-    Raises SquentropyError for what is missing or cannot be read.
+    Raises SquentropyError if a file is missing or cannot be read.
     """
     if corpus.source == "files":
         return story_files.hashed(corpus.files, known)
@@ -34,14 +35,14 @@ def hashed(corpus: Corpus, known: Hashes | None = None) -> dict[str, list[StoryF
 
 
 def digest(corpus: Corpus, known: Path) -> str | None:
-    """As story_files.digest; None for a source that has no such files."""
+    """As story_files.digest; None for a source without input files."""
     if corpus.source not in SOURCES:
         return None
     return story_files.digest_of(partial(hashed, corpus), known)
 
 
 def places(corpus: Corpus) -> list[str]:
-    """Where they lie, for what follows a folder or a file."""
+    """The folders and files to watch for changes."""
     if corpus.source == "files":
         return story_files.places(corpus.files)
     return [str(path) for path in teacher_files(corpus.model)] if corpus.source == "model" else []
@@ -50,7 +51,7 @@ def places(corpus: Corpus) -> list[str]:
 def is_run(teacher: Teacher) -> bool:
     """Whether a teacher is a run of this project, not a Hugging Face folder.
 
-    Raises SquentropyError where it is neither.
+    Raises SquentropyError if it is neither.
     """
     folder = Path(teacher.run)
     if (folder / "run.json").exists():
@@ -69,7 +70,7 @@ def is_run(teacher: Teacher) -> bool:
 
 
 def teacher_files(teacher: Teacher) -> list[Path]:
-    """What the stories of a teacher are a function of. Raises SquentropyError."""
+    """The files that determine a teacher's stories. Raises SquentropyError."""
     folder = Path(teacher.run)
     if is_run(teacher):
         names = ("manifest.json", "encoding.tiktoken")
@@ -79,7 +80,7 @@ def teacher_files(teacher: Teacher) -> list[Path]:
 
 
 def tokens_of(teacher: Teacher) -> Path:
-    """The token folder of a run that is a teacher. Raises SquentropyError where it is unknown."""
+    """The token folder of a run used as teacher. Raises SquentropyError if it is unknown."""
     if teacher.tokens is not None:
         return Path(teacher.tokens)
     return tokens_beside(Path(teacher.run), "corpus.model.tokens: data/tinystories-sample/tokens")

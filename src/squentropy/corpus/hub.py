@@ -1,14 +1,14 @@
-"""Stories from a data set of the Hugging Face hub.
+"""Stories from a data set on the Hugging Face hub.
 
     squentropy corpus FOLDER --params params.yaml --params studies/tinystories.yaml
 
-with `corpus.source: hub`. `datasets` downloads into its cache (below HF_HOME) and converts there,
-once; from then on no network is needed. A file whose connection breaks is continued after its last
-10 MB that arrived; when the process itself is stopped, files that arrived whole are kept.
+with `corpus.source: hub`. `datasets` downloads into its cache (below HF_HOME) and converts the data
+there once; after that, no network is needed. If a connection breaks, the download resumes after the
+last 10 MB block received; if the process is stopped, complete files are kept.
 
-Two things are checked that `datasets` leaves open. It falls back, with a warning, to whatever
-revision its cache holds when the hub cannot be reached: here another revision is an error. And it
-compares a download's size only: here the sha256 that the hub announces must be that of the file.
+This module adds two checks to `datasets`. If the hub cannot be reached, `datasets` warns and falls
+back to any revision in its cache; here, a different revision is an error. And `datasets` compares
+only the size of a download; here, its sha256 must be the one that the hub announces.
 """
 
 import errno
@@ -26,7 +26,7 @@ from squentropy.study.corpus import Corpus, Hub
 from squentropy.study.params import SPLITS
 
 ROWS = 1000  # read at once
-TIMEOUT = 10  # seconds until the hub counts as out of reach
+TIMEOUT = 10  # seconds until the hub counts as unreachable
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"hf://datasets/(?P<dataset>.+?)@(?P<commit>[^/]+)/(?P<path>.+)")
@@ -54,11 +54,11 @@ def source(corpus: Corpus) -> Source:
 
 
 def _prepared(hub: Hub):
-    """A builder of `datasets` whose data lies in the cache, verified and converted."""
+    """A builder of `datasets` whose data is in the cache, verified and converted."""
     import datasets
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # lazy
 
-    datasets.logging.set_verbosity_error()  # its fall-back to a cached revision is checked below
+    datasets.logging.set_verbosity_error()  # its fallback to a cached revision is checked below
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         disable_progress_bars()
@@ -70,7 +70,7 @@ def _prepared(hub: Hub):
             f"{builder.hash}, not {commit}; connect once, or name the cached revision in "
             "corpus.hub.revision"
         )
-    for urls in (builder.config.data_files or {}).values():  # none where all is in the cache
+    for urls in (builder.config.data_files or {}).values():  # none if everything is in the cache
         for url in urls:
             _verify(FILE.fullmatch(url))
     builder.download_and_prepare()
@@ -78,7 +78,10 @@ def _prepared(hub: Hub):
 
 
 def _commit(hub: Hub) -> str:
-    """The commit that the parameters mean. Whether the hub can be reached is settled here too."""
+    """The commit of the revision in the parameters.
+
+    Switches `datasets` to offline mode if the hub cannot be reached.
+    """
     import datasets
     from huggingface_hub import HfApi, errors
 
@@ -88,7 +91,7 @@ def _commit(hub: Hub) -> str:
     except errors.HfHubHTTPError as error:
         if not (is_commit and error.response.status_code >= 500):
             raise
-        return hub.revision  # the hub is in trouble; `datasets` will try again, and patiently
+        return hub.revision  # a server error; `datasets` retries for longer
     except Exception as error:
         if not _is_unreachable(error):
             raise
@@ -97,19 +100,19 @@ def _commit(hub: Hub) -> str:
                 f"{hub.dataset}: the hub cannot be reached, so what its revision {hub.revision!r} "
                 "is cannot be known; connect, or name a cached commit in corpus.hub.revision"
             ) from error
-        datasets.config.HF_HUB_OFFLINE = True  # it would try for 25 s before it takes its cache
+        datasets.config.HF_HUB_OFFLINE = True  # or it would retry for 25 s before using its cache
         return hub.revision
 
 
 def _verify(file: re.Match | None) -> None:
-    """Download a file of the hub, unless the cache has it, and compare its sha256.
+    """Download a file from the hub, unless it is cached, and check its sha256.
 
-    The cache names the content of large files by their sha256, as the hub announced it. Small
-    ones, kept in git itself, are named by git's own hash and go unchecked.
+    The cache names large files by the sha256 that the hub announced. Small files, which are stored
+    in git, are named by their git hash and are not checked.
     """
     from huggingface_hub import hf_hub_download
 
-    if file is None:  # not from the hub: a data set may name files elsewhere
+    if file is None:  # not on the hub: a data set may refer to files elsewhere
         return
     repo = {"repo_type": "dataset", "revision": file["commit"]}
     pointer = Path(hf_hub_download(file["dataset"], file["path"], **repo))
@@ -125,7 +128,7 @@ def _verify(file: re.Match | None) -> None:
 
 
 def _split(builder, hub: Hub, split: str, name: str):
-    """One split as `datasets` gives it, with the column of stories alone."""
+    """One split as a `datasets` Dataset, with only the column of stories."""
     try:
         dataset = builder.as_dataset(split=name)
     except (ValueError, AssertionError, KeyError) as error:
@@ -160,7 +163,7 @@ def _stories(dataset, hub: Hub) -> Iterator[Story]:
 
 @contextmanager
 def _one_line(hub: Hub) -> Iterator[None]:
-    """Turn what the hub's libraries raise into one line that says what to do."""
+    """Turn errors of the hub's libraries into one line that states the fix."""
     try:
         yield
     except SquentropyError:
@@ -170,7 +173,7 @@ def _one_line(hub: Hub) -> Iterator[None]:
 
 
 def _explain(error: Exception, hub: Hub) -> str:
-    """What happened and what to do, from the first case that an error or its causes fit."""
+    """What happened and what to do: the first case that matches an error or one of its causes."""
     from datasets import exceptions
     from huggingface_hub import constants, errors
 
@@ -228,7 +231,7 @@ def _is_unreachable(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it arose from."""
+    """An error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

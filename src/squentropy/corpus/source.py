@@ -1,4 +1,4 @@
-"""What every source of stories hands to build.py."""
+"""The interface between sources of stories and build.py."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 class Story(NamedTuple):
     text: str
-    where: str  # for a message: "stories.jsonl, line 3"
-    log_prob: float | None = None  # natural logarithm; known for the grammar and a teacher
+    where: str  # for error messages: "stories.jsonl, line 3"
+    log_prob: float | None = None  # natural log; known for the grammar and a teacher
 
 
 @dataclass(frozen=True)
 class Source:
-    """The splits that a source has, and how to come by those that it lacks.
+    """The splits of a source, and how to cut missing ones from train.
 
-    A split is a function, because it may be read more than once; each reading gives the same
-    stories in the same order.
+    A split is a function, because it may be read more than once; each call yields the same stories
+    in the same order.
     """
 
     splits: dict[str, Callable[[], Iterator[Story]]]
@@ -24,5 +24,5 @@ class Source:
     provenance: dict  # for the manifest: what exactly was read
     cut: dict[str, int] = field(default_factory=dict)  # stories to take from train, by split
     seed: int = 0  # of the cut
-    hint: Callable[[], str] = lambda: ""  # what else to say where stories are too few
+    hint: Callable[[], str] = lambda: ""  # added to the error if there are too few stories
     exact: bool = False  # whether stories carry log_prob

@@ -1,9 +1,9 @@
-"""Which story files of your own a study names, and what they hold.
+"""The user's story files that a study names, and their hashes.
 
-Neither a file's name nor its time says what is in it: `mv`, `cp -p` and `unzip` bring other bytes
-with an older time. So files are told apart by their hash, which is worked out again only for a file
-whose stamp has changed: device, inode, size, time of its bytes, and time of the last change of any
-of these, which no program can set.
+Names and times do not identify a file's content: `mv`, `cp -p` and `unzip` can replace it by other
+bytes with an older time. So changes are detected by hash. The hash is recomputed only if the file's
+stamp has changed: device, inode, size, modification time and inode change time (ctime), which
+programs cannot set.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from squentropy.study.params import SPLITS
 
 KINDS = (".txt", ".jsonl", ".csv", ".parquet")
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-SETTLED = 2_000_000_000  # ns after which a file's next change has another time, on any file system
+SETTLED = 2_000_000_000  # ns after which another change gets a new time on any file system
 Stamp = tuple[int, ...]
 Hashes = dict[str, str]
-"""The sha256 of files by their stamp."""
+"""The sha256 of files, by stamp."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class StoryFile:
 
     @property
     def entry(self) -> dict[str, str]:
-        """For the manifest: the path as the parameters give it; of an absolute one the name."""
+        """The manifest entry: the path as in the parameters; if absolute, only the name."""
         shown = self.path.name if self.path.is_absolute() else self.path.as_posix()
         return {"file": one_line(shown), "sha256": self.sha256}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Its bytes. Raises SquentropyError where they are not those that were hashed."""
+        """Open the file. Raises SquentropyError if it has changed since it was hashed."""
         with storage.plain(self.path).open("rb") as file:
             self._check(file)
             yield file
@@ -62,40 +62,40 @@ class StoryFile:
 
 
 def digest(files: Files, known: Path) -> str:
-    """Hex digest of what a corpus's manifest says of its files; empty where they cannot be read.
+    """Hex digest of the manifest entries of a corpus's files; empty if they cannot be read.
 
-    known  a file that holds the hashes of the last call, which it replaces
+    known  a file with the hashes of the last call, which is updated
     """
     return digest_of(partial(hashed, files), known)
 
 
 def digest_of(find: Callable[[Hashes], dict[str, list[StoryFile]]], known: Path) -> str:
-    """The same of the files that `find` finds; it takes the hashes that are known."""
+    """As `digest`, for the files that `find` returns, given the known hashes."""
     before = _read_hashes(known)
     try:
         found = find(before)
-    except SquentropyError:  # `squentropy corpus` says it
+    except SquentropyError:  # `squentropy corpus` reports it
         return ""
     now = time.time_ns()
     each = [file for split in found.values() for file in split]
-    # A file that has just been changed could be so again in the same tick of the clock.
+    # A file that has just changed could change again within the same clock tick.
     hashes = {_key(f.stamp): f.sha256 for f in each if f.stamp[-1] + SETTLED < now}
     if hashes != before:
-        with contextlib.suppress(SquentropyError, OSError):  # of a folder that may only be read
+        with contextlib.suppress(SquentropyError, OSError):  # a read-only folder
             storage.write_json(known, hashes)
     return hashlib.sha256(json.dumps(entries(found)).encode()).hexdigest()[:16]
 
 
 def entries(found: dict[str, list[StoryFile]]) -> dict[str, list[dict[str, str]]]:
-    """What a manifest says of the files of each split."""
+    """The manifest entries of the files of each split."""
     return {split: [file.entry for file in files] for split, files in found.items()}
 
 
 def hashed(files: Files, known: Hashes | None = None) -> dict[str, list[StoryFile]]:
     """The files of each split that has any.
 
-    Raises SquentropyError for what cannot be read, and for a folder that a glob names and whose
-    files no split does.
+    Raises SquentropyError if a file cannot be read, or if a glob matches a folder of which no split
+    names a file.
     """
     patterns = {split: getattr(files, split) for split in SPLITS}
     paths = {split: find(patterns[split], f"corpus.files.{split}") for split in SPLITS}
@@ -112,12 +112,12 @@ def hashed(files: Files, known: Hashes | None = None) -> dict[str, list[StoryFil
 
 
 def find(patterns: list[str], key: str) -> list[Path]:
-    """The files that paths and globs name: in the order given, those of a glob sorted by name."""
-    found: dict[Path, None] = {}  # keeps the order, and a file that two globs match only once
+    """The files that paths and globs name: in the given order; the matches of a glob are sorted."""
+    found: dict[Path, None] = {}  # ordered, with each file only once
     for pattern in patterns:
         try:
             matches = _matches(pattern)
-        except OSError as error:  # a folder on the way that may not be entered
+        except OSError as error:  # a folder of the path may not be entered
             raise SquentropyError(f"{key}: {pattern} cannot be read: {error.strerror}") from None
         except (RuntimeError, ValueError) as error:  # no such user's home; a name with a NUL
             raise SquentropyError(f"{key}: {one_line(pattern)}: {error}; correct it") from None
@@ -134,8 +134,8 @@ def find(patterns: list[str], key: str) -> list[Path]:
 
 
 def places(files: Files) -> list[str]:
-    """Where all the files lie, for what follows a folder or a file: the folders of globs that begin
-    with one, the other files themselves."""
+    """The folders and files to watch for changes: the leading folder of each glob that has one,
+    and all other files themselves."""
     found: dict[str, None] = {}
     for pattern in (pattern for split in SPLITS for pattern in getattr(files, split)):
         matches = find([pattern], pattern)
@@ -151,7 +151,7 @@ def places(files: Files) -> list[str]:
 
 
 def kind(path: Path) -> tuple[str, str | None]:
-    """The kind of a file, and how it is compressed, by its name."""
+    """The kind of a file and its compression, by its name."""
     compression = COMPRESSION.get(path.suffix)
     kind = path.with_suffix("").suffix if compression else path.suffix
     if kind not in KINDS:
@@ -163,10 +163,10 @@ def kind(path: Path) -> tuple[str, str | None]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """The files of a path or glob, and the folder of a path."""
+    """The files of a glob, or the file or folder of a path."""
     path = Path(pattern).expanduser()
     if path.exists():
-        return [path]  # also where the name holds a glob's characters
+        return [path]  # even if its name contains glob characters
     if not glob.has_magic(pattern):
         raise SquentropyError(f"{pattern} does not exist below {Path.cwd()}; correct it")
     files = [match for match in _glob(pattern) if not match.is_dir()]
@@ -178,7 +178,7 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _folders(pattern: str) -> list[Path]:
-    """The folders of a glob that hold anything which is not hidden."""
+    """The folders that a glob matches and that contain anything not hidden."""
     if not glob.has_magic(pattern) or Path(pattern).expanduser().exists():
         return []
     folders = [match for match in _glob(pattern) if match.is_dir()]
@@ -187,13 +187,13 @@ def _folders(pattern: str) -> list[Path]:
 
 def _glob(pattern: str) -> list[Path]:
     first, *rest = Path(pattern).parts
-    if first.startswith("~"):  # the home's own name is none of the pattern
+    if first.startswith("~"):  # the name of the home is not part of the pattern
         first = glob.escape(str(Path(first).expanduser()))
     return sorted(Path(name) for name in glob.glob(os.path.join(first, *rest), recursive=True))
 
 
 def hashed_file(path: Path, known: Hashes) -> StoryFile:
-    """A file as it is now. Raises SquentropyError where it cannot be read."""
+    """A file in its current state. Raises SquentropyError if it cannot be read."""
     try:
         with storage.plain(path).open("rb") as file:
             stamp = _stamp(file)
@@ -215,7 +215,7 @@ def _key(stamp: Stamp) -> str:
 
 
 def _read_hashes(path: Path) -> Hashes:
-    """Of the last call; none where there was none, or where what it left is damaged."""
+    """The hashes of the last call; empty if there was none or its file is damaged."""
     try:
         read = json.loads(storage.read_bytes(path))
         return {str(stamp): str(sha256) for stamp, sha256 in read.items()}

@@ -1,5 +1,6 @@
-"""The bytes of story files as text: lines, and what stands between separators, none held that is
-longer than it may be, however little of it there was before it was decompressed.
+"""Decode story files into lines or separated pieces, in bounded memory.
+
+Only the beginning of an overlong line or piece is kept, even if it decompresses from a few bytes.
 """
 
 import io
@@ -13,12 +14,12 @@ import pyarrow as pa
 from squentropy.base.errors import SquentropyError
 
 CHUNK = 1 << 20  # bytes read at once
-SNIFFED = 4096  # bytes from which an encoding is told
-SMALL = 16 << 20  # bytes that a file may always be decompressed to
-EXPANSION = 500  # times its size that a larger one may become; stories become 3 to 10 times theirs
+SNIFFED = 4096  # bytes from which the encoding is detected
+SMALL = 16 << 20  # decompressed bytes that are always allowed
+EXPANSION = 500  # maximum ratio of decompression beyond that; stories have 3 to 10
 BOM = b"\xef\xbb\xbf"
 BOMS = {
-    b"\xff\xfe\0\0": "UTF-32",  # before UTF-16's, with which it begins
+    b"\xff\xfe\0\0": "UTF-32",  # must precede UTF-16's, with which it begins
     b"\0\0\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -26,16 +27,16 @@ BOMS = {
 
 
 class Piece(NamedTuple):
-    position: int  # of its first byte in the stream
+    position: int  # of the first byte in the stream
     data: bytes
-    whole: bool  # or only its beginning
+    whole: bool  # False: only the beginning
     last: bool
 
 
 class Decompressed(io.RawIOBase):
-    """pyarrow's stream, which unlike zstandard's notices a file cut short.
+    """pyarrow's stream, which, unlike zstandard's, detects truncated files.
 
-    Raises SquentropyError where a file becomes so much longer that it holds no stories.
+    Raises SquentropyError if a file expands so much that it cannot contain stories.
     """
 
     def __init__(self, file: BinaryIO, compression: str, path: Path):
@@ -53,10 +54,10 @@ class Decompressed(io.RawIOBase):
 
 
 def lines(file: BinaryIO, path: Path, most: int) -> Iterator[tuple[int, str, bool]]:
-    """The number of each line, from 1, its text with its end, and whether it is whole.
+    """(number from 1, text with line end, whether it is whole) of each line.
 
-    Of one over `most` bytes it is the beginning. Only a line feed ends one: U+2028 and others stay
-    inside stories.
+    For a line of over `most` bytes, only the beginning. Only a line feed ends a line: U+2028 and
+    others stay inside stories.
     """
     for number, line in enumerate(iter(partial(file.readline, most + 1), b""), 1):
         whole = len(line) <= most
@@ -73,13 +74,13 @@ def lines(file: BinaryIO, path: Path, most: int) -> Iterator[tuple[int, str, boo
 
 
 def pieces(file: BinaryIO, separator: bytes, most: int) -> Iterator[Piece]:
-    """What separators part, of what is over `most` bytes the beginning."""
+    """The pieces between separators; for a piece of over `most` bytes, only the beginning."""
     held = file.read(len(BOM))
     position = len(BOM) if held == BOM else 0
     held = held[position:]
-    head, lost = b"", 0  # of a long piece: what is kept, and how many bytes after it are not
+    head, lost = b"", 0  # of a long piece: its beginning, and the number of bytes dropped after it
     while True:
-        # As much again as is waiting: a long story is then searched a few times, not thousands.
+        # Double what is held, so that a long story is searched a few times, not thousands of times.
         chunk = file.read(max(CHUNK, len(held)))
         *found, held = (held + chunk).split(separator)
         for data in found:
@@ -91,16 +92,17 @@ def pieces(file: BinaryIO, separator: bytes, most: int) -> Iterator[Piece]:
         if len(held) > most + len(separator):
             if not head:
                 head, held = held[: most + 1], held[most + 1 :]
-            rest = len(held) - len(separator) + 1  # the end may be a separator's beginning
+            rest = len(held) - len(separator) + 1  # the end may be the start of a separator
             if rest > 0:
                 lost, held = lost + rest, held[rest:]
     yield Piece(position, head + held, whole=not head, last=True)
 
 
 def decoded(data: bytes, where: str, whole: bool = True) -> str:
-    """Text of UTF-8. Raises SquentropyError, with what the encoding may be, where it is none.
+    """Decode UTF-8. Raises SquentropyError, with a guess at the encoding, if `data` is not UTF-8.
 
-    What is not whole, and may end within a character, is as long at least, whatever it holds.
+    If not `whole`, data may end within a character. Invalid bytes are then replaced, which does not
+    shorten the text in bytes.
     """
     try:
         return data.decode(errors="strict" if whole else "replace")
@@ -112,7 +114,7 @@ def decoded(data: bytes, where: str, whole: bool = True) -> str:
 
 
 def check_expansion(length: int, size: int, path: Path) -> None:
-    """Raises SquentropyError where `size` bytes become so many that they can be no stories."""
+    """Raises SquentropyError if `size` bytes expand so much that they cannot be stories."""
     if length > max(SMALL, EXPANSION * size):
         raise SquentropyError(
             f"{path}: becomes over {EXPANSION} times as long where it is decompressed, as no "
@@ -121,7 +123,7 @@ def check_expansion(length: int, size: int, path: Path) -> None:
 
 
 def check_encoding(start: bytes, where: str) -> None:
-    """Raises SquentropyError where the first bytes of a file are UTF-16's or UTF-32's."""
+    """Raises SquentropyError if the first bytes of a file are UTF-16 or UTF-32."""
     for mark, name in BOMS.items():
         if start.startswith(mark):
             raise SquentropyError(
@@ -133,16 +135,17 @@ def check_encoding(start: bytes, where: str) -> None:
 
 
 def is_full_of_nuls(text: str | bytes) -> bool:
-    """Whether a text holds so many NULs that it was of UTF-16 and read as something else.
+    """Whether a text has so many NULs that it must be UTF-16 read as another encoding.
 
-    In Latin letters every second byte is one then; in others, which have none, every white space's.
+    In UTF-16, every second byte of Latin text is NUL; in other scripts, one byte of each white
+    space.
     """
     nuls = text.count("\0" if isinstance(text, str) else b"\0")  # type: ignore[arg-type]  # its own
     return nuls >= 8 and nuls * 50 > len(text)
 
 
 def _advice(data: bytes) -> str:
-    """What may be done with bytes that are not UTF-8."""
+    """Advice on bytes that are not UTF-8."""
     if b"\0" in data:
         even, odd = data[::2].count(0), data[1::2].count(0)
         name = "UTF-16LE" if odd > even else "UTF-16BE"
@@ -152,6 +155,6 @@ def _advice(data: bytes) -> str:
         data.decode("cp1252")
     except UnicodeDecodeError:
         foreign = len(data)
-    if foreign * 4 <= len(data):  # letters with accents among others
+    if foreign * 4 <= len(data):  # accented letters among ASCII
         return "convert the file, for example with iconv -f WINDOWS-1252 -t UTF-8"
     return "find out its encoding, and convert the file: iconv -f ENCODING -t UTF-8"

@@ -1,4 +1,4 @@
-"""What build.py asks of a story's text: is there anything, was it decoded rightly, is it known?"""
+"""Checks of a story's text for build.py: is it empty, wrongly decoded, or a duplicate?"""
 
 import hashlib
 import re
@@ -8,18 +8,18 @@ from functools import cache
 
 
 def is_empty(text: str) -> bool:
-    """Whether a text has only white space, control and format characters (as U+200B)."""
+    """Whether a text has only white space, control and format characters (such as U+200B)."""
     return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text)
 
 
 @cache
 def _mojibake() -> re.Pattern[str]:
-    """UTF-8 read as Windows-1252: what becomes of quotes and dashes, of emoji, of a byte order
-    mark, of Latin letters with accents; and U+FFFD, which stands for what could not be decoded.
+    """A pattern for UTF-8 read as Windows-1252 (quotes, dashes, emoji, a byte order mark, accented
+    Latin letters) and for U+FFFD, which replaces undecodable bytes.
 
-    Only sequences that no language writes are listed, so this counts a little too few.
+    Includes only sequences that no language uses, so it misses a few cases.
     """
-    undefined = {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # in Windows-1252; decoders pass them through
+    undefined = {0x81, 0x8D, 0x8F, 0x90, 0x9D}  # in Windows-1252; some decoders keep them
     continuation = "".join(
         chr(byte) if byte in undefined else bytes([byte]).decode("cp1252")
         for byte in range(0x80, 0xC0)
@@ -33,7 +33,7 @@ def has_mojibake(text: str) -> bool:
 
 @cache
 def _unessential() -> dict[int, None]:
-    """Punctuation and white space, as `str.translate` takes what to leave out."""
+    """A table for `str.translate` that deletes punctuation and white space."""
     characters = map(chr, range(sys.maxunicode + 1))
     return {
         ord(c): None for c in characters if c.isspace() or unicodedata.category(c).startswith("P")
@@ -41,7 +41,7 @@ def _unessential() -> dict[int, None]:
 
 
 def normalised(text: str) -> str:
-    """Text without case, punctuation and white space; itself where nothing else is in it."""
+    """Text without case, punctuation and white space; unchanged if it has nothing else."""
     return text.casefold().translate(_unessential()) or text
 
 

@@ -1,13 +1,13 @@
-"""What a model's outputs are worth on a split, by each way to read them as probabilities.
+"""Metrics of a model on a split, for each way to read its outputs as probabilities.
 
     softmax        softmax of the outputs
-    tempered       softmax of the outputs over one temperature, fitted on the validation split
-    own            by the loss's own link, of the losses that have one (losses.own_link);
-                   `own 0.0001` by it with another floor
+    tempered       softmax of the outputs / T, with a temperature T fitted on the validation split
+    own            the loss's own link, for losses that have one (losses.own_link);
+                   `own 0.0001` is the same link with another floor
 
-Each reading has its nll, its Brier score, and its calibration: how often the likeliest token is
-the true one, by the probability it was given (Guo et al. 2017, arXiv 1706.04599). Logits are held
-for a few hundred positions at a time, as in evaluation.py. Training measures none of this.
+Each reading has its nll, its Brier score, and its calibration: how often the most likely token is
+the true one, by its predicted probability (Guo et al. 2017, arXiv 1706.04599). Logits are computed
+for a few hundred positions at a time, as in lm/scoring.py. Training does not compute these metrics.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ from squentropy.lm.scoring import Link, at, by_rows, by_token
 from squentropy.tokens.token_files import Split
 
 Reading = Callable[[Tensor], Tensor]
-"""Outputs (n, C) to log probabilities (n, C)."""
+"""From outputs (n, C) to log probabilities (n, C)."""
 
 
 def readings(temperature: float, links: Mapping[str, Link]) -> dict[str, Reading]:
-    """Every way to read a model's outputs, by name: softmax, tempered, and each of the links."""
+    """All readings of a model's outputs, by name: softmax, tempered, and each of the links."""
     ways: dict[str, Reading] = {
         "softmax": lambda logits: logits.log_softmax(-1),
         "tempered": lambda logits: (logits / temperature).log_softmax(-1),
@@ -44,10 +44,10 @@ def measure(
 ) -> dict[str, Tensor]:
     """hidden (N, D), weight (C, D), targets (N,) -> columns (N,).
 
-    correct, top5                  whether the true token is the likeliest, among the five likeliest
+    correct, top5                  whether the true token is the most likely, in the top five
     READING/nll                    nats
     READING/brier                  sum_j (onehot_j - p_j)^2, 0 to 2
-    READING/confidence             the probability of the likeliest token
+    READING/confidence             the probability of the most likely token
     """
 
     def of_rows(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -79,13 +79,13 @@ def measure_split(
     batch_tokens: int,
     bins: int,
 ) -> dict[str, Any]:
-    """A split's measures as sums over stories and bins, for a JSON file.
+    """A split's metrics as sums over stories and bins, for a JSON file.
 
-    frequency (C,): how often each token occurs, in a million tokens of train.
+    frequency (C,): how often each token occurs per million tokens of train.
 
-    stories     tokens, correct, top5: a number a story
-    readings    by name: nll (a sum a story, nats), brier (mean), ece, calibration
-    profile     by position and by frequency: tokens, and each reading's nll, in bins that double
+    stories     tokens, correct, top5: one number per story
+    readings    by name: nll (sum per story, nats), brier (mean), ece, calibration
+    profile     by position and by frequency, in bins that double: tokens, and each reading's nll
     """
     ways = readings(temperature, links)
     columns = by_token(
@@ -121,7 +121,7 @@ def measure_split(
 
 
 def per_million(split: Split, vocab_size: int) -> np.ndarray:
-    """How often each token occurs in a million of the split's, rounded down: (C,) int64."""
+    """How often each token occurs per million tokens of a split, rounded down: (C,) int64."""
     counts = split.counts(vocab_size)
     return counts * 1_000_000 // counts.sum()
 
@@ -132,7 +132,7 @@ def by_story(values: np.ndarray, split: Split) -> np.ndarray:
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[str, list[Any]]:
-    """Tokens by confidence in bins of equal width: their number, and sums of the two columns."""
+    """Per confidence bin of equal width: the number of tokens, and sums of the two columns."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     return {
         "tokens": np.bincount(place, minlength=bins).tolist(),
@@ -142,15 +142,15 @@ def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int) -> dict[
 
 
 def calibration_error(counted: dict[str, list[Any]]) -> float:
-    """ECE: the mean over tokens of |accuracy - confidence| of their bin (Guo et al. 2017)."""
+    """ECE: the mean over tokens of |accuracy - confidence| in their bin (Guo et al. 2017)."""
     gaps = np.abs(np.array(counted["correct"]) - np.array(counted["confidence"]))
     return float(gaps.sum() / np.sum(counted["tokens"]))
 
 
 def profile(values: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-    """Tokens by a value of 0 or more in the bins [0, 1), [1, 2), [2, 4), [4, 8), ...
+    """Tokens by a non-negative value, in the bins [0, 1), [1, 2), [2, 4), [4, 8), ...
 
-    The bins that hold any: their ends, their number of tokens, and sums of the columns.
+    For each non-empty bin: its ends, the number of tokens, and sums of the columns.
     """
     exponents, place = np.unique(np.frexp(np.floor(values))[1], return_inverse=True)
     ends = 2 ** exponents.astype(np.int64)
@@ -160,5 +160,5 @@ def profile(values: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, lis
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """Six decimals, 1e-6 nats per story: well below float32's own error."""
+    """Round to six decimals, 1e-6 nats per story: well below the error of float32."""
     return np.round(values, 6).tolist()

@@ -1,8 +1,8 @@
-"""How far a model's predictions lie from the source's own, by how certain the source is.
+"""The divergence of a model's predictions from the source's own, by the source's entropy.
 
-Of the grammar's stories the exact distribution of every next token is known, so the divergence of a
-model's from it can be computed at each place, where nll needs many tokens to average out the draw.
-Its mean is what nll exceeds the entropy by, in expectation over that draw.
+For the grammar's stories, the exact distribution of every next token is known. So the KL divergence
+of a model can be computed at each position, whereas nll needs many tokens to average out their
+randomness. In expectation over the tokens, the mean divergence is nll minus entropy.
 """
 
 from typing import Any, NamedTuple
@@ -17,31 +17,31 @@ from squentropy.lm.scoring import by_token
 from squentropy.tokens.token_files import Split
 
 STORIES = 100
-"""Of a split, whose predictions are compared."""
+"""Stories per split whose predictions are compared."""
 EDGES = (0.0, 0.01, 0.5, 1.0, 2.0)
-"""Bins of the source's entropy, nats: from one edge to below the next, the last without end."""
-ROWS = 512  # places whose probabilities are held at once
+"""Lower edges of the entropy bins, in nats; the last bin is unbounded."""
+ROWS = 512  # positions whose probabilities are computed at once
 
 
 class Exact(NamedTuple):
-    """The source's predictions of T tokens: the i-th one's are ids[starts[i]:starts[i + 1]]."""
+    """The source's predictions of T tokens; prediction i is [starts[i]:starts[i + 1]]."""
 
     ids: np.ndarray  # (S,)
-    probs: np.ndarray  # (S,), each prediction's add up to 1
+    probs: np.ndarray  # (S,); those of a prediction sum to 1
     starts: np.ndarray  # (T + 1,)
 
     @property
     def entropy(self) -> np.ndarray:
-        """Nats, (T,)."""
+        """The entropy of each prediction in nats, (T,)."""
         return -np.add.reduceat(self.probs * np.log(self.probs), self.starts[:-1])
 
 
 def measure(
     model: GPT, split: Split, end_of_text: int, exact: Exact, read: Reading, *, batch_tokens: int
 ) -> dict[str, list[float]]:
-    """`compared` of the stories of `exact`, as sums over the places of each bin that holds any.
+    """The columns of `compared` for the stories of `exact`, summed over each non-empty bin.
 
-    low, tokens     where each bin begins, and how many places it holds
+    low, tokens     the lower edge of each bin, and its number of positions
     """
     head = split.head(STORIES)
     held = by_token(
@@ -63,12 +63,12 @@ def measure(
 def compared(
     hidden: Tensor, weight: Tensor, targets: np.ndarray, exact: Exact, read: Reading
 ) -> dict[str, np.ndarray]:
-    """hidden (T, D), weight (C, D), targets (T,) -> columns (T,) of float64, in nats but the last.
+    """hidden (T, D), weight (C, D), targets (T,) -> columns (T,), float64, in nats but the last.
 
-    entropy   of the source's prediction
-    nll       of the token that came
-    kl        the divergence of the model's prediction from the source's
-    outside   the probability that the model gives to tokens that cannot come
+    entropy   entropy of the source's prediction
+    nll       nll of the true token
+    kl        KL divergence of the model's prediction from the source's
+    outside   the model's total probability of tokens that are impossible under the source
     """
     parts: dict[str, list[Any]] = {"nll": [], "kl": [], "outside": []}
     for first in range(0, len(hidden), ROWS):

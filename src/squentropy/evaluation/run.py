@@ -1,4 +1,4 @@
-"""A run's scores on a split, story by story: SPLIT.json beside its run.json."""
+"""Score a run on a split, story by story, into SPLIT.json beside its run.json."""
 
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score a run on a split and write SPLIT.json.
 
-    sizes  its stories' bytes of UTF-8
-    exact  the source's own predictions, where they are known
+    sizes  UTF-8 bytes of each story of the split
+    exact  the source's own predictions, if known
 
-    The file holds what `calibration.measure_split` and `certainty.measure` measure, with the
-    temperature fitted on validation, and the original study's estimate; of a shorter run only the
-    nll of its primary reading; of a diverged run, its status alone.
+    The file contains the results of `calibration.measure_split` and `certainty.measure`, the
+    temperature fitted on validation, and the original study's estimate. For a shorter run, it
+    contains only the nll of the primary reading; for a diverged run, only the status.
     """
     run = records.read_run(folder)
     records.check_study(run, folder, study)

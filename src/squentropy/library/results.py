@@ -1,4 +1,4 @@
-"""A study's results in the hand: every table as a DataFrame. Needs pandas, of the extra `study`.
+"""A study's results, every table as a DataFrame. Requires pandas, from the extra `study`.
 
 import squentropy
 
@@ -17,15 +17,15 @@ from squentropy.report.format import count, nats
 class Results(read.Results):
     """The tables of a study; docs/reference/tables.md lists their columns.
 
-    DataFrames: metrics (a row per loss), yardsticks, readings, lengths, stories, sweep, refine,
-    history, calibration, profile, certainty, quality, theory, reported, baselines, judged. Beside
-    them stand study (the parameters), corpus, selected, samples (the stories told), and what
-    follows: ranked (the losses, the best first), curve(loss), by_story(loss, column), …
+    DataFrames: metrics (one row per loss), yardsticks, readings, lengths, stories, sweep, refine,
+    history, calibration, profile, certainty, quality, theory, reported, baselines, judged.
+    Other attributes: study (the parameters), corpus, selected, samples (the generated stories).
+    Derived: ranked (the losses, best first), curve(loss), by_story(loss, column), …
     """
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The DataFrames by their names."""
+        """The DataFrames by name."""
         return {key: value for key, value in vars(self).items() if isinstance(value, pd.DataFrame)}
 
     def __repr__(self) -> str:
@@ -38,8 +38,8 @@ class Results(read.Results):
 
 
 def load_results(folder: str | Path) -> Results:
-    """The results in a folder such as results/grammar.
+    """Load the results in a folder such as results/grammar.
 
-    Raises SquentropyError if a table is missing or damaged, or not of the parameters beside it.
+    Raises SquentropyError if a table is missing or damaged, or does not match the parameters there.
     """
     return Results(**vars(read.read(folder)))

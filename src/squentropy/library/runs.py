@@ -1,4 +1,4 @@
-"""A trained run in the hand, with torch, numpy, safetensors and regex alone.
+"""A trained run. Requires only torch, numpy, safetensors and regex.
 
 import squentropy
 
@@ -31,13 +31,13 @@ from squentropy.tokens.token_files import TokenFolder
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run of a study: its model, its tokenizer, and what run.json says of it.
+    """A finished run of a study: its model, tokenizer and run.json.
 
-    folder    where it lies
-    record    what run.json holds: cell, parameters, code, nll, hashes
-    model     token ids (B, T) to hidden states (B, T, D); its logits are
+    folder    the run's folder
+    record    the contents of run.json: cell, parameters, code, nll, hashes
+    model     maps token ids (B, T) to hidden states (B, T, D); the logits are
               `model(ids) @ model.output_weight.T`
-    encoding  text to token ids and back: `encode_ordinary`, `decode`
+    encoding  the tokenizer: `encode_ordinary`, `decode`
     """
 
     folder: Path
@@ -55,15 +55,16 @@ class Run:
 
     @property
     def loss(self) -> str:
-        """The name of the loss that it was trained by, as LOSSES has it."""
+        """The name of the loss that it was trained with, as in LOSSES."""
         return self.record["cell"]["loss"]
 
     @cached_property
     def history(self) -> np.ndarray:
-        """Its learning curve, an entry per evaluation: a structured array whose fields are
-        iteration, train_loss, train_nll and validation_nll (nats per token).
+        """The learning curve, one entry per evaluation.
 
-        `pandas.DataFrame(run.history)` is a table of it. Raises SquentropyError if it is damaged.
+        A structured array with the fields iteration, train_loss, train_nll and validation_nll
+        (nats per token); `pandas.DataFrame(run.history)` makes it a table. Raises SquentropyError
+        if the file is damaged.
         """
         path = storage.verified(self.folder / "history.csv", self.record["history_sha256"])
         read = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8")
@@ -71,11 +72,11 @@ class Run:
 
     @torch.no_grad()
     def logits(self, text: str) -> Tensor:
-        """The model's outputs for the token after each beginning of a text: (T + 1, C).
+        """The model's outputs for the token after each prefix of a text: (T + 1, C).
 
-        Row 0 is for the first token of a story, row t for the one after t tokens of the text, of
-        which there are T. What makes probabilities of them is `probabilities`. Raises
-        SquentropyError if the text is longer than the model's context.
+        The text has T tokens. Row 0 predicts the first token of a story, row t the token after the
+        first t tokens. For probabilities, use `probabilities`. Raises SquentropyError if the text
+        does not fit in the model's context.
         """
         ids = [self.encoding.eot_token, *self.encoding.encode_ordinary(text)]
         most = self.model.config.block_size
@@ -89,7 +90,7 @@ class Run:
         return hidden[0] @ weight.T
 
     def probabilities(self, text: str) -> Tensor:
-        """The probabilities of the same tokens, (T + 1, C): softmax, or the loss's own link."""
+        """Next-token probabilities, (T + 1, C), rows as in `logits`: softmax or the loss's link."""
         return functional.probabilities(self.loss, self.logits(text), self._floor)
 
     def generate(
@@ -101,13 +102,13 @@ class Run:
         max_tokens: int = 400,
         seed: int = 0,
     ) -> str:
-        """A story that begins with a prompt; another seed tells another one.
+        """Generate a story that begins with a prompt; each seed gives a different story.
 
-        temperature  of the model's probabilities; 0 takes the most likely token each time
-        top_k        draw among this many of the most likely tokens; 0: among all
-        max_tokens   after the prompt, unless the story ends before
+        temperature  sampling temperature; 0 always takes the most likely token
+        top_k        sample among this many most likely tokens; 0 samples among all
+        max_tokens   maximum number of tokens after the prompt
 
-        It is the story that `squentropy tell` tells of the same settings, word for word.
+        `squentropy tell` with the same settings prints the same story, word for word.
         """
         [new] = generate.generate(
             self.model,
@@ -123,18 +124,18 @@ class Run:
 
     @property
     def _floor(self) -> float:
-        """The smallest probability that a link gives, before renormalising."""
+        """The floor of a link: the smallest probability before renormalising."""
         return self.record["params"]["evaluate"]["link_floor"]
 
 
 def load_run(folder: str | Path, *, tokens: str | Path | None = None, device: str = "cpu") -> Run:
-    """A finished run, from its folder.
+    """Load a finished run from its folder.
 
-    folder  as checkpoints/grammar/final/squentropy/seed1, with run.json and the weights
-    tokens  the folder of its token files; else data/STUDY/tokens beside checkpoints/STUDY
-    device  where its model is to be, as torch names it
+    folder  such as checkpoints/grammar/final/squentropy/seed1, with run.json and the weights
+    tokens  folder of its token files; by default data/STUDY/tokens beside checkpoints/STUDY
+    device  torch device of the model
 
-    Raises SquentropyError where the run diverged, kept no weights, is damaged, or is of other
+    Raises SquentropyError if the run diverged, kept no weights, is damaged, or was trained on other
     tokens.
     """
     folder = Path(folder)

@@ -1,13 +1,14 @@
-"""A training step of a transformer block on a CPU, forward and backward written out.
+"""A training step of a transformer block on a CPU, with explicit forward and backward passes.
 
-Small models spend a third of a step in autograd's bookkeeping, in copies and in `bernoulli_`. Here
-a block is one node of the graph, its matrix products are those of matmul.py, dropout masks come
-from numpy's SFC64, 16 bits an element, ten times the rate of `bernoulli_`, and attention takes some
-queries at a time with the keys that they may see, in a quarter less time than torch's fused kernel.
+Small models spend a third of each step in autograd's bookkeeping, copies and `bernoulli_`. Here a
+block is a single autograd node and uses the matrix products of matmul.py. Dropout masks come from
+numpy's SFC64 with 16 bits per element, ten times as fast as `bernoulli_`. Attention processes
+`SPAN` queries at a time, with only the keys that they may see, in a quarter less time than torch's
+fused kernel.
 
-Under autocast the matrix products take and give bfloat16, each weight rounded once a micro-batch.
-The residual stream, norms, softmax and the gradients of weights are float32; GELU is worked out in
-float32 and rounded, since only products take what it gives.
+Under autocast, matrix products take and return bfloat16, and each weight is rounded once per
+micro-batch. The residual stream, norms, softmax and weight gradients are float32. GELU is computed
+in float32 and rounded, because only matrix products use its output.
 """
 
 import ctypes
@@ -27,17 +28,17 @@ _gelu_backward = torch.ops.aten.gelu_backward.default
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 NORM_EPS = 1e-5
 SPAN = 64
-"""Queries of a sequence whose scores are formed at once: the fewest that keep products fast."""
+"""Queries per sequence whose scores are computed at once: the fewest that keep products fast."""
 
 
 class Noise:
-    """Dropout masks that are a function of a seed and a micro-batch's number in the run."""
+    """Dropout masks as a function of a seed and the number of the micro-batch in the run."""
 
     def __init__(self, seed: int, number: int):
         self.bits = np.random.SFC64([seed, number])
 
     def mask(self, shape: tuple[int, ...], dropout: float) -> Tensor:
-        """float32: 0 with probability `dropout`, to within 2^-17, else 1 / (1 - dropout)."""
+        """float32: 0 with probability `dropout` (to within 2^-17), else 1 / (1 - dropout)."""
         size = math.prod(shape)
         draws = self.bits.random_raw((size + 3) // 4).view(np.uint16)[:size]
         kept = draws >= round(dropout * 2**16)
@@ -46,14 +47,14 @@ class Noise:
 
 
 def dropped(x: Tensor, noise: Noise, dropout: float) -> Tensor:
-    """`F.dropout` with a mask of `noise`."""
+    """`F.dropout` with a mask from `noise`."""
     return x * noise.mask(x.shape, dropout) if dropout else x
 
 
 def keep_freed_memory() -> None:
-    """Let glibc hold what a step frees for the next one, which would else fault it in anew.
+    """Make glibc keep memory that a step frees, so the next one need not fault it in again.
 
-    A wish, not a need: other C libraries go on as they are.
+    No effect with other C libraries.
     """
     trim_threshold, mmap_threshold = -1, -3
     try:
@@ -61,7 +62,7 @@ def keep_freed_memory() -> None:
     except (AttributeError, OSError, TypeError):
         return
     mallopt(trim_threshold, 1 << 30)
-    mallopt(mmap_threshold, 1 << 25)  # the most that it takes
+    mallopt(mmap_threshold, 1 << 25)  # the maximum allowed
 
 
 def block(
@@ -70,9 +71,9 @@ def block(
 ) -> Tensor:  # fmt: skip
     """A pre-norm transformer block in training: (B, T, D) -> (B, T, D).
 
-    bias         (heads, T, T), added to the scores of attention, minus infinity where a key comes
-                 after the query; None: causal and nothing else
-    parameters   weight and bias of ln_1, c_attn, attn.c_proj, ln_2, c_fc, mlp.c_proj; a bias may
+    bias         (heads, T, T), added to the attention scores, minus infinity if the key comes after
+                 the query; None for a causal mask alone
+    parameters   weight and bias of ln_1, c_attn, attn.c_proj, ln_2, c_fc, mlp.c_proj; biases may
                  be None
     """
     return _Block.apply(x, bias, noise, heads, dropout, *parameters)
@@ -138,13 +139,13 @@ class _Block(torch.autograd.Function):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """In the precision of x and the weight; the bias may be of another."""
+    """In the dtype of x and the weight; the bias may have another."""
     y = product(x, weight.T)
     return y if bias is None else y.add_(bias)
 
 
 def _linear_backward(d_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple:
-    """d_x in the precision of x and the weight, the gradients of weight and bias in float32."""
+    """d_x in the dtype of x and the weight; the gradients of weight and bias in float32."""
     d_bias = None if bias is None else d_y.sum(0, dtype=bias.dtype)
     d_y = d_y.to(x.dtype)
     return product(d_y, weight), transposed_times(d_y, x), d_bias
@@ -157,7 +158,7 @@ def _norm_backward(d_y: Tensor, x, mean, rstd, weight, bias) -> tuple:
 
 
 def _drop_(x: Tensor, noise: Noise, dropout: float) -> Tensor | None:
-    """Drop in place; returns the mask, or None where nothing is dropped."""
+    """Apply dropout in place; returns the mask, or None if `dropout` is 0."""
     if not dropout:
         return None
     mask = noise.mask(x.shape, dropout).to(x.dtype)
@@ -172,7 +173,7 @@ def _times(x: Tensor, mask: Tensor | None) -> Tensor:
 def _attend(
     qkv: Tensor, bias: Tensor | None, noise: Noise, dropout: float
 ) -> tuple[Tensor, list[Any]]:
-    """Causal attention, qkv (B, T, 3, heads, width): (B T, heads width), and what to keep of it."""
+    """Causal attention: qkv (B, T, 3, heads, width) -> (B T, heads width), and tensors to save."""
     batch, length, _, heads, width = qkv.shape
     query, key, value = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, width)
     query.mul_(width**-0.5)
@@ -194,7 +195,7 @@ def _attend(
 
 
 def _attend_backward(d_mixed: Tensor, attended: list[Any]) -> Tensor:
-    """d_mixed (B, T, heads, width) -> the gradient by qkv (B T, 3 heads width)."""
+    """d_mixed (B, T, heads, width) -> the gradient with respect to qkv, (B T, 3 heads width)."""
     batch, length, heads, width = d_mixed.shape
     query, key, value, mask, *kept = attended
     d_mixed = d_mixed.transpose(1, 2).reshape(value.shape)
@@ -214,12 +215,12 @@ def _attend_backward(d_mixed: Tensor, attended: list[Any]) -> Tensor:
 
 
 def _spans(length: int) -> list[tuple[slice, slice]]:
-    """(queries, the keys that they may see) of a sequence, `SPAN` queries at a time."""
+    """Slices (queries, keys that they may see) of a sequence, `SPAN` queries at a time."""
     ends = [min(start + SPAN, length) for start in range(0, length, SPAN)]
     return [(slice(start, end), slice(end)) for start, end in zip(range(0, length, SPAN), ends)]
 
 
 @functools.cache
 def _later(length: int, dtype: torch.dtype) -> Tensor:
-    """(length, length): minus infinity where a query would see a later key."""
+    """The causal mask (length, length): minus infinity for keys after the query, else 0."""
     return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1)

@@ -1,4 +1,4 @@
-"""Which processor a run uses."""
+"""The device and precision of a run."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ import torch
 from squentropy.base.errors import SquentropyError
 from squentropy.lm.matmul import multiplies_bfloat16
 
-_claims: dict[str, TextIO] = {}  # by id; held until the process ends, however it ends
+_claims: dict[str, TextIO] = {}  # by id; released when the process ends, even if it is killed
 
 
 def pick_device(name: str, runs_per_gpu: int = 1) -> torch.device:
-    """The device of a name as in params.yaml. Raises SquentropyError where it is absent.
+    """The device for a name from params.yaml. Raises SquentropyError if there is none.
 
-    Of several GPUs, one that fewer than `runs_per_gpu` other runs of this machine have claimed.
+    For cuda, a GPU that fewer than `runs_per_gpu` other runs on this machine have claimed.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -42,10 +42,10 @@ def pick_device(name: str, runs_per_gpu: int = 1) -> torch.device:
 
 
 def claim(ids: list[str], folder: Path, runs_per_gpu: int = 1) -> int:
-    """The index of an id that fewer than `runs_per_gpu` processes hold, claimed until this ends.
+    """Claim one of the ids until this process ends; returns its index.
 
-    The one that the fewest hold; a process that has one already keeps it. Raises SquentropyError
-    where all are held by as many as may.
+    Chooses the id that the fewest processes have claimed. A process that already has one keeps it.
+    Raises SquentropyError if every id is claimed by `runs_per_gpu` processes.
     """
     for index, name in enumerate(ids):
         if name in _claims:
@@ -63,13 +63,13 @@ def claim(ids: list[str], folder: Path, runs_per_gpu: int = 1) -> int:
 
 
 def _lock(path: Path) -> TextIO | None:
-    """The file of a path, locked until it is closed; None where another process has locked it."""
-    # The folder is any user's to write to: neither a link is followed nor a pipe waited for.
+    """The open file, locked until it is closed; None if another process has locked it."""
+    # Any user can write to the folder, so do not follow links or block on a pipe.
     how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with contextlib.suppress(FileExistsError):
             made = os.open(path, how | os.O_CREAT | os.O_EXCL)
-            os.fchmod(made, 0o644)  # for other users, who may lock what they can read
+            os.fchmod(made, 0o644)  # other users can lock it if they can read it
             os.close(made)
         number = os.open(path, how)
     except OSError as error:
@@ -87,8 +87,10 @@ def _lock(path: Path) -> TextIO | None:
 
 
 def arithmetic(device: torch.device) -> dict[str, str]:
-    """What the bits of a result depend on beside the code: the processor, and on a CPU the
-    instructions that torch and its libraries use of it."""
+    """What a bit-identical result depends on besides the code.
+
+    The processor and, on a CPU, the instruction sets that torch and its libraries use.
+    """
     if device.type == "cuda":
         return {"processor": torch.cuda.get_device_name(device)}
     limits = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
@@ -99,7 +101,7 @@ def arithmetic(device: torch.device) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The CPU's name; the machine's architecture where it cannot be had."""
+    """The CPU's name, or the machine's architecture if the name is unavailable."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -109,7 +111,10 @@ def processor() -> str:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of a name as in params.yaml. Raises SquentropyError where it would be slow."""
+    """The dtype for a name from params.yaml.
+
+    Raises SquentropyError if it is bfloat16 and this CPU has no instructions for it.
+    """
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16():

@@ -1,9 +1,8 @@
-"""GPT-2's architecture as nanoGPT has it: pre-norm, tied embeddings, GELU; with its learned
-positions, or with ALiBi's (Press et al. 2022, arXiv 2108.12409), by which a small model learns in
-half the tokens.
+"""GPT-2's architecture as in nanoGPT: pre-norm, tied embeddings, GELU.
 
-The parameters bear the names of Hugging Face's GPT-2, so that weights move without a map; only
-the linear layers are (out, in) here and (in, out) there.
+Positions are learned, or ALiBi (Press et al. 2022, arXiv 2108.12409), with which a small model
+learns as much from half the tokens. Parameters have the same names as in Hugging Face's GPT-2; the
+only difference is that linear weights are (out, in) here and (in, out) there.
 """
 
 import copy
@@ -17,17 +16,17 @@ from squentropy.lm import cpu_block
 from squentropy.lm.matmul import times_transposed
 
 BASE_WIDTH = 128
-"""The n_embd at which muP is the standard parametrization."""
+"""The n_embd at which muP equals the standard parametrization."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a GPT. `dropout` is used in training only; `positions`: learned or alibi.
+    """The shape of a GPT. `dropout` applies in training only; `positions` is learned or alibi.
 
-    parametrization  standard, or mup: initial weights, learning rates and outputs scaled with the
-                     width, so that what suits one width suits others (Yang et al. 2022, arXiv
-                     2203.03466, table 8). Wider models have more heads, of the same width, so
-                     attention's scale needs no change.
+    parametrization  standard, or mup: initial weights, learning rates and outputs scale with the
+                     width, so hyperparameters transfer between widths (Yang et al. 2022, arXiv
+                     2203.03466, table 8). Wider models have more heads of the same size, so the
+                     attention scale does not change.
     """
 
     vocab_size: int
@@ -44,17 +43,20 @@ class Config:
 
     @property
     def multiple(self) -> float:
-        """muP's m, the width in base widths; 1 for the standard parametrization."""
+        """muP's m: the width divided by `BASE_WIDTH`; 1 for the standard parametrization."""
         return self.n_embd / BASE_WIDTH if self.parametrization == "mup" else 1.0
 
     def output(self, hidden: Tensor) -> Tensor:
-        """The last hidden states from what the last norm gives: by muP divided by m, since the
-        output matrix is the embedding, whose weights do not shrink with the width."""
+        """The last hidden states, from the output of the last norm.
+
+        muP divides them by m, because the output matrix is the embedding, whose weights do not
+        shrink with the width.
+        """
         return hidden if self.multiple == 1 else hidden / self.multiple
 
 
 class Cache:
-    """Keys and values of the tokens seen so far, a pair of (B, heads, T, head width) a layer."""
+    """Keys and values of the tokens so far: per layer, a pair of (B, heads, T, head width)."""
 
     def __init__(self, n_layer: int):
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layer
@@ -68,12 +70,12 @@ class Cache:
         return key, value
 
     def keep(self, rows: list[int]) -> None:
-        """Forget all rows of the batch but these."""
+        """Drop all batch rows except these."""
         self.layers = [pair and (pair[0][rows], pair[1][rows]) for pair in self.layers]
 
 
 class Linear(nn.Linear):
-    """A linear layer that is faster on a CPU where no gradient is asked for."""
+    """A linear layer that is faster on a CPU when gradients are disabled."""
 
     def forward(self, x: Tensor) -> Tensor:
         plain = x.device.type == "cpu" and x.dtype == torch.float32
@@ -100,7 +102,7 @@ class Attention(nn.Module):
         if cache is not None:
             key, value = cache.extend(layer, key, value)
         dropout = self.dropout if self.training else 0.0
-        if bias is None:  # a single query beside a cache sees everything before it
+        if bias is None:  # with a cache, a single query sees all keys and needs no mask
             mixed = F.scaled_dot_product_attention(
                 query, key, value, dropout_p=dropout, is_causal=length > 1
             )
@@ -149,10 +151,10 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids (B, T) to the last hidden states (B, T, n_embd).
+    """Maps token ids (B, T) to the last hidden states (B, T, n_embd).
 
-    The logits are `hidden @ model.output_weight.T`; losses and scores take the two apart, so that
-    whole logits need never be formed.
+    The logits are `hidden @ model.output_weight.T`. Losses and scores take the two factors, so the
+    logits need not be materialised.
     """
 
     def __init__(self, config: Config):
@@ -170,7 +172,7 @@ class GPT(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 2:
-                # GPT-2 scales what adds to the residual stream by its 2 n_layer additions.
+                # As in GPT-2, scale the 2 n_layer projections that add to the residual stream.
                 scale = (2 * config.n_layer) ** -0.5 if "c_proj" in name else 1.0
                 if name.startswith("h."):
                     scale *= config.multiple**-0.5
@@ -182,11 +184,11 @@ class GPT(nn.Module):
         return self.wte.weight
 
     def hidden_matrices(self) -> list[Tensor]:
-        """Those of the blocks, whose both sides grow with the width."""
+        """The matrices of the blocks, both of whose dimensions grow with the width."""
         return [p for p in self.h.parameters() if p.dim() == 2]
 
     def folded(self) -> "GPT":
-        """The same function as a standard model: what muP does to outputs is in the last norm."""
+        """The same function in the standard parametrization: muP's m is in the last norm."""
         if self.config.parametrization == "standard":
             return self
         model = copy.deepcopy(self)
@@ -197,16 +199,17 @@ class GPT(nn.Module):
         return model
 
     def parameter_count(self) -> int:
-        """Without the positions, as nanoGPT counts; the tied matrix counts once."""
+        """Number of parameters without positions, as in nanoGPT; the tied matrix counts once."""
         positions = self.wpe.weight.numel() if self.wpe is not None else 0
         return sum(p.numel() for p in self.parameters()) - positions
 
     def forward(
         self, ids: Tensor, cache: Cache | None = None, noise: cpu_block.Noise | None = None
     ) -> Tensor:
-        """With a `cache`, `ids` go on where it ends: a prompt at once, then token by token.
+        """With a `cache`, `ids` continue where it ends: first a whole prompt, then one token each.
 
-        With `noise`, this is a training step on a CPU, with its dropout masks; see cpu_block.py.
+        With `noise`, which provides the dropout masks, this is a training step on a CPU; see
+        cpu_block.py.
         """
         start = cache.length if cache is not None else 0
         positions = torch.arange(start + ids.shape[1], device=ids.device)
@@ -228,13 +231,15 @@ class GPT(nn.Module):
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """(heads,): by how much a head's score falls with each token of distance."""
+    """(heads,): how much each head's score falls per token of distance."""
     return 2.0 ** (-8 * torch.arange(1, heads + 1) / heads)
 
 
 def alibi(slopes: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """(heads, Q, K) to add to the scores of queries and keys at these positions: minus the slope
-    times the distance, minus infinity where the key comes after the query."""
+    """(heads, Q, K): the bias to add to attention scores at these positions.
+
+    Minus the slope times the distance; minus infinity if the key comes after the query.
+    """
     distance = queries.unsqueeze(-1) - keys
     bias = -slopes.view(-1, 1, 1) * distance
     return bias.masked_fill(distance < 0, -torch.inf)

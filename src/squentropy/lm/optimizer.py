@@ -1,7 +1,7 @@
-"""AdamW on torch's fused kernel.
+"""AdamW with torch's fused kernel.
 
-`torch.optim.AdamW(fused=True)` runs the same kernel to the same bits (tested), but making one
-imports torch's compiler, which takes longer than a small cell of the sweep trains.
+`torch.optim.AdamW(fused=True)` runs the same kernel with bit-identical results (tested), but
+creating one imports torch's compiler, which takes longer than training a small cell of the sweep.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ NORM_DECAY = 0.95
 
 
 class AdamW:
-    """Loshchilov & Hutter 2019 (arXiv 1711.05101), with nanoGPT's grouping.
+    """Loshchilov & Hutter 2019 (arXiv 1711.05101), with nanoGPT's parameter groups.
 
-    Matrices and embeddings decay, biases and norms do not. `step(lr)` requires all gradients and
-    clears them.
+    Weight decay applies to matrices and embeddings, not to biases and norms. `step(lr)` requires
+    all gradients and clears them.
 
-    clip  longest that a gradient may be, in lengths of the usual one: the running mean of the
-          norms so far, the last some 20 counting most; 0: no clipping. Relative, so that a loss
-          whose gradients are long or short on the whole is not treated otherwise than another.
-    hidden, multiple  parameters that muP gives the learning rate lr / multiple
+    clip  largest gradient norm, as a multiple of the usual norm, which is an exponential moving
+          average over about 20 steps; 0 disables clipping. Clipping is relative so that losses
+          with large and with small gradients are treated alike.
+    hidden, multiple  parameters to which muP gives the learning rate lr / multiple
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class AdamW:
             _Group([p for p in parameters if p.dim() < 2], 0.0),
         ]
         if hidden:
-            # A step's decay, rate times weight_decay, is that of any width, as in muP's MuAdamW.
+            # Decay per step, lr times weight_decay, is independent of width, as in muP's MuAdamW.
             self.groups.append(_Group(hidden, weight_decay * multiple, multiple))
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of the optimizer's own by a name, to save and to restore."""
+        """The optimizer's tensors by name, to save and restore."""
         return {"usual_norm": self.usual_norm} | {
             f"{kind}.{number}.{i}": tensor
             for number, group in enumerate(self.groups)
@@ -85,7 +85,7 @@ class AdamW:
                 parameter.grad = None
 
     def _clip(self) -> None:
-        """Shorten a gradient longer than `clip` usual ones, without waiting for a GPU."""
+        """Scale the gradient down to at most `clip` usual norms, without a GPU sync."""
         gradients = [gradient for group in self.groups for gradient in group.gradients()]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
         usual = torch.where(self.usual_norm > 0, self.usual_norm, norm)
@@ -102,7 +102,7 @@ class _Group:
         self.squares = [torch.zeros_like(p) for p in parameters]
         device = parameters[0].device if parameters else None
         self.count = torch.zeros(len(parameters), device=device)
-        self.steps = list(self.count.unbind())  # views: all are counted at once
+        self.steps = list(self.count.unbind())  # views, so one addition counts for all
 
     def gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]

@@ -1,10 +1,10 @@
-"""Negative log likelihood of whole held-out stories, and what follows from it.
+"""Negative log likelihood of whole held-out stories, and fitted softmax temperatures.
 
     squentropy evaluate checkpoints/grammar/final/mse/seed1 --data data/grammar
 
-Each story is scored from its own start, after an end-of-text token, its own end included, every
-token once. A story longer than the context is scored in windows that overlap by half, so that
-every token but the first ones has at least half a context before it.
+Each story is scored separately, after an end-of-text token. Every token is scored once, including
+the story's own end-of-text token. A story longer than the context is scored in windows that overlap
+by half, so every token beyond the first window has at least half a context before it.
 """
 
 import math
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     class Sizes(Protocol):
         @property
         def block_size(self) -> int:
-            """The context, in tokens."""
+            """Context length in tokens."""
 
     class LanguageModel(Protocol):
-        """What can be scored: a module whose logits are hidden states times a matrix."""
+        """A module that can be scored: its logits are hidden states times a matrix."""
 
         training: bool
 
@@ -50,14 +50,14 @@ if TYPE_CHECKING:
 
 Link = Callable[[Tensor], Tensor]
 
-CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MB, which nearly stay in a processor's cache
-TEMPERATURES = (1e-4, 1e3)  # a fit ends at one of these if the nll falls beyond it
-FIT_TOKENS = 1 << 16  # of validation: more than one number needs, and few enough to be held
+CHUNK_ELEMENTS = 1 << 22  # logits per chunk: 16 MB, which nearly fit in a processor's cache
+TEMPERATURES = (1e-4, 1e3)  # the range of a fit, which ends at a bound if the optimum is beyond it
+FIT_TOKENS = 1 << 16  # validation tokens: ample for fitting one number, and they fit in memory
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A split's tokens, one after the other, each array (T,); `offsets` (stories + 1,)."""
+    """Scores of a split's tokens in order, arrays of shape (T,); `offsets` is (stories + 1,)."""
 
     nll: np.ndarray  # float32, nats
     correct: np.ndarray  # bool: the most likely token is the true one
@@ -72,10 +72,10 @@ class Scores:
 def score(
     hidden: Tensor, weight: Tensor, targets: Tensor, link: Link | None = None
 ) -> dict[str, Tensor]:
-    """What `Scores` holds of each position, (N,), a few hundred positions' logits at a time.
+    """The fields of `Scores` for each position, (N,), a few hundred positions at a time.
 
-    hidden (N, D), weight (C, D), targets (N,); nll is that of softmax, or of a `link`'s
-    probabilities.
+    hidden (N, D), weight (C, D), targets (N,). The nll is under softmax, or under the
+    probabilities of a `link`.
     """
 
     def measure(logits: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ def by_rows(
     weight: Tensor,
     targets: Tensor,
 ) -> dict[str, Tensor]:
-    """`measure(logits, targets)` of all positions, each value (N,), a few hundred at a time."""
+    """`measure(logits, targets)` over all positions, a few hundred at a time; each value (N,)."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
     rows = max(1, min(ROWS, CHUNK_ELEMENTS // len(weight)))
     for _, logits, y in logits_by_rows(hidden, weight.to(hidden.dtype), targets, rows):
@@ -107,7 +107,7 @@ def at(values: Tensor, targets: Tensor) -> Tensor:
 
 
 def windows(length: int, block: int) -> list[tuple[int, int, int]]:
-    """How a story of `length` tokens is cut: (start, first scored, end) of each window."""
+    """The windows of a story of `length` tokens: (start, first scored, end) of each."""
     cut = [(0, 0, min(length, block))]
     step = max(1, block // 2)
     while cut[-1][2] < length:
@@ -126,9 +126,9 @@ def score_split(
     temperature: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Scores:
-    """Score every token of `split` once; `batch_tokens` inputs at a time, the longest first.
+    """Score every token of `split` once, `batch_tokens` inputs at a time, longest stories first.
 
-    By softmax of the outputs over a temperature, or by a `link`.
+    The outputs are divided by `temperature`; probabilities are their softmax, or those of `link`.
     """
 
     def measure(hidden: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -140,11 +140,11 @@ def score_split(
 
 @torch.inference_mode()
 def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
-    """The temperature T of least nll of softmax(hidden @ weight.T / T), within `TEMPERATURES`.
+    """The temperature T within `TEMPERATURES` that minimises the nll of softmax(f / T).
 
-    hidden (N, D), weight (C, D), targets (N,). The nll is convex in b = 1/T: its slope is the mean
-    of E_p[f] - f_y under p = softmax(b f), and the slope's own is the mean of Var_p[f]. Newton's
-    method in log b, kept within an interval that holds the root.
+    f = hidden @ weight.T; hidden (N, D), weight (C, D), targets (N,). The nll is convex in b = 1/T:
+    with p = softmax(b f), its first derivative is the mean of E_p[f] - f_y and its second the mean
+    of Var_p[f]. Uses Newton's method in log b, safeguarded by a bracket around the root.
     """
 
     def slopes(log_b: float) -> tuple[float, float]:
@@ -170,7 +170,7 @@ def fit_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
         low, high = (log_b, high) if first < 0 else (low, log_b)
         step = first / second if second > 0 else math.inf
         new = log_b - step if low < log_b - step < high else (low + high) / 2
-        if abs(new - log_b) < 1e-7:  # of T, relative; float32 tells no more
+        if abs(new - log_b) < 1e-7:  # relative error of T, the resolution of float32
             return math.exp(-new)
         log_b = new
     return math.exp(-log_b)
@@ -184,9 +184,9 @@ def fit_on(
     batch_tokens: int,
     dtype: torch.dtype = torch.float32,
 ) -> float:
-    """The temperature of least nll on the first stories of a split, `FIT_TOKENS` tokens or fewer.
+    """The temperature that minimises the nll of a split's first stories.
 
-    On the first story alone if it is longer than that.
+    Uses as many stories as fit in `FIT_TOKENS` tokens, and at least one.
     """
     stories = np.searchsorted(split.offsets, FIT_TOKENS, side="right") - 1
     held = by_token(
@@ -212,10 +212,10 @@ def by_token(
     batch_tokens: int,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, np.ndarray]:
-    """`measure(hidden (n, D), targets (n,))` of every token of `split` once, in their order.
+    """`measure(hidden (n, D), targets (n,))` for every token of `split` once.
 
-    Each of its values (n, ...) comes back as (T, ...); `batch_tokens` inputs at a time, the longest
-    first.
+    Each value (n, ...) is returned as (T, ...), in the order of the tokens. Runs on `batch_tokens`
+    inputs at a time, the longest stories first.
     """
     device = model.output_weight.device
     training = model.training
@@ -266,7 +266,7 @@ def random_batch_estimate(
     batch_size: int,
     seed: int,
 ) -> tuple[float, float]:
-    """The original study's own estimate: mean nll and mean loss of blocks drawn across stories."""
+    """The original study's estimator: mean nll and mean loss of random blocks across stories."""
     block = min(model.config.block_size, len(split.ids) - 1)
     weight = model.output_weight
     draw = np.random.Generator(np.random.Philox(key=seed))

@@ -1,8 +1,8 @@
-"""What the losses are made of: sums over positions, each with its gradients.
+"""The terms of the losses: sums over positions, with their gradients.
 
-Terms that are polynomials of degree two in the logits f need none: over all positions, the sum of
-f_j^2 is the inner product of two D x D Gram matrices (Vincent et al. 2015, arXiv 1412.7091). Terms
-with a softmax go through the logits in chunks of positions and form their gradient on the way.
+Terms of degree two in the logits f do not need the logits: over all positions, the sum of f_j^2 is
+the inner product of two D x D Gram matrices (Vincent et al. 2015, arXiv 1412.7091). Softmax terms
+process the logits in chunks of positions and compute their gradients along the way.
 
 Shapes: hidden (N, D), weight (C, D), targets (N,) int64; the logits would be hidden @ weight.T.
 """
@@ -22,19 +22,19 @@ from squentropy.lm.matmul import multiplies, times_transposed, transposed_times
 Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Any, Any]]
 """(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
 
-The gradients are by hidden, (N, D), and by weight, as (D, C); None where they are not asked for.
-All are in float32, or in float64 where hidden is.
+The gradients are with respect to hidden, (N, D), and weight, transposed to (D, C); None without
+`with_gradients`. All are float32, or float64 if hidden is.
 """
 
 
 def mean(hidden: Tensor, weight: Tensor, targets: Tensor, *terms: Term) -> Tensor:
-    """The mean over positions of a sum of terms, as one node of autograd's graph."""
+    """The mean over positions of a sum of terms, as a single autograd node."""
     with_gradients = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     return _Mean.apply(hidden, weight, targets, with_gradients, *terms)
 
 
 class _Mean(torch.autograd.Function):
-    """Gradients are formed beside the value, so that memory grows with N D and C D, never N C."""
+    """Computes gradients in the forward pass, so memory grows with N D and C D, never with N C."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, with_gradients: bool, *terms: Term) -> Tensor:
@@ -56,7 +56,7 @@ class _Mean(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         d_hidden, d_weight = ctx.saved_tensors
         scale = upstream / len(d_hidden)
-        # Contiguous, or the embedding's gradient would be added to it, and all of it copied, askew.
+        # Contiguous, because autograd adds the embedding's gradient to it, slow if transposed.
         gradients = d_hidden * scale, d_weight.T.contiguous().mul_(scale)
         no_more = [None] * (2 + ctx.terms)
         return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more
@@ -65,7 +65,7 @@ class _Mean(torch.autograd.Function):
 def squares(true_weight: float, factor: float) -> Term:
     """factor (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2), without logits: O((N + C) D^2).
 
-    Over all positions and classes, the sum of f_j^2 is <W^T W, H^T H>.
+    The sum of f_j^2 over all positions and classes is <W^T W, H^T H>.
     """
 
     def term(hidden, weight, targets, with_gradients):
@@ -91,8 +91,9 @@ def squares(true_weight: float, factor: float) -> Term:
 def log_share(constant: float, slope: float, curvature: float) -> Term:
     """-log of the true class's share q_y / sum_j q_j, without logits: O((N + C) D^2).
 
-    q_j = constant + slope f_j + curvature f_j^2, which must be positive for every f_j. Of a
-    position h, sum_j f_j^2 is h^T (W^T W) h, and sum_j f_j the product of h and W's summed rows.
+    q_j = constant + slope f_j + curvature f_j^2, which must be positive for every f_j. At a
+    position h, sum_j f_j^2 is h^T (W^T W) h, and sum_j f_j is h times the sum of W's rows.
+    Raises SquentropyError if q_j can be 0 or negative.
     """
     smallest = constant - slope**2 / (4 * curvature)
     if not smallest > 0:
@@ -106,7 +107,7 @@ def log_share(constant: float, slope: float, curvature: float) -> Term:
             share = constant + (slope + curvature * true) * true
             by_gram = times_transposed(hidden, curvature * (weight.T @ weight))
             whole = constant * len(weight) + ((summed + by_gram) * hidden).sum(-1)
-            # Never below what the true class and the least of the others come to: rounding.
+            # Against rounding: at least the true class's q plus the others' smallest possible q.
             whole = torch.maximum(whole, share + (len(weight) - 1) * smallest)
             total = (whole.log() - share.log()).sum()
             if not with_gradients:
@@ -130,24 +131,24 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 # --- softmax terms, a chunk of positions at a time ----------------------------------------------
 
 Chunk = Callable[[Tensor, Tensor], Tensor]
-"""(logits (n, C), targets (n,)) -> the sum of the loss; leaves the gradient in `logits`."""
+"""(logits (n, C), targets (n,)) -> the sum of the loss; overwrites `logits` with the gradient."""
 
 ROWS = 512
-"""Positions whose logits are held at once: enough for the matrix products to be fast."""
+"""Positions per chunk: enough for fast matrix products."""
 
 GPU_ELEMENTS = 1 << 28
-"""Logits held at once on a GPU, 1 GB of them, where fewer would leave most of it idle."""
+"""Logits per chunk on a GPU, 1 GB in float32; fewer would leave most of the GPU idle."""
 
 GPU_MULTIPLE = 64
-"""A GPU's product is several times as fast where its matrices' rows are a multiple of this long."""
+"""Matrix products on a GPU are several times faster if row lengths are a multiple of this."""
 
-_backend: str | None = None  # of torch.compile, where chunks are to be fused
+_backend: str | None = None  # of torch.compile, if chunks are fused
 
 
 def fuse_chunks(backend: str = "inductor") -> None:
-    """From now on, have each chunk's passes over its logits fused by torch.compile.
+    """From now on, fuse each chunk's passes over its logits with torch.compile.
 
-    For a GPU, where these passes cost as much as the matrix products; a CPU gains nothing.
+    For GPUs, on which these passes cost as much as the matrix products; a CPU gains nothing.
     """
     global _backend
     _backend = backend
@@ -164,20 +165,20 @@ def _fused(chunk: Chunk, backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
 def _passes(
     chunk: Chunk, logits: Tensor, targets: Tensor, classes: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The sum of a chunk's loss, and its gradient by the logits in a precision.
+    """The sum of a chunk's loss, and its gradient with respect to the logits, as `dtype`.
 
-    Of `logits`, which are changed, the first columns are `classes`, and the others 0.
+    Overwrites `logits`. Their first `classes` columns are used; the others are zero padding.
     """
     if torch.compiler.is_compiling():
-        logits = logits.clone()  # or the changed logits would be written back, which nobody reads
+        logits = logits.clone()  # or the compiled code would write them back, unused
     value = chunk(logits[:, :classes], targets)
     return value, logits.to(dtype)
 
 
 def over_logits(chunk: Chunk) -> Term:
-    """A function of each position's logits, of which a chunk of positions' are held at once.
+    """A term that is a function of each position's logits, computed in chunks of positions.
 
-    `chunk` is the same function from call to call, since each is compiled once if chunks are fused.
+    Pass the same `chunk` function each time: every new one is compiled if chunks are fused.
     """
 
     def term(hidden, weight, targets, with_gradients):
@@ -186,7 +187,7 @@ def over_logits(chunk: Chunk) -> Term:
         if torch.is_autocast_enabled(device):
             hidden = hidden.to(torch.get_autocast_dtype(device))
         weight = weight.to(hidden.dtype)
-        if not multiplies(hidden):  # or each chunk would convert them anew
+        if not multiplies(hidden):  # or every chunk would convert them again
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
         rows, columns = _chunk_shape(device, classes)
         if columns > classes:
@@ -208,7 +209,7 @@ def over_logits(chunk: Chunk) -> Term:
 
 
 def _chunk_shape(device: str, classes: int) -> tuple[int, int]:
-    """Positions and columns of a chunk of logits on a type of device."""
+    """Positions and columns of a chunk of logits on a device type."""
     if device != "cuda":
         return ROWS, classes
     columns = classes + -classes % GPU_MULTIPLE
@@ -216,15 +217,15 @@ def _chunk_shape(device: str, classes: int) -> tuple[int, int]:
 
 
 def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Iterator[tuple]:
-    """(hidden, logits, targets) of `rows` positions after the others; logits in float32 or 64.
+    """Yield (hidden, logits, targets) for `rows` positions at a time; logits in float32 or 64.
 
-    `hidden` and `weight` are of one precision.
+    `hidden` and `weight` have the same dtype.
     """
     for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
         yield h, times_transposed(h, weight), y
 
 
-# A compiler fuses whole expressions; by itself, an operation that changes its input is faster.
+# torch.compile fuses out-of-place expressions; without it, in-place operations are faster.
 
 
 def _softmax_(logits: Tensor) -> Tensor:
@@ -235,11 +236,11 @@ def _softmax_(logits: Tensor) -> Tensor:
         return log_z
     largest = logits.amax(-1, keepdim=True)
     torch.softmax(logits, -1, out=logits)
-    return largest - logits.amax(-1, keepdim=True).log_()  # of largest / Z
+    return largest - logits.amax(-1, keepdim=True).log_()  # now the maximum is exp(largest) / Z
 
 
 def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:
-    """Subtract the one-hot rows in place: the gradient of cross entropy."""
+    """Subtract the one-hot rows in place, which leaves the gradient of cross entropy."""
     column = targets.unsqueeze(-1)
     if torch.compiler.is_compiling():
         probabilities.sub_(_one_hot(probabilities, column))

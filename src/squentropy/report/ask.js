@@ -1,10 +1,10 @@
-// The section "Ask the models": the reader begins a story, and every loss goes on with it. What the
-// models compute is in voices.js; `make` is of report.js. All text is written as text alone.
+// The section "Ask the models": the reader begins a story, and every loss continues it. The models run
+// in voices.js; `make` comes from report.js. All text is inserted as text, never as HTML.
 "use strict";
 
-const SLICE = 12; // milliseconds of work before the page may do something else
+const SLICE = 12; // milliseconds of work before yielding to the page
 
-// As markup.visible: what could hide or reorder other text is a visible sign.
+// As markup.visible: characters that could hide or reorder text are shown as visible signs.
 function visible(text) {
   return text.replace(/(?![\t\n\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
 }
@@ -13,7 +13,7 @@ function percent(share) {
   return share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
 }
 
-// Where a loss's story appears, and one of its tokens is looked at, by pointing or by the slider.
+// The output of one loss; a token is inspected by pointing at it or with the slider.
 class Place {
   constructor(section, temperature) {
     const [text, shown, source] = section.querySelectorAll("p");
@@ -27,19 +27,19 @@ class Place {
     });
   }
 
-  // `exact` holds, of each token to come, its probability under the grammar, and the likeliest ones.
+  // `exact`: for each next token, its probability under the grammar and the most likely tokens.
   begin(vocabulary, prompt, exact = []) {
     Object.assign(this, { vocabulary, exact, judged: [], utf8: new TextDecoder("utf-8", { ignoreBOM: true }) });
     this.text.replaceChildren(make("b", { textContent: visible(prompt) }));
     this.note.textContent = "";
-    this.story.ariaBusy = "true"; // or each token would be read out by itself
+    this.story.ariaBusy = "true"; // otherwise screen readers announce every token
     this.panel.hidden = true;
     this.section.hidden = false;
   }
 
   hear(drawn) {
     this.judged.push(judged(drawn, this.temperature));
-    // A character appears with the last of its bytes.
+    // A character appears once its last byte is known.
     const text = this.utf8.decode(this.vocabulary.bytes(drawn.token), { stream: true });
     this.text.append(make("span", { textContent: visible(text) }));
     this.slider.max = this.judged.length;
@@ -70,7 +70,7 @@ class Place {
   }
 
   exactly(token, share, likeliest) {
-    const whole = (each) => this.named(each).replaceAll(" ", "\u00a0"); // a line does not end in it
+    const whole = (each) => this.named(each).replaceAll(" ", "\u00a0"); // no line break inside
     return `the grammar: ${whole([token, share])}; likeliest: ${likeliest.map(whole).join(", ")}`;
   }
 
@@ -87,7 +87,7 @@ function asking(box, held) {
   const [button, reader] = box.querySelectorAll("button");
   let [opened, running, stopped, seed] = [null, false, false, 0];
 
-  function open() { // by who turns to the section, since most readers of the page do not
+  function open() { // on first use, since most readers never open the section
     if (opened) return;
     const { vocabulary, pattern, models, story, ...sampling } = JSON.parse(held.textContent);
     const sections = box.querySelectorAll("section");
@@ -96,7 +96,7 @@ function asking(box, held) {
     opened = { vocabulary: new Vocabulary(vocabulary, pattern), voices, story, sampling };
   }
 
-  // Each loss goes on from the beginning, all with the same draws.
+  // Each loss continues the beginning, all with the same random draws.
   function tell({ model, place }) {
     const { vocabulary, sampling } = opened;
     const how = { ...sampling, temperature: temperature.valueAsNumber, draw: drawing(seed) };
@@ -111,7 +111,7 @@ function asking(box, held) {
     return reading(model, story.ids, vocabulary.endOfText);
   }
 
-  // A token of each story in turn, so that they grow side by side.
+  // One token per story in turn, so that they grow side by side.
   async function show(what) {
     open();
     const going = new Set(opened.voices.filter(({ place }, i) => {
@@ -161,7 +161,7 @@ function asking(box, held) {
     if (key === "Escape") stop();
     if (key === "Enter" && (target === beginning || target === temperature)) start(tell);
   });
-  box.previousElementSibling.remove(); // which says that this needs a script
+  box.previousElementSibling.remove(); // the note for readers without JavaScript
   box.hidden = false;
 }
 

@@ -1,9 +1,9 @@
-"""Every figure: its name, when it is drawn, where it stands on the page, and what is said of it.
+"""The catalogue of figures: name, condition, section of the page, caption and alternative text.
 
 To add a figure, write a function of plots/ that takes Results and returns a matplotlib figure, and
-an entry of `FIGURES` here. Files, page and Snakemake's own report follow from the entry. What is
-said depends on the study's parameters alone, so that Snakemake knows it before there are results
-and without importing matplotlib and pandas.
+an entry in `FIGURES` here. Files, page and Snakemake's own report follow from the entry. Captions
+depend only on the study's parameters, so Snakemake knows them before there are results and without
+importing matplotlib and pandas.
 """
 
 import re
@@ -15,7 +15,7 @@ from squentropy.study.catalogue import label, loss_info
 from squentropy.study.params import BASELINE, Study
 
 FEWEST = 50
-"""Tokens of a bin that is shown: fewer say little."""
+"""Bins with fewer tokens are not shown."""
 
 
 def always(study: Study) -> bool:
@@ -23,31 +23,31 @@ def always(study: Study) -> bool:
 
 
 def compared(study: Study) -> bool:
-    """Whether there is a difference to show: cross entropy's to another loss."""
+    """Whether the study compares cross entropy with another loss."""
     return BASELINE in study.sweep.losses and len(study.sweep.losses) > 1
 
 
 def dosed(study: Study) -> bool:
-    """Whether a loss is compared that the study has with two arguments."""
+    """Whether the study compares two arguments of one loss."""
     functions = [loss_info(loss).function for loss in study.sweep.losses]
     return compared(study) and len(set(functions)) < len(functions)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is known of a figure before it is drawn. Texts are plain, not HTML."""
+    """A figure before it is drawn. Texts are plain, not HTML."""
 
     drawn_by: str
-    """MODULE.FUNCTION of plots/. The function's name is the figure's, and that of its files."""
+    """MODULE.FUNCTION of plots/. The figure and its files are named after the function."""
     section: str
-    """Where it stands on the page: the notebook shows each section's figures in one cell."""
+    """Section of the page; one notebook cell shows all figures of a section."""
     title: str
     alt: str
-    """For who cannot see it: what kind of figure it is, and what it shows."""
+    """Alternative text: the kind of figure and what it shows."""
     caption: str | Callable[[Study], str]
     when: Callable[[Study], bool] = always
     otherwise: str = ""
-    """What the page says if it is not drawn."""
+    """Text shown in its place if it is not drawn."""
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ def figure(name: str) -> Figure:
 
 
 def restructured(text: str) -> str:
-    """Plain text as the reStructuredText template that Snakemake's report takes as a caption."""
+    """Plain text as a reStructuredText template, as Snakemake's report requires."""
     return re.sub(r"([\\*`|_<>\[\]{}%#])", r"\\\1", text) + "\n"
 
 
@@ -75,17 +75,17 @@ def restructured(text: str) -> str:
 
 
 def known(study: Study) -> bool:
-    """Whether the entropy of the stories is known: that of the grammar's and of a teacher's."""
+    """Whether the entropy of the stories is known: true for the grammar and for a teacher."""
     return study.corpus.source in ("grammar", "model")
 
 
 def predicted(study: Study) -> bool:
-    """Whether the source's own predictions are known."""
+    """Whether the source's next-token distribution is known."""
     return study.corpus.source == "grammar"
 
 
 def bands(study: Study) -> str:
-    """What a line and its band are."""
+    """Caption sentence that explains lines and bands."""
     if len(study.final.seeds) == 1:
         return "One seed."
     return "Lines are means over seeds, bands reach from the lowest seed to the highest."
@@ -164,15 +164,10 @@ def of_certainty(study: Study) -> str:
 
 def of_learning_curves(study: Study) -> str:
     linked = [label(loss) for loss in study.sweep.losses if loss_info(loss).link]
-    left_out = (
-        f" Left out: {listed(linked)}, since training records nll under softmax only, which says "
-        "nothing about outputs with a link of their own."
-        if linked
-        else ""
-    )
+    read = f"; {listed(linked)} by {'its' if len(linked) == 1 else 'their'} own link" * bool(linked)
     return (
-        "The final runs under softmax, whatever the training objective; each curve ends with the "
-        f"end of the learning rate’s cosine. {bands(study)}{left_out}"
+        f"The final runs, read by plain softmax{read}. Each curve ends with the learning rate’s "
+        f"cosine. {bands(study)}"
     )
 
 

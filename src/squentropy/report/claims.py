@@ -1,16 +1,16 @@
-"""What others have claimed of these losses, and what each study of this project finds.
+"""Published claims about these losses, and what each study of this project finds.
 
     squentropy claims docs/explanation/claims.md results/grammar results/shakespeare ...
 
-A claim is one of a loss's difference to cross entropy, in nats per token, and what is found is an
-interval of it. So the verdict is arithmetic:
+A claim gives the sign of a loss's difference to cross entropy, in nats per token; a study gives an
+interval for it. The verdict follows by arithmetic:
 
-    holds            all of the interval is on the side that was claimed
-    does not hold    all of it is on the other side
-    cannot be told   it has both sides, or the study does not rank its losses
-    only at ...      the shorter runs of the same study are on the other side
+    holds            the whole interval is on the claimed side
+    does not hold    the whole interval is on the other side
+    cannot be told   the interval contains zero, or the study does not rank its losses
+    only at ...      shorter runs of the same study are on the other side
 
-Beside them stands how the losses rank in each study.
+A second table ranks the losses in each study.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ HEAD = ["claim", "study", "measured, nats per token", "verdict"]
 
 @dataclass(frozen=True)
 class Claim:
-    """`said`, in Markdown with its source; `better`: whether the loss is to be better."""
+    """`said`: the claim in Markdown with its source; `better`: whether it favours the loss."""
 
     said: str
     loss: str
@@ -70,14 +70,14 @@ CLAIMS = (
 
 
 def verdict(better: bool, low: float, high: float) -> str:
-    """Of an interval of the difference to cross entropy, where less is better."""
+    """The verdict for an interval of the difference to cross entropy; negative is better."""
     if low <= 0 <= high:
         return "cannot be told"
     return "holds" if (high < 0) == better else "does not hold"
 
 
 def rows(claim: Claim, results: Iterable[Results]) -> list[list[str]]:
-    """A row per study that has the loss; the claim's text in the first."""
+    """One row per study that has the loss; the first shows the claim's text."""
     found = []
     for r in results:
         of_loss = r.metrics.loc[r.metrics.index.map(lambda name: name.split("(")[0] == claim.loss)]
@@ -94,9 +94,9 @@ def rows(claim: Claim, results: Iterable[Results]) -> list[list[str]]:
 
 
 def ranks(results: Iterable[Results]) -> pd.DataFrame:
-    """Each loss's place in each study, and its difference to cross entropy in nats per token.
+    """Each loss's rank in each study, and its difference to cross entropy in nats per token.
 
-    In the order of the first study. A study that does not rank its losses gives no places.
+    In the order of the first study. A study that does not rank its losses has empty ranks.
     """
     results = list(results)
     losses = dict.fromkeys(loss for r in results for loss in r.ranked)
@@ -122,14 +122,14 @@ def _linked(r: Results) -> str:
 
 
 def _changes(r: Results, loss: str) -> int | None:
-    """The training tokens of the longest runs, where shorter ones have the other sign."""
+    """The training tokens of the longest runs if shorter ones have the opposite sign."""
     ours, theirs = r.curve(loss), r.curve(BASELINE)
     signs = [ours[tokens] < theirs[tokens] for tokens in sorted(set(ours) & set(theirs))]
     return max(ours) if any(sign != signs[-1] for sign in signs[:-1]) else None
 
 
 def with_claims(page: str, folders: Iterable[Path]) -> str:
-    """The page with its tables, each between its two marks.
+    """The page with its tables inserted between their markers.
 
     Raises SquentropyError if they are missing.
     """

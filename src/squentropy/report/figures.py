@@ -2,8 +2,7 @@
 
     squentropy figures results/grammar report/grammar/figures
 
-Each is written as SVG and PNG, the same bytes from the same tables. Which figures there are stands
-in catalogue.py.
+Each is written as SVG and PNG, byte-identical for identical tables. catalogue.py lists the figures.
 """
 
 from collections.abc import Callable
@@ -28,7 +27,7 @@ def names(study: Study) -> list[str]:
 
 def drawn_by(name: str) -> "Callable[[Results], Figure]":
     """The function of plots/ that draws a figure."""
-    # here, so that Snakemake learns the names above without waiting for matplotlib and pandas
+    # imported here, so that reading the names does not load matplotlib and pandas
     from squentropy.report import plots
 
     module, _, function = catalogue.figure(name).drawn_by.partition(".")
@@ -36,7 +35,7 @@ def drawn_by(name: str) -> "Callable[[Results], Figure]":
 
 
 def draw(results: str | Path, folder: str | Path) -> list[Path]:
-    """Draw the figures of the results in a folder as folder/NAME.svg and .png, then a manifest.
+    """Draw the figures of a results folder as folder/NAME.svg and .png, then write a manifest.
 
     Returns the paths. Raises SquentropyError if a table is missing or damaged, or a figure
     cannot be written.
@@ -62,7 +61,7 @@ def draw(results: str | Path, folder: str | Path) -> list[Path]:
 
 
 def check(results: str | Path, folder: str | Path) -> None:
-    """Raises SquentropyError if figures in a folder are damaged, or are of other results."""
+    """Raises SquentropyError if figures in a folder are damaged or belong to other results."""
     path = Path(folder) / "manifest.json"
     held = storage.read_sealed(path)
     if held["results_sha256"] != storage.sha256(Path(results) / "manifest.json"):
@@ -72,9 +71,9 @@ def check(results: str | Path, folder: str | Path) -> None:
 
 
 def write_captions(study: Study, folder: str | Path) -> dict[str, Path]:
-    """Write a file folder/NAME.rst for each figure, as Snakemake's own report wants its captions.
+    """Write each caption as folder/NAME.rst, for Snakemake's own report.
 
-    Returns the files by the figures' names. A file that is right already is not written again.
+    Returns the files by figure name. Files that are already up to date are not rewritten.
     """
     paths = {}
     for figure in catalogue.figures(study):

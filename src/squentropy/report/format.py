@@ -1,13 +1,13 @@
-"""Numbers and lists as figures, page, README and terminal write them.
+"""Number and list formatting shared by figures, page, README and terminal.
 
-Needs nothing but the standard library, so that Snakemake can read the captions that use it.
+Standard library only, so that Snakemake can read captions without loading pandas.
 """
 
 import math
 from collections.abc import Iterable
 
 DASH = "—"
-"""What stands for a value that is not known."""
+"""Placeholder for an unknown value."""
 
 
 def unknown(value: float | None) -> bool:
@@ -15,7 +15,7 @@ def unknown(value: float | None) -> bool:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, thousands apart, with an exponent from a million on."""
+    """Three significant digits, thousands separated, with an exponent from a million on."""
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -26,7 +26,7 @@ def number(value: float | None) -> str:
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """So many digits after the point."""
+    """A fixed number of decimals."""
     if value is None or math.isnan(value):
         return DASH
     return "∞" if math.isinf(value) else f"{value:z.{digits}f}".replace("-", "−")
@@ -37,19 +37,19 @@ def nats(value: float | None) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """Nats with their sign, as a difference has them; none where it rounds to zero."""
+    """A difference in nats with its sign; no sign if it rounds to zero."""
     text = fixed(value, digits)
     bare = unknown(value) or text.startswith("−") or not text.strip("0.")
     return text if bare else f"+{text}"
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """A share of one in per cent: 12.3 %."""
+    """A fraction as a percentage with one decimal: 12.3 %."""
     return DASH if value is None or math.isnan(value) else f"{fixed(100 * value, digits)} %"
 
 
 def percent(value: float) -> str:
-    """A share of one in per cent, with no more digits than it has: 95 %."""
+    """A fraction as a percentage without trailing zeros: 95 %."""
     return f"{100 * value:g} %"
 
 
@@ -65,12 +65,12 @@ def plain(value: float) -> str:
 
 
 def integer(value: float) -> str:
-    """An integer, thousands apart by a narrow space."""
+    """An integer, thousands separated by a narrow space."""
     return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def short(value: float) -> str:
-    """A large number by its unit: 288 000 as 288 k, 1 152 000 as 1.15 M."""
+    """A large number with its unit: 288 000 as 288 k, 1 152 000 as 1.15 M."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= unit:
             return f"{value / unit:.3g}{name}"

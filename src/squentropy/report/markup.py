@@ -1,6 +1,6 @@
-"""Pieces of HTML that the report's sections are set from: tables, paragraphs, intervals.
+"""HTML building blocks of the report: tables, paragraphs, intervals.
 
-Whatever comes from data goes through `escape`; everything else here takes and gives HTML.
+Text from data goes through `escape`; all other functions take and return HTML.
 """
 
 import base64
@@ -20,7 +20,7 @@ _ENDS_A_SCRIPT = {ord(character): f"\\u{ord(character):04x}" for character in "<
 
 
 class Html(str):
-    """Text that a notebook shows as HTML."""
+    """A string that a notebook displays as HTML."""
 
     def _repr_html_(self) -> str:
         return self
@@ -29,9 +29,9 @@ class Html(str):
 def table(
     head: list[str], rows: list[list[str]], text: int = 1, last: bool = False, caption: str = ""
 ) -> Html:
-    """An HTML table of cells that are HTML already; `text` columns, and the last, align left.
+    """An HTML table of HTML cells; the first `text` columns, and the `last`, are left-aligned.
 
-    The first cell of a row names it. A table wider than the page scrolls in its own region.
+    The first cell is the row header. A table wider than the page scrolls in its own region.
     """
 
     def side(i: int) -> str:
@@ -56,24 +56,24 @@ def paragraphs(*texts: str) -> Html:
 
 
 def escape(text: str) -> str:
-    """Visible text, in HTML."""
+    """Text escaped for HTML, with invisible characters made visible."""
     return html.escape(visible(text))
 
 
 def embedded(value: Any) -> str:
-    """JSON for a <script> of the page: nothing in it can end the script or begin another."""
+    """JSON for a <script> element: its contents cannot close the element or open another."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(_ENDS_A_SCRIPT)
 
 
 def packed(value: Any) -> str:
-    """JSON of text that repeats itself, in a third of the room: deflated, in base64."""
+    """JSON, deflated and base64-encoded: about a third of the size for repetitive text."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode("utf-8"), 9)).decode("ascii")
 
 
 def interval(row: pd.Series, name: str, style: Callable[[float], str]) -> str:
-    """An estimate with its interval, or alone if it has none."""
+    """An estimate with its interval, if it has one."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if pd.isna(row[name]):
         return DASH

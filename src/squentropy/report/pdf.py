@@ -1,4 +1,4 @@
-"""The report as a PDF, printed by Chromium; nothing else of the study needs a browser.
+"""Print the report to PDF with Chromium; nothing else in the study needs a browser.
 
 squentropy pdf report/grammar/index.html report/grammar/report.pdf
 """
@@ -36,10 +36,10 @@ def chromium() -> str:
 
 
 def print_page(page: str | Path, out: str | Path) -> None:
-    """Print a page of this machine to a PDF.
+    """Print a local page to PDF.
 
-    Raises SquentropyError if the page or the browser is missing, or the browser fails; for root,
-    also if the page is no report of this version.
+    Raises SquentropyError if the page or the browser is missing, or if the browser fails; for
+    root, also if the page is not a report of this version.
     """
     page = Path(page).resolve()
     if not page.is_file():
@@ -62,7 +62,7 @@ def print_page(page: str | Path, out: str | Path) -> None:
 
 
 def _without_sandbox(page: Path) -> list[str]:
-    """For root, as whom Chromium's sandbox does not run: only our own page does without it."""
+    """Chromium's sandbox does not run as root, so root may print only our own page, without it."""
     if os.geteuid() != 0:
         return []
     from squentropy.report.render import is_report

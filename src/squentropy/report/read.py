@@ -1,6 +1,6 @@
-"""A study's results, read back from results/STUDY: the source of figures and report.
+"""Read a study's results from results/STUDY: the only source of figures and report.
 
-Nothing else is read, so a visitor with the small tables alone can redraw and rewrite everything.
+Nothing else is read, so the small committed tables suffice to regenerate both.
 """
 
 import json
@@ -23,13 +23,13 @@ from squentropy.study.catalogue import loss_info
 from squentropy.study.overlays import differences
 from squentropy.study.params import BASELINE
 
-BASELINES = [  # of baselines.csv, which `squentropy score` writes; units are in baseline.py
+BASELINES = [  # of baselines.csv, written by `squentropy score`; units are in baseline.py
     "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
     "tokens", "nll", "ppl", "bits_per_byte", "nats_per_story",
 ]  # fmt: skip
 
 GRADES = ("grammar", "creativity", "consistency", "plot")
-JUDGE = [  # of judge.csv, which `squentropy judge` writes: grades from 1 to 10, with intervals
+JUDGE = [  # of judge.csv, written by `squentropy judge`: grades from 1 to 10, with intervals
     "loss", "temperature", "model", "stories",
     *(f"{grade}{end}" for grade in GRADES for end in ("", "_low", "_high")),
     "samples_sha256",
@@ -88,7 +88,7 @@ class Results:
     metrics: pd.DataFrame
     """The losses of metrics.csv, indexed by loss, in the order of the parameters."""
     yardsticks: pd.DataFrame
-    """Its other rows, indexed by name: n-gram models and the entropy of the source."""
+    """The other rows of metrics.csv, indexed by name: n-gram models and the source entropy."""
     readings: pd.DataFrame
     lengths: pd.DataFrame
     reported: pd.DataFrame
@@ -96,17 +96,17 @@ class Results:
     calibration: pd.DataFrame
     profile: pd.DataFrame
     certainty: pd.DataFrame
-    """Empty where the source's own predictions are not known."""
+    """Empty if the source's next-token distribution is unknown."""
     quality: pd.DataFrame
     theory: pd.DataFrame
     baselines: pd.DataFrame
-    """Other people's models on the same test stories; empty if none was scored."""
+    """External models on the same test stories; empty if none was scored."""
     judged: pd.DataFrame
-    """A language model's grades for the sampled stories; empty if none was asked."""
+    """A language model's grades of the sampled stories; empty if there are none."""
 
     @property
     def confidence(self) -> str:
-        """That of the intervals, as "95 %"."""
+        """Confidence level of the intervals, as "95 %"."""
         return percent(self.study.evaluate.confidence)
 
     @property
@@ -115,27 +115,27 @@ class Results:
 
     @cached_property
     def ranked(self) -> list[str]:
-        """The losses from the lowest test nll to the highest; those without one last."""
+        """Losses by ascending test nll; those without one come last."""
         return list(self.metrics["nll"].sort_values(kind="stable").index)
 
     @cached_property
     def scored(self) -> list[str]:
-        """The ranked losses that have a test nll: at least one final run did not diverge."""
+        """Ranked losses with a test nll: at least one final run did not diverge."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "nll"])]
 
     @cached_property
     def compared(self) -> list[str]:
-        """The ranked losses that are compared with cross entropy: some seed finished with both."""
+        """Ranked losses with at least one seed that finished for cross entropy too."""
         return [loss for loss in self.ranked if pd.notna(self.metrics.at[loss, "difference"])]
 
     @cached_property
     def linked(self) -> list[str]:
-        """The losses of the study whose outputs have a link of their own."""
+        """Losses of the study that have their own link."""
         return [loss for loss in self.losses if loss_info(loss).link]
 
     @cached_property
     def adequacy(self) -> adequacy.Adequacy:
-        """Whether the models have learnt enough for the losses to be ranked, and if not, why."""
+        """Whether the models have learnt enough to rank the losses, and if not, why."""
         scored = BASELINE in self.scored
         return adequacy.judge(
             float(self.metrics.at[BASELINE, "nll"]) if scored else None,
@@ -166,11 +166,11 @@ class Results:
         return self.selected[loss]["reading"]
 
     def readings_of(self, loss: str) -> list[str]:
-        """The ways in which a loss's final runs were read: none if all of them diverged."""
+        """The readings of a loss's final runs; empty if all diverged."""
         return list(dict.fromkeys(self.calibration["reading"][self.calibration["loss"] == loss]))
 
     def read_as(self, loss: str, reading: str) -> pd.Series | None:
-        """The row of readings.csv, at the floor of the plan if the reading has one."""
+        """The row of readings.csv, at the plan's floor if the reading has one."""
         rows = self.readings
         rows = rows[(rows["loss"] == loss) & (rows["reading"] == reading)]
         rows = rows[rows["floor"].isna() | (rows["floor"] == self.study.evaluate.link_floor)]
@@ -178,14 +178,14 @@ class Results:
 
     @property
     def side_by_side(self) -> pd.DataFrame:
-        """Baselines and losses, the fewest bits per byte first: columns as in baselines.csv.
+        """Baselines and losses by ascending bits per byte; columns as in baselines.csv.
 
         Empty if there are no baselines.
         """
         if self.baselines.empty:
             return self.baselines
         m, test = self.metrics.loc[self.scored], self.corpus["splits"]["test"]
-        # without a temperature, as the other models are scored
+        # no temperature, as for the other models
         own = m["reading"] == "own"
         nll, ppl, bits = (
             m[name].where(own, m[f"test_{name}"]) for name in ("nll", "ppl", "bits_per_byte")
@@ -203,11 +203,11 @@ class Results:
 
     @property
     def test_stories(self) -> pd.Series:
-        """The row of quality.csv that the sampled stories are compared with."""
+        """The row of quality.csv for the test stories."""
         return self.quality[self.quality["temperature"].isna()].iloc[0]
 
     def floor(self, loss: str, contexts: str) -> pd.Series | None:
-        """The row of theory.csv on a loss in the study's own vocabulary, if there is one."""
+        """The row of theory.csv for a loss at the study's vocabulary size, if there is one."""
         rows = self.theory[
             (self.theory["loss"] == loss)
             & (self.theory["contexts"] == contexts)
@@ -219,7 +219,7 @@ class Results:
     def doses(self) -> dict[str, dict[str, float]]:
         """{function: {loss: weight of its square term}} of compared losses, by rising weight.
 
-        Only functions of which the study compares two weights or more.
+        Only functions with two or more compared weights.
         """
         known = self.theory.drop_duplicates("loss").set_index("loss")["weight"]
         families: dict[str, dict[str, float]] = {}
@@ -229,9 +229,9 @@ class Results:
         return {name: family for name, family in families.items() if len(family) > 1}
 
     def optimum(self, loss: str) -> float | None:
-        """The test nll at a form of squentropy's own optimum, nats per token, if it is known.
+        """Test nll at the optimum of a form of squentropy, nats per token, if known.
 
-        Of plain softmax, for a model that sees whole stories and reaches the optimum.
+        Under plain softmax, for a model that sees whole stories and reaches the optimum.
         """
         floor = self.floor(loss, "whole")
         return None if floor is None else self.corpus["source_nll"] + floor["kl"]
@@ -244,7 +244,7 @@ class Results:
     def by_bin(self, loss: str, reading: str, by: str, fewest: int = FEWEST) -> pd.DataFrame:
         """nll of a loss's final runs, nats per token: (bins of position or frequency, seeds).
 
-        Indexed by the bins' lower ends, without those of too few tokens in all runs together.
+        Indexed by lower edge, without bins that have too few tokens over all runs.
         """
         p = self.profile
         rows = p[(p["loss"] == loss) & (p["reading"] == reading) & (p["by"] == by)]
@@ -253,9 +253,9 @@ class Results:
         return rows.pivot(index="low", columns="seed", values="nll")
 
     def by_certainty(self, loss: str, column: str) -> pd.DataFrame:
-        """Sums over the places of each bin of the source's entropy: (bins, seeds).
+        """Sums over token positions per bin of the source's entropy: (bins, seeds).
 
-        Indexed by the bins' lower ends, nats.
+        Indexed by lower edge, nats.
         """
         rows = self.certainty[self.certainty["loss"] == loss]
         return rows.pivot(index="low", columns="seed", values=column)
@@ -272,10 +272,10 @@ NO_VOICES: VoicesRecord = {"pattern": "", "vocabulary": [], "voices": [], "story
 
 
 def read(folder: str | Path, texts: bool = True) -> Results:
-    """The results in a folder; `texts`: with the stories and models that its report shows.
+    """Read a results folder; with `texts`, also the stories and models that the report shows.
 
-    Raises SquentropyError if a file is missing or damaged, or if the tables are of other
-    parameters than params.yaml beside them.
+    Raises SquentropyError if a file is missing or damaged, or if the tables and params.yaml
+    disagree.
     """
     folder = Path(folder)
     if not (folder / "manifest.json").exists():
@@ -340,9 +340,9 @@ def _baselines(folder: Path, test: Split) -> pd.DataFrame:
 
 
 def read_baselines(folder: Path) -> pd.DataFrame:
-    """baselines.csv of a folder; without rows if there is none.
+    """Read baselines.csv of a folder; no rows if the file does not exist.
 
-    Raises SquentropyError if the file is not of that kind.
+    Raises SquentropyError if the file is not a table of baselines.
     """
     return _asked_for(folder / "baselines.csv", BASELINES, "score")
 
@@ -360,16 +360,16 @@ def _judged(folder: Path, samples_sha256: str) -> pd.DataFrame:
 
 
 def _asked_for(path: Path, columns: list[str], command: str) -> pd.DataFrame:
-    """A table that a command writes beside the study's own, where somebody has asked for it."""
+    """An optional table, written by a separate command."""
     if not path.exists():
         return pd.DataFrame(columns=columns)
     text = dict.fromkeys(("name", "model", "loss", "samples_sha256"), str)
     unknown = {column: [""] for column in columns if column not in text}
-    try:  # a model may be named nan
+    try:  # a model may be called "nan"
         rows = pd.read_csv(
             storage.plain(path), dtype=text, keep_default_na=False, na_values=unknown
         )
-    except ValueError:  # pandas' own errors are
+    except ValueError:  # pandas' parser errors are ValueErrors
         rows = pd.DataFrame()
     if list(rows.columns) != columns:
         raise SquentropyError(

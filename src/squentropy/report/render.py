@@ -1,10 +1,9 @@
-"""The report: one HTML page that needs nothing else, from the results and the figures.
+"""Render the report: one self-contained HTML page from results and figures.
 
     squentropy report results/grammar report/grammar/figures report/grammar/index.html
 
-Runs notebooks/report.ipynb by papermill and sets it by report.html.j2, with report.css and the
-*.js beside it inside. The page loads nothing from anywhere, and the same results give the same
-bytes.
+Runs notebooks/report.ipynb with papermill and fills report.html.j2, with report.css and the *.js
+files inlined. The page loads no external resource, and identical results give identical bytes.
 """
 
 import base64
@@ -33,12 +32,12 @@ KERNEL = "squentropy-report"
 
 
 def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
-    """Write the report on the results in a folder, with the figures of another, to `out`.
+    """Write the report on a results folder and a figures folder to `out`.
 
     Raises SquentropyError if a table or a figure is missing, or a cell of the notebook fails.
     """
     results, figures = Path(results).resolve(), Path(figures).resolve()
-    study = read(results).study  # a missing table is said in one line, before a kernel starts
+    study = read(results).study  # reports a missing table in one line, before a kernel starts
     check(results, figures)
     if not NOTEBOOK.is_file():
         raise SquentropyError(f"{NOTEBOOK}: does not exist; run from a checkout of the repository")
@@ -50,7 +49,7 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
                 {"results": str(results), "figures": str(figures)},
                 kernel_name=KERNEL,
                 progress_bar=False,
-                start_timeout=600,  # seconds; a machine may have much else to do
+                start_timeout=600,  # seconds; the machine may be busy
             )
         except PapermillExecutionError as error:
             raise SquentropyError(
@@ -60,15 +59,15 @@ def render(results: str | Path, figures: str | Path, out: str | Path) -> None:
 
 
 def _literal(path: Path) -> str:
-    """A path for papermill, to which braces in one name a parameter."""
+    """A path with its braces escaped, since papermill formats paths."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
-    """The page: Markdown cells and the HTML that code cells show, without the code.
+    """The page: Markdown cells and the HTML output of code cells, without the code.
 
-    Not by nbconvert, which parses its page and writes it again, losing the white space of stories,
-    and brings ten packages along.
+    nbconvert is not used: it reparses the page, which loses whitespace in stories, and it adds ten
+    packages.
     """
     body = "\n".join(_shown(cell) for cell in notebook.cells)
     css, *scripts = (
@@ -87,8 +86,8 @@ def to_html(notebook: nbformat.NotebookNode, study: str) -> str:
 
 
 def is_report(page: str) -> bool:
-    """Whether a page is a report of this version: its policy, which comes first, runs our script
-    alone and loads nothing, whatever else is on it."""
+    """Whether a page is a report of this version: it begins with our content security policy, which
+    allows only our scripts and no loading, whatever else the page contains."""
     start = to_html(nbformat.v4.new_notebook(), "").partition('<meta name="viewport"')[0]
     return page.startswith(start)
 
@@ -101,14 +100,14 @@ def _shown(cell: nbformat.NotebookNode) -> str:
 
 
 class _Renderer(mistune.HTMLRenderer):
-    """Mistune's, but for headings: each can be linked to, as Jupyter names it."""
+    """Mistune's renderer, with Jupyter's anchors on headings."""
 
     def heading(self, text: str, level: int, **attributes) -> str:
         return f'<h{level} id="{anchor(re.sub("<.*?>", "", text))}">{text}</h{level}>'
 
 
 def prose(markdown: str) -> str:
-    """Markdown as HTML, the HTML in it as it is."""
+    """Markdown to HTML; HTML in it is passed through."""
     plugins = ["strikethrough", "table", "url"]
     return str(mistune.create_markdown(renderer=_Renderer(escape=False), plugins=plugins)(markdown))
 
@@ -119,7 +118,7 @@ def anchor(heading: str) -> str:
 
 
 def policy(css: str, *scripts: str) -> str:
-    """The content security policy: this style, these scripts, images inside the page; no more."""
+    """The content security policy: only this style, these scripts and embedded images."""
 
     def source(text: str) -> str:
         digest = hashlib.sha256(text.encode("utf-8")).digest()
@@ -133,10 +132,10 @@ def policy(css: str, *scripts: str) -> str:
 
 @contextmanager
 def _kernel(folder: Path) -> Iterator[None]:
-    """A kernel of this interpreter, in a folder, and an environment that uses no other.
+    """Install a kernel for this interpreter in a folder; yields an environment that uses only it.
 
-    Jupyter would otherwise take a kernel named python3 of the user's, perhaps of another Python,
-    and run the user's start-up files in it.
+    Otherwise Jupyter would use the user's kernel named python3, perhaps of another Python, and run
+    the user's start-up files in it.
     """
     specification = {
         "argv": [
@@ -148,7 +147,7 @@ def _kernel(folder: Path) -> Iterator[None]:
         "env": {
             "PYTHONHASHSEED": "0",
             "PYTHONPATH": str(HERE.parents[1]),
-            "PYTHONSTARTUP": "",  # a person's own, which could change the page
+            "PYTHONSTARTUP": "",  # the user's, which could change the page
         },
     }
     storage.write_json(folder / "kernels" / KERNEL / "kernel.json", specification)

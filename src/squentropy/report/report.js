@@ -1,5 +1,5 @@
-// What the report can do with scripts: tables sort, figures enlarge, stories are chosen. Without
-// them it is whole. Text from the results is written as text alone, never as HTML.
+// Interactive parts of the report: sortable tables, enlargeable figures, a story browser. The page is
+// complete without them. Text from the results is inserted as text, never as HTML.
 "use strict";
 
 function make(tag, properties, ...children) {
@@ -26,15 +26,15 @@ function contents(nav) {
   mark();
 }
 
-// --- tables: sorted by a column, upwards, downwards, and back as they were ------------------------
+// --- tables: sorted by a column, ascending, descending, then in the original order -----------------
 
-// The number that a cell begins with: of an interval the estimate, NaN where there is none.
+// The number at the start of a cell (the estimate of an interval), or NaN.
 function number(cell) {
   const text = cell.textContent.trim().replaceAll("\u202f", "");
   return parseFloat(text.replace(/^< /, "").replace(/^−/, "-").replace(/^∞/, "Infinity"));
 }
 
-// Cells without a number come last, whichever the direction.
+// Cells without a number come last in either direction.
 function compare(a, b, numeric, direction) {
   if (!numeric) return direction * a.textContent.localeCompare(b.textContent, "en");
   const [x, y] = [number(a), number(b)];
@@ -65,7 +65,7 @@ function sortable(table) {
   });
 }
 
-// A table or a piece of code is a stop of the Tab key only where it scrolls.
+// Tables and code blocks are reachable by Tab only if they scroll.
 function stops(box) {
   new ResizeObserver(() => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
@@ -104,7 +104,7 @@ function browse(browser, told) {
     note: side.querySelector("output"),
   }));
 
-  // Each choice narrows the next ones to what there is, so a story is always found.
+  // Each choice limits the next ones to existing stories, so one is always found.
   function chosen(selects) {
     let left = told;
     for (const select of selects) {
@@ -137,7 +137,7 @@ function browse(browser, told) {
   document.documentElement.classList.add("browsing");
 }
 
-// What markup.packed has packed.
+// Decodes the output of markup.packed.
 async function unpacked(element) {
   const bytes = Uint8Array.from(atob(element.textContent), (c) => c.charCodeAt(0));
   const text = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));

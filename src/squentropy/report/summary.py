@@ -1,4 +1,4 @@
-"""The final table as text, for the terminal and the README."""
+"""The final table as text, for terminal and README."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ BESIDE = {
 def metrics_table(results: Path) -> str:
     """metrics.csv as a Markdown table: nll in nats per token, with its interval.
 
-    If there are baselines, a second one has them beside the losses.
+    A second table compares baselines with the losses, if there are any.
     """
     r = read(results)
     table = markdown(final_table(r))
@@ -39,7 +39,7 @@ def metrics_table(results: Path) -> str:
 
 
 def baselines_table(r: Results) -> pd.DataFrame:
-    """baselines.csv beside the losses, every value as text."""
+    """Baselines and losses as a table of text."""
     table = r.side_by_side
     table["same_tokens"] = ["the study's" if same else "its own" for same in table["same_tokens"]]
     table["parameters"] = [integer(value) for value in table["parameters"]]
@@ -49,11 +49,11 @@ def baselines_table(r: Results) -> pd.DataFrame:
 
 
 def final_table(r: Results, name: Callable[[str], str] = str) -> pd.DataFrame:
-    """metrics.csv as a reader wants it, every value as text: six columns at most.
+    """metrics.csv for display, as text in at most six columns.
 
-    A row per loss by its primary reading, the best first, then the n-gram model that cross
-    entropy must beat, and the source's entropy. Comparisons are left out if the models have not
-    learnt enough for them; `name` turns a loss's name into one for the reader.
+    One row per loss in its primary reading, best first, then the n-gram model that cross entropy
+    must beat, and the source's entropy. Comparisons are omitted if the models have not learnt
+    enough. `name` maps a loss to its display name.
     """
     e = evidence(r)
     rows = [_loss_row(r, e, loss, name) for loss in r.ranked]
@@ -80,7 +80,7 @@ def _loss_row(r: Results, e: Evidence, loss: str, name: Callable[[str], str]) ->
 
 
 def _measured(row: pd.Series, enough: bool) -> dict[str, str]:
-    """The columns of every row, with bits per byte if there is room, since nothing is compared."""
+    """The columns of every row; with bits per byte if comparisons are omitted."""
     cells = {"test nll": _interval(row, "nll"), "perplexity": fixed(row["ppl"], 2)}
     return cells if enough else cells | {"bits per byte": nats(row["bits_per_byte"])}
 
@@ -93,7 +93,7 @@ def _interval(row: pd.Series, name: str) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Columns padded, so that the table reads well as plain text too."""
+    """A Markdown table with padded columns, readable as plain text too."""
     rows = [list(table.columns), *table.values.tolist()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
@@ -113,15 +113,15 @@ $$\ell(f, y) = -\log \mathrm{softmax}(f)_y + \frac{1}{C - 1} \sum_{j \ne y} f_j^
 
 for logits $f$ over $C$ tokens of which $y$ is the true one."""
 
-ACROSS = 3  # stories side by side
-LONGEST = 700  # characters of a story that the README shows
+ACROSS = 3  # stories per row
+LONGEST = 700  # characters shown per story
 
 
 def with_results(readme: str, results: Path, report: Path) -> str:
-    """The README with the study's answer between its two marks.
+    """The README with the study's answer inserted between its markers.
 
-    The formula, the verdict, the main figure, the final table, and a story per loss.
-    Raises SquentropyError if the marks are missing.
+    Inserts the formula, the verdict, the main figure, the final table, and one story per loss.
+    Raises SquentropyError if the markers are missing.
     """
     before, after = around(readme, START, END, "README:")
     r = read(results)
@@ -135,7 +135,7 @@ def with_results(readme: str, results: Path, report: Path) -> str:
 
 
 def around(page: str, start: str, end: str, name: str) -> tuple[str, str]:
-    """A page up to its first mark's line, and from its second mark on.
+    """A page up to the line of its first marker, and from its second marker on.
 
     Raises SquentropyError if they are missing.
     """
@@ -148,7 +148,7 @@ def around(page: str, start: str, end: str, name: str) -> tuple[str, str]:
 
 
 def verdict(r: Results) -> str:
-    """The headline in bold, and what follows it."""
+    """The headline in bold, followed by its sentences."""
     e = evidence(r)
     said = " ".join(sentences(e))
     between = " " if e.enough or not said else ": "
@@ -156,7 +156,7 @@ def verdict(r: Results) -> str:
 
 
 def _prose(text: str) -> str:
-    """Like `plain`, but our own sentences may hold a colon."""
+    """Like `plain`, but keeps colons, which occur in our own sentences."""
     return plain(text, f"{PLAIN}:")
 
 
@@ -177,10 +177,10 @@ def _note(r: Results) -> str:
 
 
 def stories(r: Results) -> str:
-    """The first story of each loss's final runs on one prompt, in cells beside each other.
+    """The first story of each loss's final runs on one prompt, side by side.
 
-    As an HTML table without a blank line, inside which no Markdown is read; whatever is not a
-    letter, a digit or plain punctuation is written as a reference to its character.
+    An HTML table without blank lines, so that Markdown inside is not parsed; characters other than
+    letters, digits and plain punctuation become character references.
     """
     shown = ("final", r.study.sample.prompts[0], r.study.sample.middle)
     told: dict[str, Sample] = {}
@@ -216,5 +216,5 @@ PLAIN = " .,;!?'()+-−–—…%/=\"“”‘’"
 
 
 def plain(text: str, safe: str = PLAIN) -> str:
-    """Text that neither Markdown nor HTML reads as anything but text: for inside a line."""
+    """Text escaped for both Markdown and HTML, for use inside a line."""
     return "".join(c if c.isalnum() or c in safe else f"&#{ord(c)};" for c in text)

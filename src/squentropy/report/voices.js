@@ -1,15 +1,15 @@
-// What the models of the report compute: text to tokens as tiktoken does it, GPT-2 as lm/model.py has
-// it, one token at a time, and stories as sampling/generate.py draws them. ask.js shows them.
+// The report's models: tiktoken's tokenizer, GPT-2 as in lm/model.py, one token at a time, and sampling
+// as in sampling/generate.py. ask.js displays the output.
 "use strict";
 
-// --- tokens: a byte is a character up to U+00FF, so that a token's bytes are a key of a map -------
+// --- tokens: bytes are stored as characters up to U+00FF, so that a token can be a map's key -------
 
 class Vocabulary {
   constructor(tokens, pattern) {
     this.tokens = tokens;
     this.ranks = new Map(tokens.map((token, rank) => [token, rank]));
     this.endOfText = tokens.length;
-    // JavaScript's \s is not quite that of the regular expressions of Rust and Python.
+    // JavaScript's \s differs slightly from that of Rust and Python.
     const exact = pattern.replaceAll("\\s", "\\p{White_Space}").replaceAll("\\S", "\\P{White_Space}");
     this.words = new RegExp(exact, "gu");
   }
@@ -18,7 +18,7 @@ class Vocabulary {
     return [...text.matchAll(this.words)].flatMap(([word]) => this.merged(word));
   }
 
-  // The pair of the lowest rank is merged first, until none has one.
+  // Merges the pair with the lowest rank until no pair has a rank.
   merged(word) {
     const parts = Array.from(new TextEncoder().encode(word), (byte) => String.fromCharCode(byte));
     const whole = this.ranks.get(parts.join(""));
@@ -35,7 +35,7 @@ class Vocabulary {
   }
 
   bytes(token) {
-    return bytesOf(this.tokens[token] ?? ""); // the end of text has none
+    return bytesOf(this.tokens[token] ?? ""); // the end-of-text token has none
   }
 }
 
@@ -110,7 +110,7 @@ class Model {
     return add(y, this.tensors[`${name}.bias`]);
   }
 
-  // What a layer's attention adds, of its queries, keys and values of this token.
+  // A layer's attention output for one token, from its queries, keys and values.
   attended(layer, qkv) {
     const { n_embd: width, n_head: heads } = this.config;
     const [keys, values, last, size] = [this.keys[layer], this.values[layer], this.length, width / heads];
@@ -144,7 +144,7 @@ function softmax(logits, temperature) {
   return shares.map((share) => share / total);
 }
 
-// By the error function to 1.5e-7: Abramowitz and Stegun, 7.1.26.
+// With the error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
 function gelu(x) {
   const z = Math.abs(x) / Math.SQRT2;
   const t = 1 / (1 + 0.3275911 * z);
@@ -155,14 +155,14 @@ function gelu(x) {
 
 // --- stories -------------------------------------------------------------------------------------
 
-// Goes on from a prompt; yields null after each token that is read, and what is drawn.
+// Continues a prompt; yields null for each prompt token, then each sampled token.
 function* telling(model, prompt, endOfText, { temperature, top_k, max_tokens, draw }) {
   const block = model.config.block_size;
   const story = [endOfText, ...prompt];
   let step = story.slice(-block);
   model.forget();
   for (let left = max_tokens; left > 0; left--) {
-    if (model.length === block) { // the window moves on by half
+    if (model.length === block) { // slide the window by half a block
       step = story.slice(-Math.floor(block / 2));
       model.forget();
     }
@@ -180,7 +180,7 @@ function* telling(model, prompt, endOfText, { temperature, top_k, max_tokens, dr
   }
 }
 
-// Reads a story to its end; yields each token with the logits before it.
+// Reads a whole story; yields each token with the logits that precede it.
 function* reading(model, story, endOfText) {
   model.forget();
   let hidden = model.read(endOfText);
@@ -190,7 +190,7 @@ function* reading(model, story, endOfText) {
   }
 }
 
-// By inverting the distribution function at a uniform draw, ties with the last of the top k kept.
+// Inverts the cumulative distribution at a uniform draw; keeps ties with the last of the top k.
 function chosen(logits, temperature, top_k, draw) {
   if (temperature === 0) return logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
   const floor = top_k > 0 && top_k < logits.length ? logits.toSorted().at(-top_k) : -Infinity;
@@ -201,7 +201,7 @@ function chosen(logits, temperature, top_k, draw) {
   return cumulative.findIndex((value) => value > at);
 }
 
-// Uniform draws of a seed: mulberry32.
+// Seeded uniform random numbers (mulberry32).
 function drawing(seed) {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0;
@@ -211,7 +211,7 @@ function drawing(seed) {
   };
 }
 
-// A token's probability, and the five likeliest tokens with theirs.
+// A token's probability, and the five most likely tokens with theirs.
 function judged({ token, logits }, temperature) {
   const shares = softmax(logits, temperature);
   const fifth = shares.toSorted().at(-5);

@@ -1,9 +1,9 @@
 """Have the models of a study learnt enough for their losses to be ranked?
 
-A ranking of starved models says which loss gets off the ground first, not which is better. So
-before any comparison cross entropy must have learnt something that counting does not teach, and
-its curve of nll against training tokens must have left its steep part. `judge` says whether, and
-why not; these are pure functions of numbers, all nll in nats per token on the test split.
+A ranking of undertrained models shows which loss learns fastest at first, not which is better. So
+before any comparison, cross entropy must beat an n-gram model, and its curve of nll against
+training tokens must be past its steep part. `judge` decides this and gives the reasons. All
+functions here are pure; every nll is in nats per token on the test split.
 """
 
 import math
@@ -14,25 +14,25 @@ from squentropy.results import ngrams
 
 BASELINE = "cross_entropy"
 NOT_ENOUGH = "not trained enough to rank the losses"
-"""The verdict where `Adequacy.enough` is false."""
+"""The verdict if `Adequacy.enough` is false."""
 
 
 @dataclass(frozen=True)
 class Adequacy:
-    """Whether the losses may be ranked, and the reasons if not: sentences without a full stop."""
+    """Whether the losses can be ranked; if not, the reasons, as sentences without a full stop."""
 
     enough: bool
     reasons: list[str] = field(default_factory=list)
     learnt: float = math.nan
     """Share of the range from unigram to limit that cross entropy has covered."""
     last_doubling: float = math.nan
-    """Share of that range that its last doubling of tokens won; NaN with fewer than two lengths."""
+    """Share of that range gained per doubling between its two longest runs; NaN for fewer runs."""
 
 
 def share_learnt(nll: float, unigram: float, limit: float) -> float:
-    """(unigram - nll) / (unigram - limit): 0 without context, 1 with all that can be learnt.
+    """(unigram - nll) / (unigram - limit): 0 without context, 1 if everything has been learnt.
 
-    NaN if there is no range: the limit is not below the unigram nll.
+    NaN if the limit is not below the unigram nll.
     """
     return (unigram - nll) / (unigram - limit) if unigram > limit else math.nan
 
@@ -47,16 +47,16 @@ def judge(
     by_tokens: Mapping[int, float],
     steepest: float,
 ) -> Adequacy:
-    """Judges a study by its cross entropy.
+    """Judge a study by its cross entropy.
 
-    nll        of cross entropy in its primary reading, at full length; None: the study has none
-    counted    nll of the n-gram models of as many training tokens, by order
+    nll        of cross entropy in its primary reading, at full length; None if the study has none
+    counted    nll by order of n-gram models of the same number of training tokens
     order      of the n-gram model that cross entropy must beat
     unigram    nll without context: the entropy of the token frequencies
-    limit      the exact entropy, or None if unknown: the best n-gram model stands in
-    by_tokens  nll of cross entropy by training tokens, each run with its own schedule, full
-               length included; one length alone says nothing about the slope
-    steepest   largest share of the range from unigram to limit that the last doubling may win
+    limit      the exact entropy; if None, the nll of the best n-gram model is used instead
+    by_tokens  nll of cross entropy by training tokens, each run with its own schedule, including
+               full length; with a single length the slope is not checked
+    steepest   largest share of the range from unigram to limit that the last doubling may gain
     """
     if nll is None:
         return Adequacy(False, ["the study has no cross entropy to compare with"])
@@ -83,7 +83,7 @@ def judge(
 def _last_doubling(
     by_tokens: Mapping[int, float], unigram: float, limit: float
 ) -> tuple[float, int, int]:
-    """(share of the range won per doubling, tokens of the shorter run, of the longer)."""
+    """(share of the range gained per doubling, tokens of the shorter run, tokens of the longer)."""
     lengths = sorted(tokens for tokens, nll in by_tokens.items() if math.isfinite(nll))
     if len(lengths) < 2:
         return math.nan, 0, 0
@@ -95,8 +95,8 @@ def _last_doubling(
 def sign_changes(curves: Mapping[str, Mapping[int, float]], baseline: str = BASELINE) -> list[str]:
     """The losses that are better than the baseline at one length and worse at another.
 
-    curves: loss -> training tokens -> nll in the loss's primary reading. Lengths that the
-    baseline lacks, or at which one of the two diverged, are left out.
+    curves: loss -> training tokens -> nll in the loss's primary reading. Lengths that the baseline
+    lacks, or at which either diverged, are ignored.
     """
     changing = []
     for loss, curve in curves.items():

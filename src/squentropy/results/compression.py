@@ -1,14 +1,13 @@
-"""What a compressor makes of the test stories after the training text: a yardstick without a model.
+"""The size of the test stories when compressed after the training text: a baseline without a model.
 
-xz is LZMA, Lempel and Ziv's repeats with an entropy coder behind: it finds what stands there again
-word for word.
+xz uses LZMA: Lempel-Ziv matching followed by an entropy coder. It only finds verbatim repeats.
 """
 
 import lzma
 
 
 def xz_bits(before: bytes, text: bytes) -> int:
-    """Bits that `text` adds to `before` when xz packs the two as one, at its strongest for text."""
+    """Bits that `text` adds to `before` when xz compresses both as one, with settings for text."""
     size = max(len(before) + len(text), 4096)
     how = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": size, "lc": 4, "lp": 0, "pb": 0}
 

@@ -1,29 +1,30 @@
 """Intervals and p-values for means over stories and seeds.
 
-Called by tables.py, so that `squentropy metrics` writes them into results/STUDY/metrics.csv.
+`squentropy metrics` writes them to results/STUDY/metrics.csv.
 
-A number such as the test nll has two sources of luck: which stories the test split happens to
-hold, and which seed a model was trained with. Every seed is scored on the same stories, so the
-two are crossed, and a difference of two losses is taken story by story and seed by seed before
-anything else (Koehn 2004; Miller 2024, arXiv 2411.00640).
+A number such as the test nll has two sources of variance: the stories in the test split and the
+training seed. Every seed is scored on the same stories, so the two are crossed. A difference
+between two losses is therefore first taken per story and per seed (Koehn 2004; Miller 2024, arXiv
+2411.00640).
 
-Stories are many and are resampled: the bootstrap draws them jointly for all seeds, which gives
-each seed's sampling variance and, between two seeds, the covariance that their common stories
-cause. Seeds are few, often three, and a bootstrap over three values is known to be far too
-narrow: its variance is low by a third and its tails are those of a normal distribution. So seeds
-are not resampled; their observed spread enters as it is, with Student's t:
+Stories are many and are resampled: the bootstrap draws them jointly for all seeds, which estimates
+each seed's sampling variance and the covariance between two seeds due to their common stories.
+Seeds are few, often three, and bootstrap intervals over three values are far too narrow: the
+variance is a third too low, and the tails are those of a normal distribution. So seeds are not
+resampled; their observed variance is used directly, with Student's t:
 
     V = Var_seeds(r_s) / S  +  mean over pairs s != t of Cov_bootstrap(r_s, r_t)
 
-the two-way variance of Cameron, Gelbach & Miller 2011 (the spread between seeds already holds
-the part of the stories' luck that is each seed's own, so only the common part is added). With w
-the share of the first term, the degrees of freedom are 1/df = w/(S - 1) + (1 - w)/(I - 1).
-Satterthwaite's rule squares w and covers 92 % at worst with three seeds; Cochran and Cox average
-the two critical values and cover up to 97 %; averaging 1/df lies between the two.
+This is the two-way variance of Cameron, Gelbach & Miller 2011. The variance between seeds already
+includes each seed's own sampling variance, so only the covariance is added. For S seeds and I
+stories, with w the first term's share of V, the degrees of freedom are
+1/df = w/(S - 1) + (1 - w)/(I - 1). With three seeds, Satterthwaite's rule, which squares w, covers
+92 % at worst, and Cochran and Cox, who average the two critical values, cover up to 97 %; averaging
+1/df lies between the two.
 
-Measured coverage of the 95 % interval of a difference: with three to ten seeds 94 to 97 %, for
-any mixture of the two sources; with two seeds 91 to 96 %. tests/results/test_intervals.py repeats
-the simulation. With one seed nothing can be said about seeds: the interval is about stories alone.
+Measured coverage of the 95 % interval of a difference: 94 to 97 % with three to ten seeds, for any
+mixture of the two sources, and 91 to 96 % with two seeds. tests/results/test_intervals.py repeats
+the simulation. With one seed, the interval reflects the stories alone.
 """
 
 import math
@@ -40,16 +41,16 @@ DEGREES_OF_FREEDOM = (
     "the share of the variance that comes from the seeds; with one seed df = I - 1, and the "
     "interval is about stories alone"
 )
-"""How intervals over seeds and stories, and p-values, are made, in words for the report."""
+"""How intervals over seeds and stories, and p-values, are computed, as text for the report."""
 
-_CHUNK = 1 << 20  # resampled story counts held at once: 8 MB
+_CHUNK = 1 << 20  # resampled story counts per chunk: 8 MB
 
 
 @dataclass(frozen=True)
 class Interval:
     """An estimate with the ends of its confidence interval, in the estimate's unit.
 
-    The ends are NaN where the data hold no spread to judge by: fewer than two stories.
+    The ends are NaN for fewer than two stories or values.
     """
 
     estimate: float
@@ -60,12 +61,12 @@ class Interval:
 def mean_nll(
     nll: np.ndarray, tokens: np.ndarray, *, resamples: int, confidence: float, seed: int
 ) -> Interval:
-    """The mean nll in nats per token over all tokens of the stories, and over seeds.
+    """The mean nll in nats per token, over all tokens of the stories and over seeds.
 
     nll     (seeds, stories)  the sum over a story's tokens, nats
-    tokens  (stories,)        the number of tokens of a story, the same for all seeds
+    tokens  (stories,)        the number of tokens per story, the same for all seeds
 
-    Raises SquentropyError where the shapes do not agree or a number is not finite.
+    Raises SquentropyError if the shapes do not match, or if a number is not finite.
     """
     estimate, error, df = _estimate(nll, tokens, resamples, seed)
     return _interval(estimate, error, df, confidence)
@@ -79,18 +80,18 @@ def share(
     confidence: float,
     seed: int,
 ) -> Interval:
-    """The share of hits among what is counted in stories, and over seeds, with Wilson's interval.
+    """The share of hits among counted items, over stories and seeds, with Wilson's interval.
 
-    hits    (seeds, stories)  1 or True for a hit, else 0; with `of` the number of hits in a story
-    of      (seeds, stories)  the number counted in a story, as its sentences; one if not given
+    hits    (seeds, stories)  1 or True for a hit, else 0; with `of`, the number of hits per story
+    of      (seeds, stories)  the number of items per story, such as its sentences; 1 if not given
 
-    A story weighs as much as is counted in it. Seeds in whose stories nothing is counted are left
-    out; NaN if none is left.
+    Each story is weighted by its number of items. Seeds without any items are left out; NaN if none
+    remains.
 
-    A share near 0 or 1 has no symmetric interval, and at 0 or 1 it shows no spread at all. So
-    Wilson's interval is taken at the effective number: the one whose binomial variance would be
-    the two-way variance above, and never more than are counted (Korn & Graubard 1998; Dean &
-    Pagano 2015 on intervals for shares in clustered samples).
+    Near 0 or 1 an interval should not be symmetric, and at 0 or 1 no spread is observed. So
+    Wilson's interval is used with an effective sample size: that at which the binomial variance
+    equals the two-way variance above, and at most the number of items (Korn & Graubard 1998; Dean
+    & Pagano 2015 on intervals for proportions in clustered samples).
     """
     hits = np.atleast_2d(np.asarray(hits, dtype=float))
     of = np.ones_like(hits) if of is None else np.atleast_2d(np.asarray(of, dtype=float))
@@ -98,8 +99,8 @@ def share(
     if not counted.any():
         return Interval(math.nan, math.nan, math.nan)
     hits, of = hits[counted], of[counted]
-    # The share of a seed is a ratio. Its linear part has a value a story, whose mean is the share
-    # and whose spread is the ratio's; a resample without anything to count does no harm to it.
+    # A seed's share is a ratio. Linearising it gives one value per story, whose mean is the share
+    # and whose variance is the ratio's, and which is defined even in resamples without items.
     shares = hits.sum(axis=1, keepdims=True) / of.sum(axis=1, keepdims=True)
     values = shares + (hits - shares * of) / of.mean(axis=1, keepdims=True)
     p, error, df = _estimate(values, np.ones(values.shape[1]), resamples, seed)
@@ -116,7 +117,7 @@ def share(
 
 
 def mean(values: Sequence[float] | np.ndarray, confidence: float) -> Interval:
-    """The mean of values that were drawn independently, with Student's interval."""
+    """The mean of independent values, with Student's interval."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
@@ -134,10 +135,10 @@ def difference(
 ) -> tuple[Interval, float]:
     """The mean of a - b in nats per token, paired by story and by seed, and its p-value.
 
-    nll_a, nll_b (seeds, stories) and tokens (stories,) as in `mean_nll`; row s of both must be
-    of the same seed. The p-value is two-sided for "there is no difference" and agrees with the
-    interval: it is below 1 - confidence exactly where the interval leaves zero out. NaN with
-    fewer than two stories.
+    nll_a, nll_b (seeds, stories) and tokens (stories,) as in `mean_nll`; row s of both must have
+    the same seed. The p-value is two-sided, for the null hypothesis of no difference. It agrees
+    with the interval: it is below 1 - confidence if and only if the interval excludes zero. NaN
+    with fewer than two stories.
     """
     nll_a, nll_b = np.asarray(nll_a, dtype=float), np.asarray(nll_b, dtype=float)
     if nll_a.shape != nll_b.shape:
@@ -156,9 +157,9 @@ def difference(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down rule (Holm 1979).
+    """p-values corrected for multiple testing by Holm's step-down rule (Holm 1979).
 
-    Returned in the order given. None and NaN stay NaN and are not counted.
+    In the order given. None and NaN become NaN and are not counted.
     """
     values = np.array([math.nan if p is None else p for p in p_values], dtype=float)
     order = [i for i in np.argsort(values, kind="stable") if not math.isnan(values[i])]
@@ -171,7 +172,7 @@ def holm(p_values: Sequence[float | None]) -> list[float]:
 
 
 def capped(p_value: float, smallest: float) -> float:
-    """A p-value, or `smallest` if it is below: a few seeds cannot support less. NaN stays NaN."""
+    """At least `smallest`, because a few seeds cannot support a lower p-value. NaN stays NaN."""
     return p_value if math.isnan(p_value) else max(p_value, smallest)
 
 
@@ -183,7 +184,7 @@ def _interval(estimate: float, error: float, df: float, confidence: float) -> In
 def _estimate(
     nll: np.ndarray, tokens: np.ndarray, resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean over seeds of sum(nll) / sum(tokens), its standard error, its degrees of freedom."""
+    """Mean over seeds of sum(nll) / sum(tokens), its standard error and its degrees of freedom."""
     nll, tokens = np.atleast_2d(np.asarray(nll, dtype=float)), np.asarray(tokens, dtype=float)
     if nll.shape[1:] != tokens.shape or nll.size == 0:
         raise SquentropyError(
@@ -200,7 +201,7 @@ def _estimate(
     if stories < 2:
         return estimate, math.nan, math.nan
     covariance = np.atleast_2d(np.cov(_resampled(nll, tokens, resamples, seed)))
-    covariance *= stories / (stories - 1)  # resampling divides by I where a variance has I - 1
+    covariance *= stories / (stories - 1)  # the bootstrap divides by I, not by I - 1
     if seeds == 1:
         return estimate, math.sqrt(covariance[0, 0]), stories - 1
     of_seeds = ratios.var(ddof=1) / seeds
@@ -223,7 +224,7 @@ def _resampled(nll: np.ndarray, tokens: np.ndarray, resamples: int, seed: int) -
         n = min(rows, resamples - start)
         drawn = rng.integers(stories, size=(n, stories)) + stories * np.arange(n)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=n * stories).reshape(n, stories)
-        # einsum, not @: BLAS adds in an order that depends on the machine's number of threads
+        # einsum, not @: the order of BLAS's additions depends on the number of threads
         sums = np.einsum("ni,is->ns", counts.astype(float), values, optimize=False)
         draws.append(sums[:, :-1] / sums[:, -1:])
     return np.concatenate(draws).T

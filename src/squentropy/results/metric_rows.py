@@ -1,8 +1,8 @@
-"""The rows of metrics.csv and readings.csv: each loss's numbers on test, with intervals.
+"""The rows of metrics.csv and readings.csv: each loss's test metrics, with intervals.
 
-A loss's primary reading is what is claimed about it (`Study.primary`). Its paired differences to
-cross entropy, one per loss, are the family that Holm's rule corrects; everything in readings.csv
-that is not primary is exploratory and has no p-value.
+Claims about a loss are based on its primary reading (`Study.primary`). The paired differences from
+cross entropy in that reading, one per loss, are the family for Holm's correction. All other rows of
+readings.csv are exploratory and have no p-value.
 """
 
 import math
@@ -39,10 +39,10 @@ ORDERS = {order: ngrams.name(order) for order in range(1, 6)}
 
 @dataclass(frozen=True)
 class Scored:
-    """The final runs and the shorter ones of a study, with their scores on test.
+    """The final and shorter runs of a study, with their test scores.
 
-    runs, scores  by cell: run.json and test.json
-    entropy       (stories,) -log p of the test stories under their source, nats; None if unknown
+    runs, scores  run.json and test.json by cell
+    entropy       (stories,), -log p of the test stories under their source, nats; None if unknown
     """
 
     study: Study
@@ -60,7 +60,7 @@ class Scored:
 
     @property
     def tokens(self) -> np.ndarray:
-        """(stories,) tokens of each test story."""
+        """(stories,), tokens of each test story."""
         return np.array(self._any["stories"]["tokens"])
 
     @property
@@ -76,14 +76,14 @@ class Scored:
         return np.array([self.scores[cell]["readings"][reading]["nll"] for cell in cells])
 
     def mean_nll(self, cell: Cell) -> float:
-        """A run's nll by its primary reading, nats per token."""
+        """A run's nll in its primary reading, nats per token."""
         reading = self.study.primary(cell.loss)
         return float(self.nll([cell], reading).sum() / self.tokens.sum())
 
     def curve(self, loss: str) -> dict[int, float]:
-        """Mean primary nll, nats per token, by the number of tokens trained on; NaN if diverged.
+        """Mean primary nll in nats per token, by number of training tokens; NaN if diverged.
 
-        Over the seeds that the shorter lengths have too, so that its shape is not that of seeds.
+        Only over seeds that the shorter lengths also have, so that all points use the same seeds.
         """
         study, final = self.study, self.study.final
         seeds = final.seeds[: final.length_seeds] if final.lengths else final.seeds
@@ -99,7 +99,7 @@ class Scored:
 
 
 def metric_rows(scored: Scored, yardsticks: list[Row]) -> list[Row]:
-    """The rows of metrics.csv: every loss, then the yardsticks."""
+    """The rows of metrics.csv: the losses, then the yardsticks."""
     study = scored.study
     unigram, limit = _range(yardsticks)
     rows = []
@@ -132,9 +132,9 @@ def metric_rows(scored: Scored, yardsticks: list[Row]) -> list[Row]:
 def yardstick_rows(
     study: Study, tokens: TokenFolder, entropy: np.ndarray | None, sizes: int
 ) -> list[Row]:
-    """n-gram models and xz after as many train tokens as a final run sees; the source's entropy.
+    """n-gram models and xz, given as many train tokens as a final run; and the source's entropy.
 
-    sizes  bytes of UTF-8 of the test stories
+    sizes  UTF-8 bytes of the test stories
     """
     train, test, trained = (
         tokens.split("train"),
@@ -168,7 +168,7 @@ def yardstick_rows(
 
 
 def reading_rows(scored: Scored) -> list[Row]:
-    """The rows of readings.csv: every loss by every reading, at every floor."""
+    """The rows of readings.csv: every loss in every reading, at every floor."""
     study, rows = scored.study, []
     for loss in study.sweep.losses:
         cells = scored.ok(loss)
@@ -197,7 +197,7 @@ def reading_rows(scored: Scored) -> list[Row]:
 
 
 def split_reading(study: Study, reading: str) -> tuple[str, float | None]:
-    """("own", floor) of the name of an own reading in test.json; (name, None) of another."""
+    """("own", floor) for an own reading's name in test.json; (name, None) for other readings."""
     name, _, floor = reading.partition(" ")
     if name != "own":
         return name, None
@@ -207,9 +207,9 @@ def split_reading(study: Study, reading: str) -> tuple[str, float | None]:
 def difference(
     scored: Scored, loss: str, reading: str, other: str
 ) -> tuple[Interval, float] | None:
-    """A loss's nll minus cross entropy's by `other`, over the seeds that both finished.
+    """A loss's nll minus cross entropy's in the reading `other`, with its p-value.
 
-    With its p-value; None without a common seed.
+    Over the seeds that both finished; None if they have no seed in common.
     """
     by_seed = {cell.seed: cell for cell in scored.ok(BASELINE)}
     pairs = [(cell, by_seed[cell.seed]) for cell in scored.ok(loss) if cell.seed in by_seed]
@@ -252,7 +252,7 @@ def _one_loss(scored: Scored, loss: str) -> Row:
 
 
 def _against_baseline(scored: Scored, loss: str) -> Row:
-    """The primary difference to cross entropy, its p-value, and the tokens needed."""
+    """The difference from cross entropy in the primary reading, its p-value, the tokens needed."""
     study = scored.study
     pair = difference(scored, loss, study.primary(loss), study.primary(BASELINE))
     if pair is None:
@@ -271,9 +271,9 @@ def _against_baseline(scored: Scored, loss: str) -> Row:
 
 
 def _range(yardsticks: list[Row]) -> tuple[float, float]:
-    """The nll between which a model learns: unigram, and the limit, nats per token.
+    """The range of nll in which a model learns: unigram and limit, nats per token.
 
-    The limit is the source's entropy or, if that is not known, the best n-gram model.
+    The limit is the source's entropy or, if unknown, the nll of the best n-gram model.
     """
     grams = {row["loss"]: row["nll"] for row in yardsticks if row["kind"] == "ngram"}
     source = [row["nll"] for row in yardsticks if row["kind"] == "source"]

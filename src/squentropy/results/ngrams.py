@@ -1,23 +1,23 @@
 """Interpolated n-gram models over token ids: yardsticks for what a trained model has learnt.
 
-A model that does not beat the trigram counts of the tokens that it was trained on has learnt too
-little to be compared with another (adequacy.py). With h a context, h' the same without its first
-token, c counts and k(h) the number of distinct tokens seen after h (Witten & Bell 1991):
+A model that does not beat a trigram model of its own training tokens has learnt too little to be
+compared with others (adequacy.py). With a context h, h' the same without its first token, counts c,
+and k(h) the number of distinct tokens seen after h (Witten & Bell 1991):
 
     p(w|h) = (c(hw) + k(h) p(w|h')) / (c(h) + k(h)),   and p(w|h') = 1/C below the unigrams
 
-A context that was never seen leaves p(w|h) = p(w|h'). Every distribution sums to 1 over the C
-tokens of the vocabulary, and no token has probability zero.
+For a context that was never seen, p(w|h) = p(w|h'). Every distribution sums to 1 over the C tokens
+of the vocabulary, and no token has probability zero.
 
-Modified Kneser-Ney smoothing is longer (counts of counts and continuation counts of every order)
-and no better at the order that matters: after 1.5 M tokens of the grammar, with 2,048 tokens in
-the vocabulary, it reaches 1.609 nats per token with trigrams where Witten-Bell reaches 1.612. It
-gains only above: 1.200 against 1.223 with 4-grams, 1.076 against 1.133 with 5-grams.
+Modified Kneser-Ney smoothing needs more code (counts of counts and continuation counts of every
+order) and is hardly better at the order that matters: with 1.5 M tokens of the grammar and a
+vocabulary of 2,048, its trigrams reach 1.609 nats per token and Witten-Bell's 1.612. Only higher
+orders gain: 1.200 against 1.223 for 4-grams, 1.076 against 1.133 for 5-grams.
 
-Our own code, since nltk.lm counts in Python dictionaries, and kenlm's package for Python queries
-models that a separate program estimates. Only contexts that the test tokens have are counted, so
-work shrinks as the order grows: 5 million training tokens and five orders take three seconds and
-300 MB.
+We use our own code because nltk.lm counts in Python dictionaries, and kenlm's Python package only
+queries models that a separate program estimates. Only contexts that occur in the test tokens are
+counted, so higher orders cost less: 5 million training tokens and five orders take three seconds
+and 300 MB.
 """
 
 from collections.abc import Iterable
@@ -28,14 +28,14 @@ ORDERS = (1, 2, 3, 4, 5)
 
 
 def name(order: int) -> str:
-    """What the tables call a model: unigram, bigram, trigram, 4-gram, …"""
+    """A model's name in the tables: unigram, bigram, trigram, 4-gram, …"""
     return {1: "unigram", 2: "bigram", 3: "trigram"}.get(order, f"{order}-gram")
 
 
 def first_tokens(ids: np.ndarray, offsets: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, offsets) of the first `most` tokens of a split, or all of them if there are fewer.
+    """(ids, offsets) of the first `most` tokens of a split, or of all if there are fewer.
 
-    The last story may be cut before its end.
+    The last story may be truncated.
     """
     total = min(most, int(offsets[-1]))
     return ids[:total], np.append(offsets[offsets < total], total)
@@ -52,7 +52,7 @@ def story_nll(
 ) -> dict[int, np.ndarray]:
     """The nll of each test story under a model of each order: order -> (stories,), nats.
 
-    As in `token_nll`, summed over a story's tokens; every story has one at least, its end.
+    The sum of `token_nll` over a story's tokens, of which there is at least one, the end of text.
     """
     nll = token_nll(
         train_ids, train_offsets, test_ids, test_offsets, end_of_text, vocab_size, orders
@@ -71,20 +71,20 @@ def token_nll(
 ) -> dict[int, np.ndarray]:
     """The nll of each test token under a model of each order: order -> (test tokens,), nats.
 
-    ids      (tokens,)        integers below vocab_size, as in tokens.Split
-    offsets  (stories + 1,)   story i is ids[offsets[i]:offsets[i + 1]], its end of text included
+    ids      (tokens,)        integers below vocab_size, as in token_files.Split
+    offsets  (stories + 1,)   story i is ids[offsets[i]:offsets[i + 1]], including its end of text
 
-    As evaluation.py scores models: each story from its own start, after end of text, every token
-    once. No context reaches into the story before; in its place stands end of text.
+    As in lm/scoring.py, every token is scored once, and each story separately, after an
+    end-of-text token. Contexts are padded with end of text and never reach into the previous story.
     """
     orders = sorted(orders)
     train, kept = _padded(train_ids, train_offsets, end_of_text, orders[-1] - 1)
     test, scored = _padded(test_ids, test_offsets, end_of_text, orders[-1] - 1)
-    context, test_context = np.zeros_like(kept), np.zeros_like(scored)  # of no tokens yet
+    context, test_context = np.zeros_like(kept), np.zeros_like(scored)  # the empty context
     contexts = 1
     p, nll = np.full(len(scored), 1 / vocab_size), {}
     for order in range(1, orders[-1] + 1):
-        if order > 1:  # contexts grow by a token to the left; those not in the test go
+        if order > 1:  # add a token on the left; drop contexts that the test does not have
             longer = test_context * vocab_size + test[scored - order + 1]
             known, test_context = np.unique(longer, return_inverse=True)
             contexts = len(known)
@@ -105,7 +105,7 @@ def token_nll(
 def _padded(
     ids: np.ndarray, offsets: np.ndarray, end_of_text: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ids with `width` end-of-text tokens before each story, and where each id stands there."""
+    """The ids with `width` end-of-text tokens before each story, and each id's place in them."""
     story = np.repeat(np.arange(1, len(offsets)), np.diff(offsets))
     places = np.arange(len(ids)) + width * story
     padded = np.full(len(ids) + width * (len(offsets) - 1), end_of_text, dtype=ids.dtype)
@@ -114,7 +114,7 @@ def _padded(
 
 
 def _find(table: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(place, found): where each value stands in a sorted table, if it does."""
+    """(place, found): the index of each value in a sorted table, and whether it is there."""
     if not len(table):
         return np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
     place = np.minimum(np.searchsorted(table, values), len(table) - 1)

@@ -1,4 +1,4 @@
-"""The original study's final table, with what we measure in its place.
+"""The original study's final table, next to our measurements.
 
 A. Muir, S. Talanki, R. Ali, S. Kancherla. 2024. Enhancing NanoGPT via Squentropy Loss and
 Hyperparameter Tuning. UC San Diego.
@@ -28,10 +28,10 @@ ESTIMATORS = {
 
 
 def reported_rows(scored: Scored) -> list[Row]:
-    """The rows of reported.csv; every measure by the same estimator for both losses.
+    """The rows of reported.csv; each measure uses the same estimator for both losses.
 
-    Its cross entropy stands beside our final runs, its tuned squentropy beside the run of its
-    reported optimum.
+    The original's cross entropy is compared with our final runs, its tuned squentropy with our run
+    at its reported optimum.
     """
     what = {
         BASELINE: "final cross-entropy runs, mean over seeds",

@@ -1,9 +1,9 @@
-"""How good the sampled stories are, by counting, beside the stories of the test split.
+"""Quality metrics of the sampled stories, compared with stories of the test split.
 
 `squentropy metrics` writes results/STUDY/quality.csv: one row per loss and temperature over the
-final runs of all seeds, and one for the test stories, in groups of the same size, since what is
-distinct in a text depends on how long the text is. What the grammar can tell is best at 1; for the
-rest the test stories' row says what to compare with.
+final runs of all seeds, and one for the test stories. Test stories are measured in groups of the
+same size, because the share of distinct n-grams depends on the amount of text. Metrics from the
+grammar are best at 1; compare the others with the row of the test stories.
 """
 
 import re
@@ -25,10 +25,10 @@ from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import read_encoding, read_stories
 
 TEST = "test stories"
-"""What stands for a loss in the row of the test stories."""
+"""The value of `loss` in the row of the test stories."""
 
 KINDS = {kind: kind.replace(" ", "_") for kind in parser.KINDS}
-"""Why the grammar's checker refuses a story, and the column that counts it."""
+"""Reasons for which the grammar's checker rejects a story, and the columns that count them."""
 
 SHARES = ("valid", "form", "ended")
 COUNTED = {"agreement": ("matches", "references"), "sentences_in_form": ("in_form", "sentences")}
@@ -36,22 +36,22 @@ MEANS = ("parsed", "repetition", "tokens")
 OF_A_RUN = ("distinct_1", "distinct_2", "distinct_3", "self_bleu")
 MEASURES = ("valid", "form", *COUNTED, "ended", *MEANS, *OF_A_RUN)
 """
-Of the grammar corpus only (corpus/grading.py has the definitions):
+Only for the grammar corpus (defined in corpus/grammar/grading.py):
 valid         share of stories that the grammar's checker accepts
 form          share of stories that the grammar could have written if every reference to a name,
               an object or a place were free
-agreement     share of references that fit what was bound before, among those of all stories
-sentences_in_form  share of sentences that the grammar could have written wherever they stand,
-              among those of all stories
+agreement     share of references, over all stories, that agree with what was bound earlier
+sentences_in_form  share of sentences, over all stories, that the grammar could have written
+              anywhere in a story
 parsed        mean share of a story's characters before it leaves the grammar
 
-Of any corpus:
-ended         share that ended by themselves, not cut at the limit
-repetition    mean share of a story's 4-grams that stood in it before (seq-rep-4 of Welleck et al.
-              2020, arXiv 1908.04319)
-tokens        mean length in tokens, prompt included, end of text not
-distinct_1    distinct words over words in all stories of a run, 1 to 3 words (Li et al. 2016,
-              arXiv 1510.03055)
+For any corpus:
+ended         share that ended on their own instead of being cut at the limit
+repetition    mean share of a story's 4-grams that occurred in it before (seq-rep-4 of Welleck et
+              al. 2020, arXiv 1908.04319)
+tokens        mean length in tokens, including the prompt but not the end of text
+distinct_1    distinct n-grams over all n-grams in the stories of a run, n from 1 to 3 (Li et al.
+              2016, arXiv 1510.03055)
 self_bleu     mean BLEU-4 of a story against all others of a run (Zhu et al. 2018, arXiv 1802.01886)
 """
 
@@ -63,11 +63,14 @@ QUALITY = [
 
 
 def quality_rows(study: Study, data: Path, samples: list[ToldStory]) -> list[Row]:
-    """The rows of quality.csv: `samples` as samples.json holds them, data with corpus/ and tokens/.
+    """The rows of quality.csv.
 
-    Shares have Wilson's interval, means the interval over seeds and stories of statistics.py. In
-    the share of references or sentences, a story weighs as many as it has.
-    What is measured of a run's stories together has one value a seed, and Student's interval.
+    data     folder with corpus/ and tokens/
+    samples  the stories of samples.json
+
+    Shares have Wilson's interval; means have the interval over seeds and stories of intervals.py.
+    Shares of references and sentences weight each story by how many it has. Metrics of all stories
+    of a run together have one value per seed, and Student's interval.
     """
     checked = study.corpus.source == "grammar"
     tokens = TokenFolder.open(data / "tokens")
@@ -99,7 +102,7 @@ def quality_rows(study: Study, data: Path, samples: list[ToldStory]) -> list[Row
 def _test_runs(
     study: Study, data: Path, tokens: TokenFolder, checked: bool
 ) -> list[list[dict[str, Any]]]:
-    """Test stories in groups of a run's size, one a seed, as far as there are stories."""
+    """Test stories in groups of a run's size, one group per seed or fewer if stories run out."""
     size = len(study.sample.prompts) * study.sample.stories
     lengths = np.diff(tokens.split("test").offsets) - 1
     texts = (s for batch in read_stories(data / "corpus" / "test.parquet") for s in batch)
@@ -154,7 +157,7 @@ def _row(study: Study, runs: list[list[dict[str, Any]]]) -> Row:
 
 
 def _columns(name: str, interval: intervals.Interval) -> dict[str, float]:
-    """An interval as columns; all but lengths are shares, whose interval ends at 0 and 1."""
+    """An interval as columns, clipped to [0, 1] because all metrics but lengths are shares."""
     most = np.inf if name == "tokens" else 1.0
     low, high = (float(np.clip(end, 0.0, most)) for end in (interval.low, interval.high))
     return {name: interval.estimate, f"{name}_low": low, f"{name}_high": high}
@@ -164,7 +167,7 @@ def _columns(name: str, interval: intervals.Interval) -> dict[str, float]:
 
 
 def split_words(text: str) -> list[str]:
-    """Words and marks of punctuation, in lower case."""
+    """Words and punctuation marks, in lower case."""
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
@@ -173,13 +176,13 @@ def ngrams(words: list[str], n: int) -> Iterator[tuple[str, ...]]:
 
 
 def distinct(stories: list[list[str]], n: int) -> float:
-    """Distinct n-grams over n-grams of all stories together; NaN where there are none."""
+    """Distinct n-grams over all n-grams of the stories together; NaN if there are none."""
     grams = [gram for words in stories for gram in ngrams(words, n)]
     return len(set(grams)) / len(grams) if grams else np.nan
 
 
 def repetition(words: list[str], n: int = 4) -> float:
-    """The share of a story's n-grams that stood in it before; 0 where there are none."""
+    """The share of a story's n-grams that occurred in it before; 0 if it has none."""
     grams = list(ngrams(words, n))
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -187,9 +190,9 @@ def repetition(words: list[str], n: int = 4) -> float:
 def self_bleu(stories: list[list[str]]) -> float:
     """Mean BLEU-4 of each story against all the others; NaN for fewer than two stories.
 
-    As nltk's sentence_bleu with the smoothing `method1`, which counts 0.1 where nothing matches.
-    That reads every pair of stories, and takes a minute for a study; here each n-gram remembers
-    its two largest counts, the second being the others' where the first is a story's own.
+    Like nltk's sentence_bleu with smoothing `method1`, which uses 0.1 if nothing matches. nltk
+    compares every pair of stories, which takes a minute per study. Here we keep the two largest
+    counts of each n-gram: if the largest is the story's own, the second is that of the others.
     """
     if len(stories) < 2:
         return np.nan
@@ -214,7 +217,7 @@ def self_bleu(stories: list[list[str]]) -> float:
 
 
 def _brevity(i: int, lengths: list[int]) -> float:
-    """Log of BLEU's penalty for being shorter than the other story that is nearest in length."""
+    """Log of BLEU's brevity penalty, relative to the other story that is closest in length."""
     own, others = lengths[i], lengths[:i] + lengths[i + 1 :]
     nearest = min(others, key=lambda length: (abs(length - own), length))
     return min(0.0, 1 - nearest / max(1, own))

@@ -1,8 +1,8 @@
 """How many times the tokens of cross entropy a loss needs for the same nll.
 
-A difference in nats means little to someone who pays for training; "needs 1.4 times the data"
-does. Runs of several lengths, each with a schedule of its own, give nll against training tokens,
-a curve per loss. All functions here take plain arrays and numbers.
+A difference in nats is hard to interpret; "needs 1.4 times the data" is not. Runs of several
+lengths, each with its own schedule, give a curve of nll against training tokens per loss. All
+functions here take plain arrays and numbers.
 """
 
 import math
@@ -21,8 +21,9 @@ Curve = tuple[np.ndarray, np.ndarray]  # log tokens, rising; nll, strictly falli
 class Needed:
     """Tokens needed relative to the baseline, with the ends of the interval.
 
-    A number is inf if the shortest run of the baseline is still better: more than `most` times.
-    It is 0 if the loss's own shortest run is still better: less than `least` times. NaN: unknown.
+    A value is inf if even the baseline's shortest run is better (more than `most` times), 0 if even
+    the loss's own shortest run is better than the baseline (less than `least` times), and NaN if
+    unknown.
     """
 
     estimate: float
@@ -41,22 +42,23 @@ def tokens_needed(
 ) -> Needed:
     """How many times the baseline's tokens a loss needs for the same nll, at full length T.
 
-    baseline_tokens (k,), baseline_nll (k,)  the baseline's lengths in any order, each once, and
-                                             its nll there; a length that diverged is NaN
-    tokens (m,), nll (m,)                    the same of the loss; the longest is T for both
-    difference                               of nll at T, loss minus baseline, with its interval
+    baseline_tokens (k,), baseline_nll (k,)  distinct lengths of the baseline, in any order, and
+                                             the nll at each; NaN if it diverged
+    tokens (m,), nll (m,)                    the same for the loss; the longest is T for both
+    difference                               nll at T, loss minus baseline, with its interval
 
-    A loss that is worse by d has reached what the baseline reaches after T' <= T tokens, where the
-    baseline's nll is d above its last: it needs T / T'. A loss that is better reached the
-    baseline's last nll after T'' < T tokens of its own: it needs T'' / T. Curves are linear in
-    log tokens between lengths, and made monotone first, since a short run of one seed may by
-    chance beat a longer one. At a difference of zero the answer is 1.
+    If the loss is worse by d, the baseline reaches the loss's final nll after T' <= T tokens, where
+    its own nll is d above its final one; the loss needs T / T'. If the loss is better, it reaches
+    the baseline's final nll after T'' < T tokens and needs T'' / T. With no difference, the ratio
+    is 1. Curves are first made monotone, because a short run may by chance beat a longer one, and
+    are then interpolated linearly in log tokens.
 
-    The interval maps the ends of the difference's interval in the same way. So it holds the luck
-    of stories and seeds at full length, but not that of the curves' own points (where shorter
-    lengths have one seed, their spread is unknown), nor the error of interpolating between them.
+    The ends of the interval are the same function of the ends of the difference's interval. They
+    reflect the variation over stories and seeds at full length, but not the noise of the curve's
+    points (the spread at lengths with a single seed is unknown) or the interpolation error.
 
-    All is NaN if either diverged at T. Raises SquentropyError if their longest runs differ.
+    All values are NaN if either run diverged at T. Raises SquentropyError if the longest runs of
+    the two differ in length.
     """
     if max(baseline_tokens) != max(tokens):
         raise SquentropyError(
@@ -84,10 +86,10 @@ def tokens_needed(
 
 
 def slope(tokens: np.ndarray, excess: np.ndarray) -> float:
-    """Slope of log excess against log tokens, by least squares: -1/3 is excess ∝ tokens^(-1/3).
+    """Least-squares slope of log excess against log tokens: -1/3 means excess ∝ tokens^(-1/3).
 
-    tokens (k,) and excess (k,), nll minus exact entropy. Points without a logarithm (diverged, or
-    by chance not above zero) are left out; NaN if fewer than two lengths are left.
+    tokens (k,); excess (k,), the nll minus the exact entropy. Points without a logarithm (diverged,
+    or by chance not above zero) are left out. NaN if fewer than two lengths remain.
     """
     tokens, excess = np.asarray(tokens, dtype=float), np.asarray(excess, dtype=float)
     usable = np.isfinite(excess) & (excess > 0)
@@ -103,10 +105,10 @@ def _ends_finite(tokens: np.ndarray, nll: np.ndarray) -> bool:
 
 
 def _monotone(tokens: np.ndarray, nll: np.ndarray) -> Curve:
-    """A strictly falling curve by isotonic regression.
+    """A strictly decreasing curve, by isotonic regression.
 
-    A run of lengths that it pools to one nll counts as the longest of them, so that the curve
-    ends at full length, and a part in which more tokens win nothing claims no tokens saved.
+    Lengths pooled to the same nll are represented by the longest of them. The curve thus ends at
+    full length, and stretches without improvement do not count as tokens saved.
     """
     tokens, nll = np.asarray(tokens, dtype=float), np.asarray(nll, dtype=float)
     order = np.argsort(tokens)
@@ -122,7 +124,7 @@ def _span(curve: Curve) -> float:
 
 
 def _share_of_tokens(curve: Curve, above: float) -> float:
-    """The share of all tokens after which the nll was this far above the last, at most 1."""
+    """The share of all tokens (at most 1) after which the nll was this far above the final one."""
     log_tokens, nll = curve
     reached = np.interp(above, (nll - nll[-1])[::-1], log_tokens[::-1])
     return float(np.exp(reached - log_tokens[-1]))

@@ -1,16 +1,16 @@
-"""The tables of the final runs, from the runs' folders alone.
+"""The tables of the final runs, from the runs' folders.
 
     squentropy metrics data/grammar checkpoints/grammar results/grammar
 
 metrics.csv       one row per loss and yardstick, with intervals; also as .json
-readings.csv      one row per loss and way of reading its outputs
-lengths.csv       one row per run, the shorter ones included
+readings.csv      one row per loss and reading of its outputs
+lengths.csv       one row per run, including the shorter ones
 stories.csv       one row per run and story: sums over its tokens
 calibration.csv   one row per run, reading and bin of confidence: sums over its tokens
 profile.csv       one row per run, reading and bin of position or frequency: sums over its tokens
 certainty.csv     one row per run and bin of the source's entropy: sums over its tokens
 history.csv       one row per run and evaluation step
-reported.csv      the original study's table beside ours
+reported.csv      the original study's table next to ours
 
 nll is in nats; bins are [low, high).
 """
@@ -70,11 +70,11 @@ PROFILE = ["loss", "seed", "reading", "by", "low", "high", "tokens", "nll"]
 
 
 def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
-    """Write every table of the final runs to `results`, their manifest last.
+    """Write all tables of the final runs to `results`, the manifest last.
 
     data         folder with corpus/ and tokens/
     checkpoints  folder of the runs, each with run.json, test.json and samples.json
-    results      folder with selected.json, as `select` wrote it, and `voices`'s voices.json
+    results      folder with selected.json from `select` and voices.json from `voices`
     """
     chosen = selected_hyperparameters(study, results)
     finals, shorter = study.final_cells(chosen), study.length_cells(chosen)
@@ -126,12 +126,12 @@ def metrics(study: Study, data: Path, checkpoints: Path, results: Path) -> None:
 
 
 def _check_selection(study: Study, checkpoints: Path, results: Path) -> None:
-    """Raises SquentropyError if selected.json is not of these runs, or not of its tables."""
+    """Raises SquentropyError if selected.json does not match these runs or its tables."""
     chosen: SelectedRecord = storage.read_sealed(results / "selected.json")
     for name, digest in chosen["sha256"].items():
         storage.verified(results / name, digest)
     for loss in study.sweep.losses:
-        storage.read_sealed(refine_file(checkpoints, loss))  # a damaged one is named
+        storage.read_sealed(refine_file(checkpoints, loss))  # the error names a damaged one
     if chosen["runs_sha256"] != tuning_sha256(study, checkpoints):
         raise SquentropyError(
             f"{results / 'selected.json'}: is not of the runs in {checkpoints}; select again"
@@ -139,7 +139,7 @@ def _check_selection(study: Study, checkpoints: Path, results: Path) -> None:
 
 
 def _check_voices(checkpoints: Path, results: Path) -> None:
-    """Raises SquentropyError if voices.json is not of these runs."""
+    """Raises SquentropyError if voices.json does not match these runs."""
     held: VoicesRecord = storage.read_sealed(results / VOICES)
     for voice in held["voices"]:
         if voice["run_sha256"] != storage.sha256(checkpoints / voice["run"] / "run.json"):
@@ -150,7 +150,7 @@ def _check_voices(checkpoints: Path, results: Path) -> None:
 
 
 def story_entropy(data: Path) -> np.ndarray | None:
-    """-log p of each test story under its own source, in nats; None where it is not known."""
+    """-log p of each test story under its source, in nats; None if it is unknown."""
     entry = storage.read_sealed(data / "corpus" / "manifest.json")["splits"]["test"]
     path = storage.verified(data / "corpus" / "test.parquet", entry["sha256"])
     if "log_prob" not in pq.read_schema(path).names:
@@ -159,7 +159,7 @@ def story_entropy(data: Path) -> np.ndarray | None:
 
 
 def write_manifest(study: Study, results: Path) -> None:
-    """manifest.json: what the tables of `results` depend on, and the hash of each."""
+    """Write manifest.json: what the tables in `results` depend on, and the hash of each."""
     held: dict[str, Any] = {"params": study.table_keys(), "code": digests.by_module("tables")}
     held["labels"] = digests.labels(study.sweep.losses)
     held["sha256"] = {name: storage.sha256(results / name) for name in TABLES}
@@ -167,7 +167,7 @@ def write_manifest(study: Study, results: Path) -> None:
 
 
 def describe_corpus(data: Path, entropy: np.ndarray | None) -> CorpusRecord:
-    """The corpus in numbers, for the tables and the report."""
+    """Statistics of the corpus, for the tables and the report."""
     manifest: CorpusManifest = storage.read_sealed(data / "corpus" / "manifest.json")
     tokens = TokenFolder.open(data / "tokens")
     test = tokens.split("test")
@@ -249,7 +249,7 @@ def _story_rows(study: Study, scores: dict[Cell, ScoresRecord]) -> list[Row]:
 
 
 def _at_shown_floor(study: Study, score: ScoresRecord) -> dict[str, Reading]:
-    """A run's readings by name, those at other floors left out."""
+    """A run's readings by name, without those at other floors."""
     shown = study.evaluate.link_floor
     return {
         reading: measured
@@ -302,7 +302,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
-    """Every run's first story per prompt side by side, the text in fences as it is."""
+    """Each run's first story per prompt, side by side, with the text fenced verbatim."""
     temperature = study.sample.middle
     first = [s for s in samples if (s["number"], s["temperature"]) == (0, temperature)]
     lines = ["# Sampled stories", "", f"The first of each run and prompt at temperature "
@@ -324,7 +324,7 @@ def _samples_markdown(study: Study, samples: list[ToldStory]) -> str:
 
 
 def _heading(text: str) -> str:
-    """A prompt on one line, without a meaning to Markdown or HTML."""
+    """A prompt on one line, escaped for Markdown and HTML."""
     return re.sub(r"([\\`*_\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
 
 

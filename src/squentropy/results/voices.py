@@ -1,10 +1,10 @@
-"""Models that are small enough for the report to hold, so that its page tells stories by itself.
+"""Models small enough to embed in the report, so that its page can generate stories.
 
     squentropy voices data/grammar checkpoints/grammar results/grammar
 
-writes voices.json. A matrix is held as bytes, each row as multiples, -127 to 127, of a scale of its
-own; vectors stay float32. What that changes is measured on test stories, and the page says it.
-Learned positions and biases are tensors like the others.
+writes voices.json. Matrices are stored as int8 from -127 to 127 with one scale per row; vectors
+stay float32. The effect of rounding is measured on test stories and reported on the page. Learned
+positions and biases are tensors like the others.
 """
 
 import base64
@@ -37,21 +37,22 @@ from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import PATTERN, read_encoding
 
 MOST = 3
-"""Models on a page."""
+"""Maximum number of models per page."""
 LARGEST = 1_000_000
-"""Bytes of a model; base64 takes a third more."""
+"""Maximum bytes per model; base64 adds a third."""
 ROOM = 2_450_000
-"""Bytes of all of them, so that a page stays below 5 MB."""
+"""Maximum bytes of all models together, so that the page stays below 5 MB."""
 LIKELIEST = 5
-"""Tokens that the page names with their probabilities."""
+"""Number of most likely tokens that the page shows with their probabilities."""
 STORIES = 20
-"""Test stories on whose beginnings it is measured what rounding changes."""
+"""Test stories on whose beginnings the effect of rounding is measured."""
 
 
 def write_voices(study: Study, data: Path, checkpoints: Path, results: Path) -> list[Voice]:
-    """The models of the study's first losses that end well and fit, written to voices.json.
+    """Write voices.json: models of the study's first losses that did not diverge and that fit.
 
-    None where none fits. Raises SquentropyError where a run is missing, damaged or not up to date.
+    Returns them; the list is empty if none fits. Raises SquentropyError if a run is missing,
+    damaged or not up to date.
     """
     tokens = TokenFolder.open(data / "tokens")
     voices: list[Voice] = []
@@ -73,7 +74,7 @@ def write_voices(study: Study, data: Path, checkpoints: Path, results: Path) -> 
 
 
 def _story(data: Path, tokens: TokenFolder, voices: list[Voice]) -> ReadStory | None:
-    """The first test story that fits the models' context, with the grammar's own predictions."""
+    """The first test story that fits the models' contexts, with the grammar's predictions."""
     test = tokens.split("test")
     room = min(voice["config"]["block_size"] for voice in voices)
     fitting = (test.story(i).tolist() for i in range(len(test)) if len(test.story(i)) <= room)
@@ -112,7 +113,7 @@ def _voice(study: Study, cell: Cell, run: RunRecord, folder: Path, tokens: Token
 
 
 def pack(model: GPT) -> PackedModel:
-    """A model with its matrices rounded to bytes."""
+    """A model with its matrices rounded to int8."""
     model = model.folded()
     tensors = {name: _packed(tensor) for name, tensor in model.state_dict().items()}
     config = model.config.asdict()
@@ -121,7 +122,7 @@ def pack(model: GPT) -> PackedModel:
 
 
 def unpack(packed: PackedModel) -> GPT:
-    """The model that the page has."""
+    """The rounded model, as the page uses it."""
     model = GPT(Config(**packed["config"]))
     model.load_state_dict({name: _unpacked(each) for name, each in packed["tensors"].items()})
     return model.eval()
@@ -129,7 +130,7 @@ def unpack(packed: PackedModel) -> GPT:
 
 @torch.inference_mode()
 def rounding(model: GPT, rounded: GPT, texts: list[Tensor], temperature: float) -> Rounding:
-    """How far a model moves when it is rounded, on texts of (T,) ids each."""
+    """How much rounding changes a model's logits and nll on texts of (T,) ids each."""
     error, cost = 0.0, 0.0
     for ids in texts:
         before, after = (each(ids[None])[0] @ each.output_weight.T for each in (model, rounded))

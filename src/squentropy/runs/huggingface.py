@@ -1,6 +1,6 @@
-"""A folder that Hugging Face's `transformers` loads as a causal language model like GPT-2 or MPT.
+"""Load a Hugging Face folder with `transformers`, as a causal language model like GPT-2 or MPT.
 
-Only who reads such a folder needs transformers, so it is imported late.
+Only loading such a folder needs transformers, so it is imported late.
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Scored(nn.Module):
-    """A model of transformers as scoring and sampling take one: ids (B, T) to hidden states."""
+    """Wraps a transformers model for scoring and sampling: ids (B, T) to hidden states."""
 
     def __init__(self, model: "PreTrainedModel", folder: Path):
         super().__init__()
@@ -36,7 +36,7 @@ class Scored(nn.Module):
         self.output_weight = output.weight
 
     def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """With a `cache`, `ids` go on where it ends, as those of lm/model.py do."""
+        """With a `cache`, `ids` continue its sequence, as in lm/model.py."""
         if cache is None:
             return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         import transformers
@@ -51,13 +51,13 @@ class Scored(nn.Module):
         return read.last_hidden_state
 
     def parameter_count(self) -> int:
-        """Without GPT-2's positions, as a run's are counted; tied matrices count once."""
+        """The number of parameters, as for runs: without GPT-2's positions, tied ones only once."""
         positions = getattr(self.model.base_model, "wpe", None)
         return self.model.num_parameters() - (positions.weight.numel() if positions else 0)
 
     @torch.inference_mode()
     def check(self, ids: Tensor) -> None:
-        """Raises SquentropyError unless logits are hidden states times the output matrix."""
+        """Raises SquentropyError unless the logits are hidden states times the output matrix."""
         logits = self.model(input_ids=ids, use_cache=False).logits
         if not torch.allclose(self(ids) @ self.output_weight.T, logits, rtol=1e-3, atol=1e-3):
             raise SquentropyError(
@@ -67,13 +67,13 @@ class Scored(nn.Module):
 
 
 def load(folder: Path) -> tuple[Scored, "PreTrainedTokenizerBase"]:
-    """The model and the tokenizer of a folder, the model in float32 and on the CPU.
+    """The model, in float32 on the CPU, and the tokenizer of a folder.
 
-    Raises SquentropyError where there is none, or transformers is not installed.
+    Raises SquentropyError if the folder has none or transformers is not installed.
     """
     if not (folder / "config.json").is_file():
         raise SquentropyError(f"{folder}: holds no config.json of a Hugging Face model")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # a folder names all that it needs
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the folder must contain everything
     try:
         import transformers
     except ImportError:
@@ -87,7 +87,7 @@ def load(folder: Path) -> tuple[Scored, "PreTrainedTokenizerBase"]:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32
         )
-    except Exception as error:  # of many libraries: each says on its first line what is wrong
+    except Exception as error:  # from many libraries; the first line states the problem
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SquentropyError(f"{folder}: transformers cannot load it: {said}") from None
     return Scored(model, folder), tokenizer

@@ -1,7 +1,7 @@
-"""Where, when and with what a run was trained: RUN/provenance.json.
+"""Where, when and with which software a run was trained: RUN/provenance.json.
 
-The one file of a run that is no function of parameters, data and code, so neither DVC nor the
-tables read it.
+This is the only file of a run that is not determined by parameters, data and code, so neither DVC
+nor the tables read it.
 """
 
 import functools
@@ -21,7 +21,7 @@ PACKAGES = ("squentropy", "torch", "numpy", "safetensors", "tiktoken", "rustbpe"
 
 
 def describe(device: torch.device, processes: int, started: float, resumed: bool) -> dict[str, Any]:
-    """A run that began at `started` (seconds since the epoch) and has just ended."""
+    """The provenance of a run that started at `started` (seconds since the epoch) and ends now."""
     return {
         **_commit(),
         "python": platform.python_version(),
@@ -40,7 +40,7 @@ def describe(device: torch.device, processes: int, started: float, resumed: bool
 
 @functools.cache
 def _commit() -> dict[str, Any]:
-    """The commit of the code and whether files differ from it; None where git does not know."""
+    """The commit of the code and whether tracked files differ from it; None if git fails."""
 
     def git(*words: str) -> str | None:
         try:

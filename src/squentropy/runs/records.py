@@ -1,8 +1,8 @@
-"""What a run's folder says of itself: what it was made from, and whether it still is that.
+"""The records in a run's folder: the origin of its files, and whether they are up to date.
 
-run.json names the cell, the parameters, the code and the tokens, and the hashes of the files beside
-it; test.json and samples.json name the run.json that they belong to. Read without torch, and
-without what only a study's parameters need.
+run.json records the cell, parameters, code and tokens, and the hashes of the files beside it;
+test.json and samples.json record the hash of their run.json. This module imports neither torch nor
+the packages that only a study's parameters need.
 """
 
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from squentropy.tokens.token_files import TokenFolder
 
 Origin = dict[str, Any]
-"""What a file is a function of, by the names of its record's keys: see base/kinds.py."""
+"""Everything that determines a file's content, by the keys of its record; see base/kinds.py."""
 
 OfLoss = RunRecord | dict[str, dict[str, str]]
-"""A run's record, or as much of it as says which loss it trained."""
+"""A run's record, or only its part that names the loss."""
 
 
 def origin(study: "Study", cell: "Cell", tokens: "TokenFolder") -> Origin:
-    """What a run is a function of; run.json begins with it."""
+    """The origin of a run; run.json begins with it."""
     return origin_of(study, cell) | {
         "tokens_sha256": storage.sha256(tokens.folder / "manifest.json"),
         "vocab_size": tokens.vocab_size,
@@ -46,7 +46,7 @@ def origin_of(study: "Study", cell: "Cell") -> Origin:
 
 
 def scored_from(study: "Study", folder: Path, run: OfLoss) -> Origin:
-    """What the scores of a run are a function of; SPLIT.json begins with it."""
+    """The origin of a run's scores; SPLIT.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
         "params": study.evaluate.scoring_keys() | {"reading": study.plan.reading},
@@ -55,7 +55,7 @@ def scored_from(study: "Study", folder: Path, run: OfLoss) -> Origin:
 
 
 def told_from(study: "Study", folder: Path, run: OfLoss) -> Origin:
-    """What the stories of a run are a function of; samples.json begins with it."""
+    """The origin of a run's stories; samples.json begins with it."""
     return {
         "run_sha256": storage.sha256(folder / "run.json"),
         "params": study.sample.model_dump(),
@@ -64,7 +64,7 @@ def told_from(study: "Study", folder: Path, run: OfLoss) -> Origin:
 
 
 def read_run(folder: str | Path) -> RunRecord:
-    """What run.json holds. Raises SquentropyError where it is missing or damaged."""
+    """The contents of run.json. Raises SquentropyError if it is missing or damaged."""
     return storage.read_sealed(Path(folder) / "run.json")
 
 
@@ -73,9 +73,9 @@ def keeps_weights(study: "Study", cell: "Cell") -> bool:
 
 
 def why_train(expected: Origin, folder: Path, weights: bool) -> list[str]:
-    """Why a folder is not yet the run of this origin, in plain words; empty where it is.
+    """Why a folder does not contain the run of this origin, in plain words; empty if it does.
 
-    weights  whether the run keeps them
+    weights  whether the run must keep its weights
     """
     if not (folder / "run.json").exists():
         return ["has not been trained"]
@@ -93,7 +93,7 @@ def why_train(expected: Origin, folder: Path, weights: bool) -> list[str]:
 
 
 def why_remake(path: Path, expected: Origin) -> list[str]:
-    """Why a file beside run.json is not yet of this origin; empty where it is."""
+    """Why a file beside run.json does not have this origin; empty if it does."""
     if not path.exists():
         return [f"{path.name}: has not been made"]
     try:
@@ -104,21 +104,21 @@ def why_remake(path: Path, expected: Origin) -> list[str]:
 
 
 def made_from(path: Path, expected: Origin) -> Any:
-    """What a file beside run.json holds. Raises SquentropyError where it is not of this origin."""
+    """The contents of a file beside run.json. Raises SquentropyError if its origin differs."""
     held = storage.read_sealed(path)
     check_origin(held, expected, path)
     return held
 
 
 def check_origin(held: Mapping[str, Any], expected: Origin, path: Path) -> None:
-    """Raises SquentropyError if what `path` holds is not of this origin."""
+    """Raises SquentropyError if `held`, the contents of `path`, does not have this origin."""
     changes = _changes(held, expected)
     if changes:
         raise SquentropyError(f"{path}: {'; '.join(changes)}; run the study again")
 
 
 def chosen_for(loss: str, path: Path) -> dict[str, Any]:
-    """The point of the grid of a loss from selected.json. Raises SquentropyError if it lacks."""
+    """The grid point of a loss in selected.json. Raises SquentropyError if it is missing."""
     from squentropy.study.grid import GRID_KEYS
 
     chosen = storage.read_sealed(path).get("losses", {})
@@ -128,7 +128,7 @@ def chosen_for(loss: str, path: Path) -> dict[str, Any]:
 
 
 def check_study(run: RunRecord, folder: Path, study: "Study") -> None:
-    """Raises SquentropyError where a run was trained with other parameters than the study's."""
+    """Raises SquentropyError if a run was trained with other parameters than the study's."""
     cell = run["cell"]
     changed = differences(run["params"], study.training_keys(cell["phase"], cell["iterations"]))
     if changed:
@@ -139,7 +139,7 @@ def check_study(run: RunRecord, folder: Path, study: "Study") -> None:
 
 
 def check_tokens(run: RunRecord, folder: Path, tokens: "TokenFolder") -> None:
-    """Raises SquentropyError where a run was trained on other tokens than these."""
+    """Raises SquentropyError if a run was trained on other tokens than these."""
     if run["tokens_sha256"] != storage.sha256(tokens.folder / "manifest.json"):
         raise SquentropyError(
             f"{folder}: was trained on other tokens than {tokens.folder} holds; "
@@ -154,7 +154,7 @@ _WORDS = {
 
 
 def _changes(written: Mapping[str, Any], expected: Origin) -> list[str]:
-    """What of an origin has changed since a file was written, in plain words."""
+    """The changes of an origin since a file was written, in plain words."""
     held = {key: written.get(key) for key in expected}
     said = []
     code_of = [key for key in differences(held, expected) if key.partition(".")[0] == "code"]

@@ -1,4 +1,4 @@
-"""A finished run's model."""
+"""Load the model of a finished run."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from squentropy.runs import records
 
 
 def load_model(folder: str | Path, device: torch.device) -> GPT:
-    """The trained model of a run. Raises SquentropyError where the weights are not the run's."""
+    """The trained model of a run. Raises SquentropyError if its weights are missing or differ."""
     folder = Path(folder)
     run = records.read_run(folder)
     if run["model_sha256"] is None:

@@ -1,13 +1,14 @@
-"""Stories from a trained model.
+"""Sample stories from a trained model.
 
 squentropy sample checkpoints/grammar/final/mse/seed1 --tokens data/grammar/tokens
 
-Each prompt starts after an end-of-text token, as stories do in training. Its draws come from its
-own generator, so a story does not depend on its neighbours. Beyond the context the window moves on
-by half, and what is left of it is read again, since learned positions cannot slide.
+Each prompt follows an end-of-text token, as stories do in training. Each has its own random
+generator, so a story does not depend on the others in its batch. When the context is full, the
+window moves by half and its remaining tokens are read again, because learned positions cannot
+slide.
 
-Temperature T draws from p^(1/T), renormalised, of the probabilities p of temperature 1. The outputs
-of a loss with a link of its own need it (losses.own_link): their softmax is nearly flat.
+Temperature T samples from p^(1/T), renormalised, where p are the probabilities at temperature 1. A
+loss with its own link needs that link (losses.own_link): the softmax of its outputs is nearly flat.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 
 from squentropy.lm.model import GPT, Cache
 
-if TYPE_CHECKING:  # only for the signature: a training run need not load it
+if TYPE_CHECKING:  # for signatures only: training does not need to load it
     import tiktoken
 
 Link = Callable[[torch.Tensor], torch.Tensor]
@@ -27,7 +28,7 @@ Link = Callable[[torch.Tensor], torch.Tensor]
 def generate(
     model: GPT, prompts: list[list[int]], *, end_of_text: int, **how: Any
 ) -> list[list[int]]:
-    """The new tokens of each prompt, as `stream` draws them, without the end-of-text token."""
+    """The new tokens of each prompt, as drawn by `stream`, without the end-of-text token."""
     new: list[list[int]] = [[] for _ in prompts]
     for i, token in stream(model, prompts, end_of_text=end_of_text, **how):
         if token != end_of_text:
@@ -48,13 +49,13 @@ def stream(
     link: Link | None = None,
     first: int = 0,
 ) -> Iterator[tuple[int, int]]:
-    """Continue each prompt, all in a batch, until its end of text or `max_tokens` new tokens.
+    """Continue all prompts, in one batch, each until its end of text or `max_tokens` new tokens.
 
-    Yields (prompt, token) as each token is drawn, the end-of-text token too. The first prompt has
-    the draws of prompt `first` of a larger batch, and so on.
+    Yields (prompt, token) as each token is drawn, including the end of text. Prompt i uses the
+    draws of prompt `first` + i of a larger batch.
 
-    The probabilities p of temperature 1 are the softmax of the model's outputs, or what `link`
-    makes of them, (n, C) -> (n, C). Temperature 0 takes the most likely token; top_k 0 keeps all.
+    The probabilities p at temperature 1 are the softmax of the model's outputs, or `link` of them,
+    (n, C) -> (n, C). Temperature 0 takes the most likely token; top_k 0 keeps all tokens.
     """
     model.eval()
     block, device = model.config.block_size, model.output_weight.device
@@ -63,8 +64,9 @@ def stream(
         np.random.Generator(np.random.Philox(key=[seed, first + i])) for i in range(len(prompts))
     ]
     left = [max_tokens for _ in prompts]
-    # All read as much as the shortest prompt has; the others then take their own prompt's tokens,
-    # one a step, before they draw. So no row needs padding, and all are at the same position.
+    # First read as many tokens as the shortest prompt has. Longer prompts then consume their
+    # remaining tokens, one per step, before drawing. So no row needs padding, and all rows are at
+    # the same position.
     given = [story[-block:] for story in stories]
     read = min(map(len, given))
     going, step = list(range(len(prompts))), [tokens[:read] for tokens in given]
@@ -99,7 +101,7 @@ def stream(
 def _choose(
     logits: torch.Tensor, temperature: float, top_k: int, uniform: list[float]
 ) -> list[int]:
-    """One token a row, by inverting the distribution function at a uniform draw."""
+    """One token per row, by inverting the cumulative distribution at a uniform draw."""
     if temperature == 0:
         return logits.argmax(-1).tolist()
     logits = (logits - logits.amax(-1, keepdim=True)).double() / temperature  # never infinite
@@ -123,12 +125,12 @@ def tell(
     seed: int,
     link: Link | None = None,
 ) -> list[dict[str, Any]]:
-    """`stories` stories for each temperature and prompt; one at temperature 0, where all are alike.
+    """`stories` stories per temperature and prompt; one at temperature 0, where all are equal.
 
-    Each is {prompt, temperature, top_k, reading, number, text, tokens, ended}: `reading` says
-    what made probabilities of the model's outputs, "softmax" or "own"; `number` counts
-    from 0 the stories of a prompt and temperature; `text` begins with the prompt, `tokens` counts
-    those after it. More stories or temperatures leave the others as they are.
+    Each is {prompt, temperature, top_k, reading, number, text, tokens, ended}: `reading` is how
+    outputs become probabilities, "softmax" or "own"; `number` counts the stories of a prompt and
+    temperature from 0; `text` begins with the prompt; `tokens` counts the tokens after it. Adding
+    stories or temperatures does not change the others.
     """
     told = []
     for temperature in temperatures:

@@ -1,4 +1,4 @@
-"""A run's stories: samples.json beside its run.json."""
+"""Sample a run's stories into samples.json beside its run.json."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def sample_run(
     study: Study, folder: Path, tokens: TokenFolder, encoding: "tiktoken.Encoding"
 ) -> list[dict[str, Any]]:
-    """Stories of a run, as `generate.tell` tells them, written to samples.json."""
+    """Generate a run's stories with `generate.tell` and write them to samples.json."""
     run = records.read_run(folder)
     records.check_study(run, folder, study)
     records.check_tokens(run, folder, tokens)

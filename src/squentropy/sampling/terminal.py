@@ -1,8 +1,8 @@
-"""Stories told in the terminal, token by token.
+"""Generate stories in the terminal, token by token.
 
     squentropy tell checkpoints/grammar/final/cross_entropy/seed1 --prompt "Once upon a time"
 
-For the same prompts and settings they are word for word those of `sampling.tell`.
+For the same prompts and settings, the stories are identical to those of `generate.tell`.
 """
 
 import codecs
@@ -36,9 +36,9 @@ def tell(
     max_tokens: int,
     seed: int,
 ) -> Iterator[Iterator[str]]:
-    """Each story of a run, as the pieces of its text; `stories` a prompt, one at temperature 0.
+    """Yield stories of a run as pieces of text: `stories` per prompt, or one at temperature 0.
 
-    Raises SquentropyError where the run diverged, kept no weights, or is of other tokens.
+    Raises SquentropyError if the run diverged, kept no weights, or was trained on other tokens.
     """
     run = records.read_run(folder)
     records.check_tokens(run, folder, tokens)
@@ -64,7 +64,7 @@ def tell(
 
 
 def pieces(prompt: str, tokens: Iterable[int], encoding: "tiktoken.Encoding") -> Iterator[str]:
-    """The prompt, then the text of each token; the bytes of a character wait for its last one."""
+    """The prompt, then the text of each token; incomplete characters wait for their last byte."""
     yield prompt
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:

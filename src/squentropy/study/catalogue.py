@@ -1,12 +1,11 @@
-"""Names of a study's parts, known without importing pydantic or torch: for the shell's tab, too.
+"""Names of a study's parts, without importing pydantic or torch; also used by shell completion.
 
-A loss's name is that of a function of losses.py, or has arguments too: `squentropy(0.1)`. Each
-has one spelling, without the arguments that are the defaults, and a slug that serves as the name
-of a folder: `squentropy-0.1`.
+A loss is named by a function of losses.py, with or without arguments: `squentropy(0.1)`. Each loss
+has one canonical name, which omits default arguments, and a slug for folder names:
+`squentropy-0.1`.
 
-What is known of a loss is read from the source of losses.py, because importing it imports torch,
-and that alone takes a second of the three in which Snakemake should know that nothing is to be
-done.
+Information about a loss is read from the source of losses.py. Importing it would import torch,
+which takes one of the three seconds in which Snakemake should find that nothing needs to be done.
 """
 
 import ast
@@ -30,7 +29,7 @@ PHASES = ("sweep", "refine", "lengths", "final", "reported")
 class Squares:
     """Cross entropy plus factor/(C - less) (sum_{j != y} f_j^2 + true_weight (f_y - 1)^2).
 
-    Of such a loss the optimum is known; factor and true_weight are 0 or more.
+    The optimum of such a loss is known; factor and true_weight are non-negative.
     """
 
     factor: float
@@ -40,32 +39,32 @@ class Squares:
 
 @dataclass(frozen=True)
 class LossInfo:
-    """What losses.py says of a loss: see its `loss`."""
+    """The description of a loss in losses.py; see `loss` there."""
 
     name: str
     function: str
     arguments: dict[str, float]
-    """By their names, defaults included."""
+    """By name, including defaults."""
     label: str
     formula: str
-    """HTML; the first line of the docstring if none is given."""
+    """HTML; by default the first line of the docstring."""
     source: str
     """HTML."""
     squared: bool
     link: bool
-    """Whether its outputs are read by a link of its own, not by a softmax."""
+    """Whether its outputs become probabilities by its own link instead of a softmax."""
     squares: Squares | None
 
 
 @functools.cache
 def known_losses() -> tuple[str, ...]:
-    """Names of the functions marked `@loss` in losses.py."""
+    """The names of the functions marked `@loss` in losses.py."""
     return tuple(_functions())
 
 
 @functools.cache
 def loss_info(name: str) -> LossInfo:
-    """Of a loss by its name, however it is spelled. Raises ValueError with the fix."""
+    """The description of a loss, by any spelling of its name. Raises ValueError with the fix."""
     function, values = parse(name)
     node = _function(function)
     arguments = bind(function, _defaults(node), values)
@@ -92,7 +91,7 @@ def loss_info(name: str) -> LossInfo:
 
 
 def label(name: str) -> str:
-    """A loss's name for a reader; of what is no loss of losses.py, itself with spaces."""
+    """A loss's display name; for an unknown loss, the name with spaces for underscores."""
     try:
         return loss_info(name).label
     except ValueError:
@@ -100,13 +99,13 @@ def label(name: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A loss's name as that of a folder: squentropy(0.1) is squentropy-0.1."""
+    """The folder name of a loss: squentropy-0.1 for squentropy(0.1)."""
     name = loss_info(name).name.replace("/", "+")
     return name.replace("(", "-").replace(", ", ",").removesuffix(")")
 
 
 def name_of_slug(slug: str) -> str:
-    """The name whose slug this is; a name is its own."""
+    """The canonical name of a loss, from its slug or name."""
     function, dash, arguments = slug.partition("-")
     if "(" in function:
         return loss_info(slug).name
@@ -115,18 +114,18 @@ def name_of_slug(slug: str) -> str:
 
 
 def function_of(name: str) -> str:
-    """The function of a loss's name or slug, whether there is one or not."""
+    """The function in a loss's name or slug, whether or not it exists."""
     return re.split(r"[(-]", name, maxsplit=1)[0].replace("+", "/")
 
 
 def file_of(function: str) -> tuple[str, str] | None:
-    """(file, function) of a loss in a file of one's own, as my_losses.py:smooth; None of others."""
+    """(file, function) of a loss in a user's file, as my_losses.py:smooth; None for others."""
     file, colon, name = function.rpartition(":")
     return (file, name) if colon else None
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of a loss that there is none of."""
+    """The message for an unknown loss."""
     import difflib
 
     known = list(known)
@@ -145,7 +144,7 @@ def parse(name: str) -> tuple[str, list[float]]:
     """(function, arguments) of a loss's name. Raises ValueError with the fix."""
     match = _NAME.fullmatch(name.strip())
     if match is None:
-        raise ValueError("is no name of a loss; write it as squentropy or squentropy(0.1)")
+        raise ValueError("is not a valid loss name; write it as squentropy or squentropy(0.1)")
     function, arguments = match["function"], match["arguments"]
     if arguments is None or not arguments.strip():
         return function, []
@@ -162,9 +161,9 @@ def _number(text: str, function: str) -> float:
 def bind(
     function: str, defaults: dict[str, float | None], values: Sequence[float]
 ) -> dict[str, float]:
-    """Every argument of a loss by its name. Raises ValueError with the fix.
+    """All arguments of a loss, by name. Raises ValueError with the fix.
 
-    defaults  of its arguments in order; None if one must be given
+    defaults  by argument, in order; None for a required argument
     """
     needed = sum(default is None for default in defaults.values())
     if not needed <= len(values) <= len(defaults):
@@ -179,14 +178,14 @@ def bind(
 
 
 def _given(arguments: dict[str, float], defaults: dict[str, float | None]) -> list[float]:
-    """The arguments that a name has to spell out: up to the last that is not its default."""
+    """The arguments that the canonical name includes: up to the last that is not the default."""
     differing = [arguments[name] != default for name, default in defaults.items()]
     many = max((i + 1 for i, differs in enumerate(differing) if differs), default=0)
     return list(arguments.values())[:many]
 
 
 def _text(value: float) -> str:
-    """The one spelling of a number: 65, 0.1, 0.0001; very small and large ones as 1e-12."""
+    """The canonical spelling of a number: 65, 0.1, 0.0001; 1e-12 if very small or large."""
     if value == int(value) and abs(value) < 1e15:
         return str(int(value))
     text = repr(value)
@@ -199,7 +198,7 @@ def _text(value: float) -> str:
 
 
 def decorator(node: ast.AST) -> ast.expr | None:
-    """The `@loss` or `@loss(...)` of a function; None of anything else."""
+    """The `@loss` or `@loss(...)` of a function; None for any other node."""
     for found in getattr(node, "decorator_list", []):
         called = found.func if isinstance(found, ast.Call) else found
         if isinstance(node, ast.FunctionDef) and getattr(called, "id", None) == "loss":
@@ -223,7 +222,9 @@ def _function(function: str) -> ast.FunctionDef:
         return _functions()[function]
     file, name = own
     if re.search(r"[-+\s]", file) or not file.endswith(".py"):
-        raise ValueError(f"{file} is no name of a file of losses; write it as my_losses.py:{name}")
+        raise ValueError(
+            f"{file} is not a valid name for a file of losses; write it as my_losses.py:{name}"
+        )
     try:
         tree = ast.parse(storage.plain(file).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -232,7 +233,7 @@ def _function(function: str) -> ast.FunctionDef:
     for node in found:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
-    raise ValueError(f"{file} has no function {name} that is marked @loss; add it")
+    raise ValueError(f"{file} has no function {name} marked @loss; add it")
 
 
 def _keywords(node: ast.FunctionDef) -> dict[str, ast.expr]:
@@ -242,7 +243,7 @@ def _keywords(node: ast.FunctionDef) -> dict[str, ast.expr]:
 
 
 def _declared(node: ast.FunctionDef) -> dict[str, Any]:
-    """What the decorator says in so many words."""
+    """The literal arguments of the decorator, all but `link`."""
     said = {}
     for key, value in _keywords(node).items():
         if key != "link":
@@ -250,7 +251,7 @@ def _declared(node: ast.FunctionDef) -> dict[str, Any]:
                 said[key] = ast.literal_eval(value)
             except ValueError:
                 raise ValueError(
-                    f"losses.py: {key} of {node.name} is worked out; write it out in @loss(...)"
+                    f"losses.py: {key} of {node.name} is not a literal; write one in @loss(...)"
                 ) from None
     return said
 
@@ -266,12 +267,12 @@ def _defaults(node: ast.FunctionDef) -> dict[str, float | None]:
         }
     except (TypeError, ValueError):
         raise ValueError(
-            f"losses.py: an argument of {node.name} has a default that is no number; write one"
+            f"losses.py: an argument of {node.name} has a default that is not a number; write one"
         ) from None
 
 
 def _squares(said: dict[str, Any] | None, arguments: dict[str, float]) -> Squares | None:
-    """What a loss says of its squares, its arguments put in; None if there is no optimum."""
+    """The declared squares of a loss, with its arguments inserted; None if no optimum exists."""
     if said is None:
         return None
     values = {key: arguments.get(value, value) for key, value in said.items()}

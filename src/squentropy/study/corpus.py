@@ -1,7 +1,7 @@
-"""The section `corpus` of the parameters: where stories come from, and what is left out.
+"""The section `corpus` of the parameters: where stories come from, and which ones are dropped.
 
-To add a source NAME, give it a section here, of the same name in `Corpus`, and a module or package
-corpus/NAME with a function `source(corpus) -> Source`, which finds the section in `corpus.NAME`.
+To add a source NAME, add a section here, under the same name in `Corpus`, and a module or package
+corpus/NAME with a function `source(corpus) -> Source`, which reads the section from `corpus.NAME`.
 """
 
 from typing import Annotated, Literal
@@ -56,7 +56,7 @@ class Teacher(Section):
 
 def _known_source(name: str) -> str:
     if name not in sources():
-        raise ValueError(f"is no source of stories; there are: {', '.join(sources())}")
+        raise ValueError(f"is not a source of stories; there are: {', '.join(sources())}")
     return name
 
 
@@ -86,7 +86,7 @@ class Corpus(Section):
 
 
 def sources() -> list[str]:
-    """The sources that there are: the sections of `Corpus`."""
+    """The names of all sources: the sections of `Corpus`."""
     fields = Corpus.model_fields.items()
     return [
         name

@@ -1,9 +1,9 @@
-"""What a result depends on in the code, as digests that Snakemake and the runs record.
+"""Digests of the code that a result depends on; Snakemake and the runs record them.
 
-A step depends on the module that it begins with and on all that this one imports, but for
-`PLUMBING`. Comments, layout, docstrings and annotations do not count, and of losses.py only the
-loss in question and what the losses share: adding a loss, renaming it in the report, or restyling a
-figure retrains nothing. Nor does another version of Python.
+A step depends on its entry module and on everything that it imports, directly or not, except
+`PLUMBING`. Comments, layout, docstrings and annotations do not count. In losses.py, only the loss
+in question and the code shared by all losses count. So adding a loss, renaming it in the report or
+restyling a figure retrains nothing; nor does a different version of Python.
 """
 
 import ast
@@ -27,38 +27,38 @@ STEPS = {
     "voices": ("results/voices.py",),
     "tables": ("results/tables.py",),
     "figures": ("report/figures.py",),
-    "report": ("report/render.py", "report/sections/__init__.py"),  # what the notebook imports
+    "report": ("report/render.py", "report/sections/__init__.py"),  # imported by the notebook
 }
-"""The modules that each step of a study begins with."""
+"""The entry modules of each step of a study."""
 
 PLUMBING = (
-    "base/errors.py",  # what is said when something fails
-    "base/progress.py",  # what is shown meanwhile
-    "base/kinds.py",  # types, for annotations alone
-    "base/storage.py",  # whole files, sealed and verified
-    "study",  # the parameters, recorded with each result
-    "runs/records.py",  # whether a result is up to date
-    "training/resume.py",  # tested to go on to the same bits
+    "base/errors.py",  # error messages
+    "base/progress.py",  # progress display
+    "base/kinds.py",  # types, for annotations only
+    "base/storage.py",  # atomic writes and checks of files
+    "study",  # the parameters, which each result records
+    "runs/records.py",  # checks whether a result is up to date
+    "training/resume.py",  # tested to be bit-identical
 )
-"""Modules and folders that a step may import and whose changes do not change its result."""
+"""Modules and folders that a step may import but that do not affect its result."""
 
 
 def digest(*steps: str, loss: str | None = None) -> str:
-    """Hex digest of all the code of steps, without the losses other than `loss`.
+    """Hex digest of the code of all `steps`, without the losses other than `loss`.
 
-    loss  a name or a slug, arguments or not
+    loss  a name or slug, with or without arguments
     """
     return _hex("\n".join("\n".join(by_module(step, loss=loss).values()) for step in steps))
 
 
 def by_module(step: str, loss: str | None = None) -> dict[str, str]:
-    """Hex digest of each module of a step, by its path, without the losses other than `loss`."""
+    """Hex digest of each module of a step, by path, without the losses other than `loss`."""
     modules = closure(STEPS[step], PLUMBING, loss)
     return {path: _hex(_text_of(modules[path])) for path in sorted(modules)}
 
 
 def corpus(source: str) -> str:
-    """Hex digest of the code that makes a corpus of a source, and of the grammar's texts."""
+    """Hex digest of the code that makes a corpus from a source, and of the grammar's texts."""
     path = _path(f"{SOURCE.name}.corpus.{source}")
     modules = closure([*STEPS["corpus"], *path], PLUMBING)
     code = [_text_of(modules[path]) for path in sorted(modules)]
@@ -67,18 +67,18 @@ def corpus(source: str) -> str:
 
 
 def labels(losses: Iterable[str]) -> str:
-    """Hex digest of what losses.py says of these losses for tables, figures and report."""
+    """Hex digest of these losses' descriptions, as tables, figures and report use them."""
     return _hex("\n".join(repr(catalogue.loss_info(loss)) for loss in losses))
 
 
 def closure(
     entries: Iterable[str], plumbing: Iterable[str], loss: str | None = None
 ) -> dict[str, ast.Module]:
-    """What counts of each module that `entries` import, directly or not, by its path."""
+    """The relevant code of `entries` and of all modules they import, directly or not, by path."""
     function = catalogue.function_of(loss) if loss else None
     left, found = list(entries), {}
     own = catalogue.file_of(function) if function else None
-    if own:  # the loss's file, and what it imports of this package
+    if own:  # the loss's file, and the modules of this package that it imports
         text = Path(own[0]).read_text(encoding="utf-8")
         found[own[0]], imported = _essence(text, own[1])
         left += imported
@@ -91,21 +91,21 @@ def closure(
     return found
 
 
-@functools.cache  # a module belongs to several steps, and to every run of a table
+@functools.cache  # a module belongs to several steps and to every run of a table
 def _text_of(module: ast.Module) -> str:
     return _text(module)
 
 
 def _text(part: object) -> str:
-    """A tree as text, the same under every Python; ast.unparse and ast.dump say it otherwise.
+    """A tree as text, identical under every Python version, unlike ast.unparse and ast.dump.
 
-    Without fields that are None or empty, since those differ from version to version, and without
-    `ctx`, which follows from where a name stands, and `kind`, the u of u"".
+    Leaves out fields that are None or empty, which differ between versions; `ctx`, which follows
+    from a name's position; and `kind`, the u of u"".
     """
     if isinstance(part, list):
         return f"[{', '.join(_text(each) for each in part)}]"
     if not isinstance(part, ast.AST):
-        return ascii(part)  # repr() writes a character as it is once this Python knows it
+        return ascii(part)  # repr() escapes only characters that this Python version does not know
     fields = {name: each for name, each in ast.iter_fields(part) if each not in (None, [])}
     if isinstance(part, ast.JoinedStr):
         fields["values"] = list(_joined(part.values))
@@ -114,7 +114,7 @@ def _text(part: object) -> str:
 
 
 def _joined(values: list[ast.expr]) -> Iterator[ast.expr]:
-    """The parts of an f-string, with the text between two values in one, as 3.12 may split it."""
+    """The parts of an f-string, with adjacent texts merged, because Python 3.12 may split them."""
     for is_text, parts in itertools.groupby(values, lambda part: isinstance(part, ast.Constant)):
         if not is_text:
             yield from parts
@@ -127,9 +127,9 @@ def _hex(text: str) -> str:
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """The modules of this package that a module imports, as paths below it.
+    """The modules of this package that a module imports, as paths inside the package.
 
-    For annotations too: what is annotated with a class calls its methods.
+    Includes imports for annotations: code annotated with a class calls its methods.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -141,7 +141,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def _path(module: str) -> list[str]:
-    """The path of a module of this package below it; none for any other name."""
+    """The path of a module inside this package, as a list; empty for any other name."""
     package, *names = module.split(".")
     if package != SOURCE.name:
         return []
@@ -150,9 +150,9 @@ def _path(module: str) -> list[str]:
     return [each.as_posix() for each in both if (SOURCE / each).is_file()][:1]
 
 
-@functools.cache  # a workflow asks for the same modules once per job
+@functools.cache  # a workflow needs the same modules once per job
 def _essence(text: str, loss: str | None) -> tuple[ast.Module, list[str]]:
-    """What counts of a module, and the modules that it imports."""
+    """The relevant code of a module, and the modules that it imports."""
     tree = ast.parse(text)
     if any(catalogue.decorator(node) is not None for node in tree.body):
         tree.body = list(_without_other_losses(tree.body, loss))
@@ -163,7 +163,7 @@ def _essence(text: str, loss: str | None) -> tuple[ast.Module, list[str]]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Drops docstrings, annotations, and imports for type checkers."""
+    """Drops docstrings, annotations and imports for type checkers."""
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         body = getattr(node, "body", None)
@@ -185,7 +185,7 @@ class _Bare(ast.NodeTransformer):
         return None if guards else self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        # Annotations in a class's own body make the fields of a dataclass.
+        # Annotations in a class body define the fields of a dataclass.
         body = [e if isinstance(e, ast.AnnAssign) else self.visit(e) for e in node.body]
         node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]
         return node
@@ -197,7 +197,7 @@ class _Bare(ast.NodeTransformer):
 
 
 class _Imports(ast.NodeTransformer):
-    """Drops the imports of names that are not used, as those for annotations are not any more."""
+    """Drops unused imports, such as those used only in annotations."""
 
     def __init__(self, used: set[str]):
         self.used = used
@@ -221,13 +221,13 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 SHARED = {"LOSSES", "loss", "own_link", "fuse_chunks"}
-"""What the other modules use of losses.py, beside types."""
+"""The names of losses.py that other modules use, except types."""
 
 
 def _without_other_losses(body: list[ast.stmt], loss: str | None) -> Iterator[ast.stmt]:
     """The statements of losses.py that a loss or `SHARED` needs, and those that define nothing.
 
-    Of `@loss(...)` the link alone, since what is written there besides is for the report.
+    Of `@loss(...)`, only the link is kept: the other arguments are for the report.
     """
     needed: list[ast.stmt] = []
     waiting: list[ast.stmt] = []
@@ -252,7 +252,7 @@ def _link_alone(decorator: ast.expr) -> ast.expr:
 
 
 def _defined(node: ast.stmt) -> set[str]:
-    """The names that a statement of a module gives a meaning."""
+    """The names that a module-level statement defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):

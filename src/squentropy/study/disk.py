@@ -1,4 +1,4 @@
-"""What the weights of a study take on disk, known before it runs and without importing torch."""
+"""The disk space of a study's weights, computed before it runs and without importing torch."""
 
 import shutil
 from pathlib import Path
@@ -10,10 +10,10 @@ FLOAT32 = 4
 
 
 def weights_bytes(study: Study, n_layer: int) -> int:
-    """Bytes of the weights of one run; a bpe may end with fewer tokens than it was allowed."""
+    """Bytes of the weights of one run, at most: a BPE may end with fewer tokens than allowed."""
     model, width = study.model, study.model.n_embd
-    block = 12 * width**2 + 2 * width  # attention 4, its MLP 8; two norms
-    biases = 11 * width  # of the same
+    block = 12 * width**2 + 2 * width  # attention 4, MLP 8; two norms
+    biases = 11 * width  # attention 4, MLP 5, norms 2
     positions = model.block_size if model.positions == "learned" else 0
     embeddings, last_norm = (vocabulary(study) + positions) * width, width
     total = embeddings + n_layer * block + last_norm
@@ -23,14 +23,14 @@ def weights_bytes(study: Study, n_layer: int) -> int:
 
 
 def vocabulary(study: Study) -> int:
-    """How many tokens there are, at most."""
+    """The vocabulary size, at most."""
     return study.tokens.vocab_size if study.tokens.encoding == "bpe" else GPT2_VOCABULARY
 
 
 def checkpoints(study: Study) -> tuple[int, int]:
-    """How many runs keep their weights, and the bytes these take at most.
+    """The number of runs that keep their weights, and the maximum size of these in bytes.
 
-    The depth of a final run is not known before the sweep, so it counts as the deepest.
+    The depth of a final run is not known before the sweep, so the largest is assumed.
     """
     final = study.final
     runs = len(final.seeds) + len(final.lengths) * final.length_seeds
@@ -43,20 +43,20 @@ def checkpoints(study: Study) -> tuple[int, int]:
 
 
 def least_bytes(study: Study) -> int:
-    """What no run of the study does without: the final weights, at the fewest layers."""
+    """The minimum size in bytes: the weights of the final runs, with the fewest layers."""
     final = study.final
     runs = len(final.seeds) + len(final.lengths) * final.length_seeds
     return len(study.sweep.losses) * runs * weights_bytes(study, min(study.sweep.n_layer))
 
 
 def held_bytes(study: Study) -> int:
-    """What of the study's checkpoints lies here already."""
+    """Bytes of the study's checkpoints that exist already."""
     files = Path("checkpoints", study.study).rglob("*.safetensors")
     return sum(path.stat().st_size for path in files)
 
 
 def summary(study: Study) -> str:
-    """One line: what the weights take at most, and what is free in the working folder."""
+    """One line: the maximum size of the weights, and the free space in the working folder."""
     runs, size = checkpoints(study)
     free = shutil.disk_usage(".").free
     return (

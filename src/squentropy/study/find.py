@@ -1,12 +1,12 @@
-"""Which study is meant, wherever one is named, and where it lies.
+"""Find the study that a command names, and its folders.
 
 A study is named by
 
-    smoke                           its name: params.yaml's or studies/NAME.yaml, as they are now;
-                                    a study without such a file is as its results hold it
-    studies/smoke.yaml              its file, laid over params.yaml unless it is whole; or several
-    results/smoke                   its folder of results, with the parameters they were made by
-    checkpoints/smoke/final/...     a run of it, where a run is expected
+    smoke                           its name: that of params.yaml or studies/NAME.yaml, as they are
+                                    now; without such a file, the parameters in results/NAME
+    studies/smoke.yaml              its file, overlaid on params.yaml unless complete; or several
+    results/smoke                   its folder of results, with the parameters that produced them
+    checkpoints/smoke/final/...     one of its runs, if a run is expected
 """
 
 import contextlib
@@ -26,9 +26,9 @@ DEFAULT = Path("params.yaml")
 
 
 def find(*words: str | Path) -> tuple[Study, Places]:
-    """The study of this name, of these files or of this folder of results; none: the default one.
+    """The study of this name, these files or this folder of results; by default, params.yaml's.
 
-    Raises SquentropyError where there is none.
+    Raises SquentropyError if there is no such study.
     """
     files: list[Path] = []
     results = None
@@ -42,9 +42,9 @@ def find(*words: str | Path) -> tuple[Study, Places]:
 
 
 def overlays(words: Iterable[str | Path]) -> list[Path]:
-    """The files that make a study when they are laid over params.yaml; none for the default one.
+    """The files to overlay on params.yaml to obtain a study; empty for the default study.
 
-    For what runs Snakemake, which is told a study by its files.
+    For commands that run Snakemake, which takes a study's files.
     """
     found: list[Path] = []
     for word in words:
@@ -55,21 +55,21 @@ def overlays(words: Iterable[str | Path]) -> list[Path]:
             named = _named(study.study)
             if named is None:
                 raise SquentropyError(
-                    f"{word}: has no file in studies/; name the files that are laid over {DEFAULT}"
+                    f"{word}: has no file in studies/; name the files to overlay on {DEFAULT}"
                 )
             found += named[1:]
     return found
 
 
 def study_of(folder: Path, run: RunRecord | None) -> Study:
-    """The study of a run in checkpoints/STUDY, with the parameters that the run was trained by.
+    """The study of a run in checkpoints/STUDY, with the parameters that trained the run.
 
-    These are found in its results/STUDY, in its file or in params.yaml. Where none of them fit, or
-    for `run` None, the first of these counts. For a run elsewhere it is the default study.
+    Looks for them in results/STUDY, the study's file and params.yaml. If none of these fit, or if
+    `run` is None, returns the first one found. For a run elsewhere, only params.yaml is read.
     """
     first = None
     for files in filter(None, _candidates(folder.resolve())):
-        with contextlib.suppress(ParameterError):  # another one may be the run's
+        with contextlib.suppress(ParameterError):  # another candidate may fit the run
             study = load(files)
             first = first or study
             if run is None or _fits(study, run):
@@ -83,7 +83,7 @@ def _fits(study: Study, run: RunRecord) -> bool:
 
 
 def _candidates(folder: Path) -> Iterator[list[Path]]:
-    """The files that may hold the parameters of a run's study."""
+    """The files that may contain the parameters of a run's study."""
     for parent in folder.parents:
         if parent.name == "checkpoints":
             root, name = parent.parent, folder.relative_to(parent).parts[0]
@@ -94,7 +94,7 @@ def _candidates(folder: Path) -> Iterator[list[Path]]:
 
 
 def _files(what: str) -> list[Path]:
-    """The files of a study that is named otherwise than by its files."""
+    """The files of a study that is given by its name or a folder."""
     if (folder := _results(Path(what))) is not None:
         return [folder / DEFAULT]
     if (named := _named(what)) is not None:
@@ -102,13 +102,13 @@ def _files(what: str) -> list[Path]:
     if (folder := _results(Path("results", what))) is not None:
         return [folder / DEFAULT]
     if Path(what).is_dir():
-        raise SquentropyError(f"{what}: holds no manifest.json of results; name results/STUDY")
+        raise SquentropyError(f"{what}: contains no results (manifest.json); name results/STUDY")
     there = ", ".join(known.names()) or "none"
     raise SquentropyError(f"{what}: no such study; there are: {there}{clone_wanted()}")
 
 
 def _named(name: str, root: Path = Path()) -> list[Path] | None:
-    """The files of the study of this name, params.yaml first; None where no file has it."""
+    """The files of the study of this name, params.yaml first; None if no file has it."""
     for files in ([root / DEFAULT], [root / DEFAULT, root / "studies" / f"{name}.yaml"]):
         if all(path.is_file() for path in files) and load(files).study == name:
             return files
@@ -116,7 +116,7 @@ def _named(name: str, root: Path = Path()) -> list[Path] | None:
 
 
 def _results(folder: Path) -> Path | None:
-    """This folder, with its parent's name, if it is one of results."""
+    """This folder if it is a folder of results, otherwise None."""
     place = folder if len(folder.parts) > 1 else folder.resolve()
     is_results = (folder / "manifest.json").is_file() or place.parent.name == "results"
     return place if is_results and (folder / DEFAULT).is_file() else None
@@ -128,7 +128,7 @@ def _is_file(word: str | Path) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file holds a whole study; also where it cannot be read, which `load` will say."""
+    """Whether a file defines a complete study; True if unreadable, which `load` reports."""
     try:
         values = read(path)
     except SquentropyError:
@@ -138,9 +138,9 @@ def _is_whole(path: Path) -> bool:
 
 
 def data_of(folder: Path, run: RunRecord, study: Study) -> Path:
-    """data/STUDY beside checkpoints/STUDY for a run of that folder; else that of `study`.
+    """data/STUDY beside checkpoints/STUDY if the run is in that folder, otherwise that of `study`.
 
-    Whether the tokens there are the run's own is for records.check_tokens to say.
+    Whether the tokens there are those of the run is checked by records.check_tokens.
     """
     name, here = Path(Cell(**run["cell"]).name), folder.resolve()
     if here.parts[-len(name.parts) :] == name.parts:

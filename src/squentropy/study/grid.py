@@ -1,7 +1,8 @@
-"""The grid: which hyperparameters are tuned for each loss, and a run as a point of it.
+"""The grid: the hyperparameters that are tuned for each loss, and a run as one of its points.
 
-To tune another one, add it to `Point`, `Grid` and `Cell`, here, and use `cell.KEY` where it acts;
-its values stand in the parameters, under `sweep`. Folders, tables, tuning and commands follow.
+To tune another hyperparameter, add it to `Point`, `Grid` and `Cell` here, use `cell.KEY` where it
+takes effect, and list its values in the parameters under `sweep`. Folders, tables, tuning and
+commands follow.
 """
 
 import itertools
@@ -14,7 +15,7 @@ from squentropy.study.layout import ROW, RUNS
 
 
 class Point(Section):
-    """The hyperparameters that are tuned, with one value each."""
+    """One value of each tuned hyperparameter."""
 
     lr: Rate
     dropout: Dropout
@@ -22,7 +23,7 @@ class Point(Section):
 
 
 class Grid(Section):
-    """The same with the values that the sweep tries."""
+    """The values that the sweep tries, for each tuned hyperparameter."""
 
     lr: Values[Rate]
     dropout: Values[Dropout]
@@ -35,17 +36,17 @@ class Grid(Section):
 
 
 GRID_KEYS = tuple(Point.model_fields)
-"""The learning rate first, which has a row of the grid and a rule of its own in tuning."""
+"""The learning rate comes first: it defines a row of the grid and has its own rule in tuning."""
 
 NAMES = {"lr": "learning rate", "n_layer": "layers"}
-"""What a grid key is called in tables and folders, unless by its own name."""
+"""The names of grid keys in tables and folders, if not the key itself."""
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One run: which phase it belongs to and what it trains.
+    """One run: its phase, loss, hyperparameters and seed.
 
-    `iterations` is given for the phase "lengths" alone; the others have one length each.
+    `iterations` is set only for the phase "lengths"; the other phases have one length each.
     """
 
     phase: str
@@ -72,10 +73,10 @@ class Cell:
 
     @property
     def point(self) -> dict[str, Any]:
-        """Its place in the grid, by `GRID_KEYS`."""
+        """Its point in the grid, by `GRID_KEYS`."""
         return {key: getattr(self, key) for key in GRID_KEYS}
 
 
 def point_name(point: dict[str, Any]) -> str:
-    """A point's folder in its row: all but the learning rate, as dropout0.1_layers2."""
+    """A point's folder in its row, without the learning rate: dropout0.1_layers2."""
     return "_".join(f"{NAMES.get(key, key)}{point[key]!r}" for key in GRID_KEYS[1:])

@@ -1,4 +1,4 @@
-"""The kinds of values that parameters take."""
+"""The types of parameter values."""
 
 from typing import Annotated, TypeVar
 
@@ -8,13 +8,13 @@ from squentropy.study.catalogue import loss_info
 
 
 def known_loss(name: str) -> str:
-    """A loss's name in its one spelling. Raises ValueError if there is no such loss."""
+    """A loss's canonical name. Raises ValueError if there is no such loss."""
     return loss_info(name).name
 
 
 def distinct(values: list) -> list:
     if len(set(values)) != len(values):
-        raise ValueError("holds a value twice; write each once")
+        raise ValueError("contains a value twice; write each once")
     return values
 
 
@@ -32,10 +32,10 @@ Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[str, AfterValidator(known_loss)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Values = Annotated[list[T], Field(min_length=1), AfterValidator(distinct)]
-"""Several values, each once."""
+"""One or more distinct values."""
 
 
 class Section(BaseModel):
-    """A group of keys; unknown keys and values of another type are errors."""
+    """A group of keys; unknown keys and values of the wrong type are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

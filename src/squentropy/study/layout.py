@@ -1,11 +1,11 @@
-"""Where everything of a study lies: told here once, for rules, commands and tests.
+"""The folders and files of a study, defined once for rules, commands and tests.
 
 data/STUDY          corpus/ and tokens/
 checkpoints/STUDY   a folder for each run, see `RUNS`
-state/STUDY         what unfinished runs go on from
-results/STUDY       tables, and the parameters they were made by
+state/STUDY         training states from which unfinished runs resume
+results/STUDY       tables, and the parameters that produced them
 report/STUDY        figures/ and index.html
-logs/STUDY          what each job said
+logs/STUDY          the output of each job
 """
 
 import os
@@ -28,16 +28,16 @@ RUNS = {
 }
 """A run's folder below checkpoints/STUDY, by phase; the loss is a slug, the rest as in its cell.
 
-The rules' wildcards bear the same names.
+The wildcards of the rules have the same names.
 """
 
 REFINED = "refine/{loss}/refine.json"
-"""What was selected for a loss, below checkpoints/STUDY."""
+"""The hyperparameters selected for a loss, below checkpoints/STUDY."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """The folders of a study, all of which lie where its results/STUDY does."""
+    """The folders of a study, in the same root folder as its results/STUDY."""
 
     results: Path
 
@@ -46,7 +46,7 @@ class Places:
         return self.results.parent.parent
 
     def of(self, kind: str) -> Path:
-        """Its folder below data, checkpoints, report, logs or state."""
+        """The study's folder below data, checkpoints, report, logs or state."""
         return self.root / kind / self.results.name
 
     @property
@@ -55,25 +55,26 @@ class Places:
 
 
 def refine_file(checkpoints: Path, loss: str) -> Path:
-    """Below a study's checkpoints."""
+    """The path of `REFINED` for a loss, below a study's checkpoints."""
     return checkpoints / REFINED.format(loss=slug(loss))
 
 
 def any_run(phase: str) -> str:
-    """A glob of the runs of a phase, of any study, below the folder that studies lie in."""
+    """A glob for the runs of a phase in any study, relative to the studies' root folder."""
     return "checkpoints/*/" + re.sub("{.*?}", "*", RUNS[phase])
 
 
 def tokens_beside(run: Path, name_it: str) -> Path:
-    """data/STUDY/tokens beside the checkpoints/STUDY in which a run lies.
+    """data/STUDY/tokens beside the checkpoints/STUDY that contains a run.
 
-    Raises SquentropyError where it lies in none; `name_it` says how else to name the tokens.
+    Raises SquentropyError if the run is in no such folder; `name_it` is the option that names the
+    tokens instead.
     """
     for study in run.resolve().parents:
         if study.parent.name == "checkpoints":
             tokens = study.parents[1] / "data" / study.name / "tokens"
             return tokens if run.is_absolute() else Path(os.path.relpath(tokens))
     raise SquentropyError(
-        f"{run}: lies in no checkpoints/STUDY, beside which its tokens would be; name their "
+        f"{run}: is not in a checkpoints/STUDY, so its tokens cannot be found; name their "
         f"folder, as {name_it}"
     )

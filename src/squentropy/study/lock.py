@@ -1,6 +1,7 @@
-"""One study, one Snakemake at a time: a lock that ends with the process that holds it.
+"""A lock that allows one Snakemake per study at a time and ends with the process that holds it.
 
-Snakemake's own outlives a kill, and has then to be removed by hand; the kernel frees this one.
+Snakemake's own lock survives a kill and must then be removed manually; the kernel releases this
+one.
 """
 
 import fcntl
@@ -14,15 +15,15 @@ from squentropy.base import storage
 from squentropy.base.errors import SquentropyError
 from squentropy.base.output import say
 
-_held: list[TextIO] = []  # open, and so locked, until this process ends
+_held: list[TextIO] = []  # kept open, and so locked, until this process ends
 
 
 def hold(path: Path) -> None:
     """Hold the lock of a path until this process ends, however it ends.
 
-    Raises SquentropyError with the holder's name where another process holds it, and where the path
-    is no plain file's. Says so on stderr
-    where the file system has no locks, as some that clusters share.
+    Raises SquentropyError if another process holds it, with that process's id and host, or if the
+    path is not a regular file. Warns on stderr if the file system does not support locks, as some
+    shared ones on clusters.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,11 +37,11 @@ def hold(path: Path) -> None:
         holder = file.read()
         file.close()
         raise SquentropyError(
-            f"{path.stem}: this study is being run already, by {holder}; wait for it, or stop it"
+            f"{path.stem}: this study is already being run by {holder}; wait for it, or stop it"
         ) from None
     except OSError as error:
         say(
-            f"{path}: cannot be locked ({error.strerror}), so nothing keeps a second Snakemake "
+            f"{path}: cannot be locked ({error.strerror}), so nothing prevents a second Snakemake "
             "from running this study at the same time; start only one"
         )
     file.truncate(0)
@@ -51,20 +52,20 @@ def hold(path: Path) -> None:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock of a path, in words; None where nobody does."""
+    """A description of the process that holds the lock of a path; None if the lock is free."""
     try:
         with storage.plain(path).open(encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return file.read() or "another process"
-    except (OSError, SquentropyError):  # never held, or no file that could be
+    except (OSError, SquentropyError):  # never locked, or not a file that could be
         pass
     return None
 
 
 def _lock(file: TextIO) -> None:
-    """Tried twice, since `holder` has the lock for a moment while it looks."""
+    """Lock a file; tries twice, because `holder` takes the lock briefly to check it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Parameters as nested mappings: one laid upon another, and how two differ."""
+"""Parameters as nested mappings: overlay one on another, and compare two."""
 
 
 def overlay(base: dict, over: dict) -> dict:
@@ -11,7 +11,7 @@ def overlay(base: dict, over: dict) -> dict:
 
 
 def differences(old: dict, new: dict, where: str = "") -> list[str]:
-    """The keys, with dots, whose values differ."""
+    """The dotted keys whose values differ."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)

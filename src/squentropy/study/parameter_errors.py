@@ -1,4 +1,4 @@
-"""What is wrong with parameters, as one line that names the key, the value and the fix."""
+"""Errors in parameters, each as one line that names the key, the value and the fix."""
 
 import difflib
 import json
@@ -17,7 +17,7 @@ _FIXES = {
     "list_type": "is not a list; write its values in brackets, as [a, b]",
     "string_type": "is not text; write it in quotes",
     "bool_type": "is neither true nor false",
-    "string_pattern_mismatch": "holds more than letters, digits, '_' and '-'",
+    "string_pattern_mismatch": "may contain only letters, digits, '_' and '-'",
 }
 
 
@@ -47,7 +47,7 @@ def explain(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
 
 
 def _number_in(text: str) -> str:
-    """What to write in place of a text where a number belongs."""
+    """What to write instead of a text where a number is expected."""
     try:
         number = float(text)
     except ValueError:
@@ -59,14 +59,14 @@ def _number_in(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of a value, however long it would be."""
+    """The beginning of a value as JSON, without encoding all of a long one."""
     text = ""
     try:
         for piece in json.JSONEncoder(default=str, ensure_ascii=False).iterencode(value):
             text += one_line(piece[:61])
             if len(text) > 60:
                 return text[:57] + "..."
-    except (TypeError, ValueError):  # keys that JSON lacks, a circle, an endless integer
+    except (TypeError, ValueError):  # keys that JSON lacks, a cycle, an overlong integer
         return f"a {type(value).__name__}"
     return text
 

@@ -1,8 +1,8 @@
 """A study's parameters, typed and checked, and its grid as a list of cells.
 
-`params.yaml` holds the default study whole; the files in `studies/` overlay what differs.
-Nothing here has a default: a key that is missing is an error, so a study reads as it runs. Only
-`model.parametrization` has one, since studies and runs from before it, all standard, lack it.
+`params.yaml` contains the complete default study; the files in `studies/` override parts of it.
+Parameters have no defaults: a missing key is an error, so the files show everything that a study
+uses. The exception is `model.parametrization`, which older studies and runs, all standard, lack.
 """
 
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ from squentropy.study.overlays import overlay
 from squentropy.study.parameter_errors import explain
 from squentropy.study.yaml_file import read
 
-BASELINE = "cross_entropy"  # the loss that the others are compared with
+BASELINE = "cross_entropy"  # the loss with which the others are compared
 SELECTION_TABLES = ("sweep.csv", "refine.csv", "selected.json")
 """Written by `select`, before any final run."""
 VOICES = "voices.json"
@@ -49,7 +49,7 @@ TABLES = (  # of results/STUDY
     VOICES,
 )  # fmt: skip
 TEXTS = ("samples.json", "samples.md", VOICES)
-"""Of `TABLES`, what tells stories: left out where a corpus's licence does not let them be shown."""
+"""The `TABLES` with generated stories, left out if the corpus's licence forbids showing them."""
 
 
 class Tokens(Section):
@@ -77,7 +77,7 @@ class Model(Section):
         return self
 
     def keys(self) -> dict:
-        """All that weights depend on, without what runs from before a key was there imply."""
+        """The keys that weights depend on, without defaults, which runs older than a key lack."""
         return self.model_dump(exclude_defaults=True)
 
 
@@ -102,23 +102,23 @@ class Train(Section):
     def _processes_share(self) -> "Train":
         if self.accumulation % self.processes:
             raise ValueError(
-                f"accumulation {self.accumulation} cannot be shared by {self.processes} processes; "
-                f"write a multiple of {self.processes}, which every iteration then takes"
+                f"accumulation {self.accumulation} is not divisible by processes {self.processes}; "
+                f"write a multiple of {self.processes}, the batches of each iteration"
             )
         if self.processes > 1 and self.runs_per_gpu > 1:
             raise ValueError(
-                "processes and runs_per_gpu are both more than 1; a run has either GPUs of its own "
-                "or a share of one, so write 1 for one of them"
+                "processes and runs_per_gpu are both more than 1; a run uses either several GPUs "
+                "or part of one, so write 1 for one of them"
             )
         return self
 
     def keys(self) -> dict:
-        """All that weights depend on."""
+        """The keys that weights depend on."""
         return self.model_dump(exclude={"runs_per_gpu", "state_interval"})
 
 
 class Schedule(Section):
-    """How long a run of a phase trains, and how often it is looked at; in iterations."""
+    """How long the runs of a phase train and how often they are evaluated, in iterations."""
 
     max_iters: PositiveInt
     warmup_iters: NaturalInt
@@ -162,12 +162,12 @@ class Final(Schedule):
         for length in self.lengths:
             if length >= self.max_iters:
                 raise ValueError(
-                    f"lengths holds {length}, which is not below max_iters {self.max_iters}; "
+                    f"lengths contains {length}, which is not below max_iters {self.max_iters}; "
                     "the full length is trained anyway"
                 )
         if self.length_seeds > len(self.seeds):
             raise ValueError(
-                f"length_seeds {self.length_seeds} is more than there are seeds; write "
+                f"length_seeds {self.length_seeds} is more than the number of seeds; write "
                 f"{len(self.seeds)} or less"
             )
         return self
@@ -187,11 +187,11 @@ class Evaluate(Section):
     other_floors: Annotated[list[Floor], AfterValidator(distinct)]
 
     def scoring_keys(self) -> dict:
-        """What the scores of a run depend on; the rest is for tables."""
+        """The keys that a run's scores depend on; the others are for tables."""
         return self.model_dump(exclude={"bootstrap", "bootstrap_seed", "confidence"})
 
     def resampling(self) -> dict:
-        """The settings of the intervals, as statistics.py takes them."""
+        """The settings of the bootstrap intervals, as arguments for statistics.py."""
         return {
             "resamples": self.bootstrap,
             "confidence": self.confidence,
@@ -200,7 +200,7 @@ class Evaluate(Section):
 
 
 class Plan(Section):
-    """What is claimed and how, fixed before the test split is read."""
+    """What is claimed and by which criteria, fixed before the test split is read."""
 
     reading: Literal["softmax", "tempered"]
     smallest_p: Annotated[float, Field(ge=0, lt=1)]
@@ -218,7 +218,7 @@ class Sample(Section):
 
     @property
     def middle(self) -> float:
-        """The temperature that stands for all where one is shown: the middle one, by size."""
+        """The median temperature, used where only one is shown."""
         return sorted(self.temperatures)[len(self.temperatures) // 2]
 
 
@@ -246,7 +246,7 @@ class Study(Section):
     theory: Theory
 
     def schedule(self, phase: str, iterations: int | None = None) -> Schedule:
-        """A phase's schedule; that of a shorter length warms up for the same share of it."""
+        """A phase's schedule; a shorter length warms up for the same fraction of its iterations."""
         if phase != "lengths":
             return {"sweep": self.sweep, "refine": self.refine}.get(phase, self.final)
         full = self.final
@@ -259,16 +259,16 @@ class Study(Section):
         )
 
     def tokens_trained(self, phase: str, iterations: int | None = None) -> int:
-        """The number of tokens that a run of a phase sees."""
+        """The number of tokens on which a run of a phase trains."""
         each = self.train.accumulation * self.train.batch_size * self.model.block_size
         return self.schedule(phase, iterations).max_iters * each
 
     def primary(self, loss: str) -> str:
-        """The reading by which a loss is tuned and judged: its own link, or that of the plan."""
+        """The reading by which a loss is tuned and judged: its own link, or the plan's reading."""
         return "own" if loss_info(loss).link else self.plan.reading
 
     def sweep_cells(self) -> list[Cell]:
-        """Every cell of the grid, in the order of the parameters."""
+        """All cells of the grid, in the order of the parameters."""
         return [
             Cell("sweep", loss, **point, seed=self.sweep.seed)
             for loss in self.sweep.losses
@@ -278,7 +278,7 @@ class Study(Section):
     def final_cells(self, selected: dict[str, dict]) -> list[Cell]:
         """The final runs: each loss with its selected {lr, dropout, n_layer}, once per seed.
 
-        These are None in the cells of a loss that is not among the selected ones.
+        The hyperparameters are None for a loss that is missing from `selected`.
         """
         return [
             Cell("final", loss, **selected.get(loss, NOT_TUNED), seed=seed)
@@ -287,7 +287,7 @@ class Study(Section):
         ]
 
     def voice_cells(self) -> list[Cell]:
-        """The final runs whose models the report may hold: the first seed of each loss whose
+        """The final runs whose models the report may include: the first seed of each loss whose
         outputs are logits. Their hyperparameters are None."""
         return [
             cell
@@ -296,7 +296,7 @@ class Study(Section):
         ]
 
     def length_cells(self, selected: dict[str, dict]) -> list[Cell]:
-        """The shorter runs of the first `length_seeds` seeds, as `final_cells` has them."""
+        """The shorter runs of the first `length_seeds` seeds; see `final_cells`."""
         return [
             Cell("lengths", loss, **selected.get(loss, NOT_TUNED), seed=seed, iterations=length)
             for loss in self.sweep.losses
@@ -305,7 +305,7 @@ class Study(Section):
         ]
 
     def reported_cells(self) -> list[Cell]:
-        """The original study's reported optimum, once a seed; none where the study does not ask."""
+        """The original study's reported optimum, with the first seed; empty if not requested."""
         if self.final.reported is None:
             return []
         return [
@@ -314,9 +314,9 @@ class Study(Section):
         ]
 
     def training_keys(self, phase: str, iterations: int | None = None) -> dict:
-        """What a run's weights depend on beside its cell, its data and the code.
+        """The parameters that a run's weights depend on, besides its cell, data and code.
 
-        Snakemake reruns a job when these change, and a run records them.
+        Snakemake reruns a job when they change, and a run records them.
         """
         keys = set(Schedule.model_fields)
         return {
@@ -327,7 +327,7 @@ class Study(Section):
         }
 
     def table_keys(self) -> dict:
-        """What the tables depend on beside the code; the tables' manifest records it."""
+        """The parameters that the tables depend on; the tables' manifest records them."""
         return {
             "corpus": self.corpus.relevant(),
             "model": self.model.keys(),
@@ -347,12 +347,12 @@ class Study(Section):
         )
 
     def dump(self) -> str:
-        """The parameters as YAML, every key resolved."""
+        """All parameters as YAML, after overlays."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def load(paths: Iterable[str | Path]) -> Study:
-    """Read a base file and the overlays upon it, in order. Raises ParameterError."""
+    """Read a base file and its overlays, in order. Raises ParameterError."""
     merged: dict[str, Any] = {}
     paths = list(paths)
     for path in paths:
@@ -361,17 +361,17 @@ def load(paths: Iterable[str | Path]) -> Study:
 
 
 def parse(values: dict, where: str = "parameters") -> Study:
-    """Check parameters that have been read already. Raises ParameterError with one line."""
+    """Check parameters that have already been read. Raises ParameterError with one line."""
     return _checked(Study, values, where)
 
 
 def make_cell(phase: str, where: str, **values) -> Cell:
-    """A cell from values that were given by hand. Raises ParameterError with one line."""
+    """A cell from a user's values. Raises ParameterError with one line."""
     return Cell(phase, **_checked(_CellValues, values, where).model_dump())
 
 
 def with_sample(study: Study, values: dict) -> Study:
-    """A study with sampling settings given by hand. Raises ParameterError with one line."""
+    """A study with a user's sampling settings. Raises ParameterError with one line."""
     return parse(overlay(study.model_dump(), {"sample": values}), where="sample")
 
 

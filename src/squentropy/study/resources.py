@@ -1,8 +1,8 @@
-"""What the jobs of a study ask a cluster for, known before they run and without importing torch.
+"""The resources that a study's jobs request, estimated in advance and without importing torch.
 
-Amounts err on the high side: a job that is killed all the same asks for twice as much the next
-time, and one that was training goes on from where it was. What `check` refuses errs on the low
-side: such a study cannot be run here.
+Estimates err on the high side. A job that is killed nevertheless requests twice as much on its next
+attempt, and training resumes. The limits in `check` err on the low side: a study that it refuses
+cannot be run here.
 """
 
 import contextlib
@@ -15,20 +15,20 @@ from squentropy.base.errors import ParameterError
 from squentropy.study import disk
 from squentropy.study.params import PHASES, Study
 
-PROCESS_MB = 2000  # a process with torch and its data; some 300 MB before it begins, more with CUDA
-START_MINUTES = 10  # imports over a network, torch.compile, and what else grows with nothing
-CPU_FLOPS = 5e9  # a second and thread; benchmarks/README.md measures 40e9 and more
-MEASURED_FLOPS = 40e9  # of those, a second and core, by benchmarks/README.md
-GPU_FLOPS = 30e12  # a second
-READING = 200  # operations' worth a logit that is read: softmax, ranks, calibration
-STORY_BYTES = 2000  # that a teacher's story takes until it is written
-COPIES = 6  # of the weights: themselves, gradients, AdamW's two moments, and a state that is saved
+PROCESS_MB = 2000  # a process with torch and its data; about 300 MB at its start, more with CUDA
+START_MINUTES = 10  # imports over a network, torch.compile and other constant costs
+CPU_FLOPS = 5e9  # per second and thread; benchmarks/README.md measures 40e9 and more
+MEASURED_FLOPS = 40e9  # per second and core, as measured in benchmarks/README.md
+GPU_FLOPS = 30e12  # per second
+READING = 200  # operations per logit in scoring: softmax, ranks, calibration
+STORY_BYTES = 2000  # memory per story of a teacher, until it is written
+COPIES = 6  # of the weights: weights, gradients, AdamW's two moments, and a state being saved
 
 
 def training_mb(study: Study) -> int:
-    """Memory that a process which trains the deepest model takes on a CPU, in MB.
+    """Memory for training the deepest model on a CPU, in MB per process.
 
-    A layer keeps 17 floats per token and unit of width, and 2.5 a pair of positions and head:
+    A layer keeps 17 floats per token and unit of width, and 2.5 per pair of positions and head:
     Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022.
     """
     model, n_layer = study.model, _deepest(study)
@@ -39,8 +39,8 @@ def training_mb(study: Study) -> int:
 
 
 def training_flops(study: Study, phase: str) -> float:
-    """Operations of the longest training job of a phase: a row of the sweep, the runs that refine
-    a loss, its shorter runs, or one other run."""
+    """Operations of the longest training job of a phase: a row of the sweep, the refinement of a
+    loss, the shorter runs of a loss, or a single other run."""
     lengths: list[int] | list[None]
     depths, lengths = [_deepest(study)], [None]
     if phase == "sweep":
@@ -55,9 +55,9 @@ def training_flops(study: Study, phase: str) -> float:
 
 
 def evaluation_flops(study: Study, phase: str) -> float:
-    """Operations of scoring or sampling the runs of a loss: generously a tenth of their training's.
+    """Operations of scoring or sampling the runs of a loss, generously a tenth of their training.
 
-    Both are small beside it where time is long, and within START_MINUTES where it is not.
+    Both are small compared with long training, and fit into START_MINUTES after short training.
     """
     flops = training_flops(study, phase)
     if phase == "final":
@@ -72,57 +72,62 @@ def scoring_flops(study: Study, split: str) -> float:
 
 
 def fitting_flops(study: Study) -> float:
-    """Operations of fitting a temperature on validation, by a few steps of Newton's."""
+    """Operations of fitting a temperature on validation, with a few Newton steps."""
     each = disk.vocabulary(study) * (2 * study.model.n_embd + READING)
     return 10 * _tokens(study, "validation") * each
 
 
 def telling_flops(study: Study) -> float:
-    """Operations of the stories that a run tells, at their longest."""
+    """Operations of generating a run's stories, at maximum length."""
+    tokens = stories_told(study) * study.sample.max_tokens
+    return 2 * _parameters(study, _deepest(study)) * tokens
+
+
+def stories_told(study: Study) -> int:
+    """The number of stories generated per run."""
     told = study.sample
-    stories = len(told.prompts) * len(told.temperatures) * told.stories
-    return 2 * _parameters(study, _deepest(study)) * stories * told.max_tokens
+    return len(told.prompts) * len(told.temperatures) * told.stories
 
 
 def corpus_mb(study: Study) -> int:
-    """Memory that making the corpus takes, in MB: that of a teacher's stories grows with them."""
+    """Memory for making the corpus, in MB; grows with the number of a teacher's stories."""
     return PROCESS_MB + _told(study) * STORY_BYTES // 10**6
 
 
 def drawing_flops(study: Study) -> float:
-    """Operations of a teacher's stories, at their longest; none where another source has them."""
+    """Operations of generating a teacher's stories, at maximum length; 0 for other sources."""
     each = study.corpus.model.max_tokens * 2 * _teacher_bytes(study) / disk.FLOAT32
     return _told(study) * each
 
 
 def _told(study: Study) -> int:
-    """Stories that a teacher tells."""
+    """The number of stories that a teacher generates; 0 for other sources."""
     teacher = study.corpus.model
     told = study.corpus.source == "model"
     return teacher.train + teacher.validation + teacher.test if told else 0
 
 
 def _teacher_bytes(study: Study) -> int:
-    """Of its weights; 0 where they are not here yet."""
+    """Bytes of the teacher's weights; 0 if they do not exist yet."""
     files = Path(study.corpus.model.run).glob("*.safetensors")
     return sum(path.stat().st_size for path in files)
 
 
 def _tokens(study: Study, split: str) -> int:
-    """Of the stories of a split, roughly, each a context long; 0 where no parameter tells."""
+    """Tokens of a split, if each story fills a context; 0 if no parameter gives their number."""
     corpus = getattr(study.corpus, study.corpus.source).model_dump()
     known = (corpus.get(name) for name in (split, f"{split}_stories", "validation_stories"))
     return next((n for n in known if isinstance(n, int)), 0) * study.model.block_size
 
 
 def minutes(study: Study, flops: float, gpu: bool) -> int:
-    """Minutes that a job of so many operations may take."""
+    """The time limit of a job with this many operations, in minutes."""
     speed = GPU_FLOPS if gpu else CPU_FLOPS * study.train.threads
     return START_MINUTES + round(flops / speed / 60)
 
 
 def summary(study: Study, cores: int, gpu: bool) -> str:
-    """One line: about how long all training takes at most, and the memory of each run."""
+    """One line: the approximate maximum duration of all training, and the memory of each run."""
     jobs = {
         "sweep": len(study.sweep.losses) * len(study.sweep.lr),
         "refine": len(study.sweep.losses),
@@ -135,31 +140,32 @@ def summary(study: Study, cores: int, gpu: bool) -> str:
     where = "a GPU" if gpu else "1 core" if cores == 1 else f"{cores} cores"
     return (
         f"Training takes about {_duration(flops / speed)} on {where} at most, and "
-        f"{training_mb(study) / 1000:.1f} GB of memory a run; here are {machine_mb() / 1000:.1f}."
+        f"{training_mb(study) / 1000:.1f} GB of memory per run; here are {machine_mb() / 1000:.1f}."
     )
 
 
 def check(study: Study, gpu: bool) -> None:
-    """Raises ParameterError, before work begins, where it cannot fit into memory or on the disk."""
+    """Raises ParameterError, before any work, if a study cannot fit into memory or on the disk."""
     least, there = least_mb(study), machine_mb()
     if least > there and not gpu:
         raise ParameterError(
-            f"{study.study}: training takes {least / 1000:,.1f} GB of memory or more, this machine "
-            f"has {there / 1000:,.1f}; make model.n_embd, sweep.n_layer or train.batch_size smaller"
+            f"{study.study}: training needs at least {least / 1000:,.1f} GB of memory, this "
+            f"machine has {there / 1000:,.1f}; reduce model.n_embd, sweep.n_layer or "
+            "train.batch_size"
         )
     needed, held = disk.least_bytes(study), disk.held_bytes(study)
     free = shutil.disk_usage(".").free
     if needed - held > free:
         raise ParameterError(
-            f"{study.study}: its weights take {(needed - held) / 1e9:,.1f} GB or more of the disk, "
-            f"{free / 1e9:,.1f} are free; make the model smaller, or final.seeds fewer"
+            f"{study.study}: its weights need at least {(needed - held) / 1e9:,.1f} GB on disk, "
+            f"{free / 1e9:,.1f} are free; make the model smaller, or reduce final.seeds"
         )
 
 
 def least_mb(study: Study) -> int:
-    """The memory, in MB, that training the deepest model never does without.
+    """The minimum memory for training the deepest model, in MB.
 
-    The weights, their gradients and AdamW's two moments; and a float a token, unit and layer.
+    The weights, their gradients and AdamW's two moments; and a float per token, unit and layer.
     """
     n_layer, model = _deepest(study), study.model
     kept = study.train.batch_size * model.block_size * model.n_embd * n_layer * disk.FLOAT32
@@ -167,9 +173,9 @@ def least_mb(study: Study) -> int:
 
 
 def machine_mb() -> int:
-    """The memory that there is, in MB: this machine's, or what its container may use."""
+    """The memory of this machine with swap, in MB, or its container's limit if that is lower."""
     there = psutil.virtual_memory().total + psutil.swap_memory().total
-    with contextlib.suppress(OSError, ValueError):  # not in one, or without a limit
+    with contextlib.suppress(OSError, ValueError):  # not in a container, or without a limit
         there = min(there, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return round(there / 1e6)
 

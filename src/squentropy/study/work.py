@@ -1,6 +1,6 @@
-"""What the jobs of a study take, roughly, known before they run and without importing torch.
+"""Approximate durations of a study's jobs, estimated in advance and without importing torch.
 
-tools/waiting.py corrects these seconds by what jobs have taken so far.
+tools/waiting.py corrects these estimates by the durations of finished jobs.
 """
 
 from dataclasses import dataclass
@@ -9,35 +9,36 @@ from squentropy.study import resources
 from squentropy.study.grid import GRID_KEYS
 from squentropy.study.params import Study
 
-START = 4.0  # seconds, of a process with torch
+START = 4.0  # seconds to start a process with torch
 FIXED = {
-    "corpus": 4.0, "tokens": 3.0, "select": 2.0, "voices": 6.0, "metrics": 15.0, "draw": 8.0,
-    "page": 8.0,
+    "corpus": 4.0, "tokens": 3.0, "select": 2.0, "voices": 4.0, "metrics": 5.0, "draw": 7.0,
+    "page": 9.0,
 }  # fmt: skip
-"""Seconds of jobs that train and score nothing, by rule."""
-CPU_FLOPS = 40e9  # a second and thread; resources.py asks a cluster for time on the safe side
-SCORING = 2  # passes' worth over the stories, of all readings of a run
+"""Seconds of jobs that neither train nor score, by rule."""
+GRADING = 0.02  # seconds that a sampled story adds to `metrics`
+CPU_FLOPS = 50e9  # per second and thread; resources.py requests time more cautiously
+SCORING = 3  # passes over the stories that scoring all readings of a run is worth
 LEFT_LAST = ("metrics", "draw", "page")
-"""Rules whose jobs wait for all others, and for one another."""
+"""Rules whose jobs wait for all others, and for each other in this order."""
 STAGES = (
     ("corpus",), ("tokens",), ("grid",), ("sweep",), ("refine",), ("lengths", "final", "reported"),
     ("evaluate_final", "sample_final", "evaluate_reported", "sample_reported"), ("voices",),
     *((rule,) for rule in LEFT_LAST),
 )  # fmt: skip
-"""Rules in the order in which their jobs wait for one another, for a loss at least."""
+"""Rules in the order in which their jobs depend on each other, at least within a loss."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What each job of a rule does."""
+    """The average work of a rule's jobs."""
 
     seconds: float
     runs: float = 0.0
-    """That it trains; of the refining ones as many as are to be expected."""
+    """Runs that it trains; for refinement, the expected number."""
 
 
 def jobs(study: Study, gpu: bool = False) -> dict[str, Job]:
-    """The jobs of each rule of the workflow, on average."""
+    """The average job of each rule of the workflow."""
     speed = resources.GPU_FLOPS if gpu else CPU_FLOPS * study.train.threads
     final = study.final
     runs = {
@@ -48,6 +49,8 @@ def jobs(study: Study, gpu: bool = False) -> dict[str, Job]:
         "reported": 1,
     }
     found = {rule: Job(seconds) for rule, seconds in FIXED.items()}
+    told = len(study.sweep.losses) * len(final.seeds) * resources.stories_told(study)
+    found["metrics"] = Job(FIXED["metrics"] + GRADING * told)
     for phase, n in runs.items():
         flops = resources.training_flops(study, phase) if n else 0.0
         if phase == "refine":
@@ -67,9 +70,9 @@ def jobs(study: Study, gpu: bool = False) -> dict[str, Job]:
 
 
 def refining(study: Study) -> int:
-    """How many runs refining a loss is expected to take.
+    """The expected number of runs for refining a loss.
 
-    Its best cell, two neighbours, and each other value of the rest of the grid once.
+    The best cell, two neighbours, and each other value of the remaining hyperparameters once.
     """
     others = sum(len(getattr(study.sweep, key)) - 1 for key in GRID_KEYS[1:])
     return min(study.refine.max_runs, 3 + others)

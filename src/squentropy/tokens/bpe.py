@@ -1,7 +1,7 @@
-"""A trained run's tokenizer for who has no tiktoken: the same ids, by `regex` and a few lines.
+"""A trained run's tokenizer without tiktoken: the same ids, with `regex` and a few lines.
 
-tiktoken encodes a corpus in seconds, in Rust, and brings six packages along; this encodes a
-story in a millisecond or two.
+tiktoken, in Rust, encodes a corpus in seconds and has six dependencies; this module encodes a story
+in one or two milliseconds.
 """
 
 import base64
@@ -13,15 +13,15 @@ from squentropy.base import storage
 from squentropy.tokens.token_files import TokenFolder
 
 END_OF_TEXT = "<|endoftext|>"
-# Both as in tokenizer.py, which imports what only the making of tokens needs.
+# Both as in tokenizer.py, which imports packages that only tokenizing a corpus needs.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
 class Encoding:
-    """A byte-level BPE, with the names that tiktoken's has for the same.
+    """A byte-level BPE with the same names as tiktoken's Encoding.
 
-    eot_token  the id of the end of text, which stands before and after every story
-    n_vocab    the number of tokens, that one included
+    eot_token  the id of the end of text, which precedes and ends every story
+    n_vocab    the number of tokens, including the end of text
     """
 
     def __init__(self, ranks: dict[bytes, int]):
@@ -32,16 +32,16 @@ class Encoding:
         self._bytes[self.eot_token] = END_OF_TEXT.encode()
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """The ids of a text, in which a written end of text is text."""
+        """The ids of a text; "<|endoftext|>" in it is encoded as ordinary text."""
         pieces = regex.findall(PATTERN, text)
         return [rank for piece in pieces for rank in self._ids(piece.encode())]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ids; a character that is cut in two becomes U+FFFD."""
+        """The text of ids; an incomplete character becomes U+FFFD."""
         return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", "replace")
 
     def _ids(self, piece: bytes) -> list[int]:
-        """Of neighbours that make a token, those of the least rank are merged, time and again."""
+        """The ids of a piece: repeatedly merges the adjacent pair of the lowest rank."""
         if piece in self._ranks:
             return [self._ranks[piece]]
         parts = [piece[i : i + 1] for i in range(len(piece))]
@@ -55,7 +55,7 @@ class Encoding:
 
 
 def read_encoding(tokens: TokenFolder) -> Encoding:
-    """The encoding that a token folder was made with. Raises SquentropyError if it is damaged."""
+    """The encoding of a token folder. Raises SquentropyError if it is damaged."""
     path = tokens.folder / "encoding.tiktoken"
     storage.verified(path, tokens.manifest["encoding_sha256"])
     lines = (line.split() for line in path.read_bytes().splitlines())

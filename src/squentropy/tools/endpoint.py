@@ -1,6 +1,6 @@
-"""Asking an endpoint of OpenAI's protocol: within bounds of time and size, and no other machine.
+"""A client for endpoints with OpenAI's protocol, with limits on time and size and no redirects.
 
-Reads OPENAI_API_KEY, and OPENAI_BASE_URL for another endpoint than OpenAI's.
+Reads OPENAI_API_KEY, and OPENAI_BASE_URL for endpoints other than OpenAI's.
 """
 
 import json
@@ -19,34 +19,34 @@ from squentropy.base.output import one_line
 
 OPENAI = "https://api.openai.com/v1"
 TRIES = 5
-TIMEOUT = 120  # seconds for a whole answer
-MOST_BYTES = 1_000_000  # of an answer; one of four grades has some hundred
+TIMEOUT = 120  # seconds for a complete answer
+MOST_BYTES = 1_000_000  # per answer; one with four grades has a few hundred
 
 T = TypeVar("T")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer like any other: urllib would send the key on to wherever it leads."""
+    """Returns redirects as answers, because urllib would send the key to wherever they lead."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def check() -> tuple[str, str]:
-    """The endpoint's address and its key. Raises SquentropyError where either cannot be used."""
+    """The endpoint's address and its key. Raises SquentropyError if either is unusable."""
     key = os.environ.get("OPENAI_API_KEY", "").strip()
     if not key:
         raise SquentropyError("OPENAI_API_KEY: is not set; the judge needs an endpoint's key")
     if not (key.isascii() and key.isprintable()):
-        raise SquentropyError("OPENAI_API_KEY: holds more than a key's letters; copy it again")
+        raise SquentropyError("OPENAI_API_KEY: has characters that no key has; copy it again")
     url = os.environ.get("OPENAI_BASE_URL", OPENAI).rstrip("/")
     if not url.startswith(("http://", "https://")):
-        raise SquentropyError(f"OPENAI_BASE_URL = {url}: is no http address")
+        raise SquentropyError(f"OPENAI_BASE_URL = {url}: is not an http address")
     return url, key
 
 
 def ask(body: dict[str, Any]) -> bytes:
-    """An answer of the endpoint; a busy one is asked again after as long as it says."""
+    """The endpoint's answer; a busy endpoint is asked again after the time that it requests."""
     url, key = check()
     request = urllib.request.Request(
         f"{url}/chat/completions",
@@ -56,21 +56,23 @@ def ask(body: dict[str, Any]) -> bytes:
     for attempt in range(1, TRIES + 1):
         try:
             status, headers, content = _within(TIMEOUT, lambda: _once(request))
-        except (OSError, HTTPException) as error:  # no connection, none in time, or cut off
+        except (OSError, HTTPException) as error:  # no connection, timeout, or truncated answer
             if attempt == TRIES:
                 reason = getattr(error, "reason", error)
                 if isinstance(error, TimeoutError):
-                    reason = f"no whole answer within {TIMEOUT:g} seconds"
+                    reason = f"no complete answer within {TIMEOUT:g} seconds"
                 raise SquentropyError(f"{url}: cannot be reached: {reason}") from None
             time.sleep(_seconds(None, attempt))
             continue
         if status < 300:
             if len(content) > MOST_BYTES:
-                raise SquentropyError(f"{url}: answers more than {MOST_BYTES:,} bytes; is it one?")
+                raise SquentropyError(
+                    f"{url}: answers more than {MOST_BYTES:,} bytes; is this the right endpoint?"
+                )
             return content
         if status < 400:
             raise SquentropyError(
-                f"{url}: sends on to {one_line(headers.get('Location', 'nowhere'))[:200]}, where "
+                f"{url}: redirects to {one_line(headers.get('Location', 'nowhere'))[:200]}, where "
                 "your key was not sent; if it should be, set OPENAI_BASE_URL to that address"
             )
         if (status != 429 and status < 500) or attempt == TRIES:
@@ -81,7 +83,7 @@ def ask(body: dict[str, Any]) -> bytes:
 
 
 def _once(request: urllib.request.Request) -> tuple[int, Any, bytes]:
-    """Status, headers and the beginning of an answer, whatever the status."""
+    """Status, headers and the first bytes of an answer, for any status."""
     try:
         response = urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -94,9 +96,9 @@ def _once(request: urllib.request.Request) -> tuple[int, Any, bytes]:
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:
-    """What a function returns; TimeoutError where it takes longer, and it is left to itself.
+    """The result of a function; raises TimeoutError, without stopping it, if it takes longer.
 
-    A socket's own time limit is one of silence, which a byte a second never reaches.
+    A socket's own timeout limits only silence, so one byte per second would never trigger it.
     """
     future: Future[T] = Future()
 
@@ -111,7 +113,7 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
 
 
 def _seconds(asked: str | None, attempt: int) -> float:
-    """How long to wait: as long as the endpoint asks, up to a minute, or ever longer."""
+    """Seconds to wait, at most 60: as the endpoint asks, else doubling with each attempt."""
     try:
         return min(60.0, max(0.0, float(asked or "")))
     except ValueError:

@@ -1,10 +1,10 @@
-"""Finished runs for programs that show many of them: TensorBoard, and Weights & Biases if asked.
+"""Export finished runs to TensorBoard, or to Weights & Biases.
 
     squentropy tensorboard checkpoints/grammar/final/*/*                into events/
     squentropy wandb checkpoints/grammar/final/mse/seed1                into ./wandb, offline
     WANDB_MODE=online squentropy wandb checkpoints/grammar/final/*/*    to WANDB_API_KEY's account
 
-What is kept offline for Weights & Biases is sent by `wandb sync`. Runs under way are live.py's.
+`wandb sync` uploads offline runs to Weights & Biases. For unfinished runs, see tracking.py.
 """
 
 import csv
@@ -22,10 +22,10 @@ OUTCOME = ("status", "train_loss", "train_nll", "validation_nll", "validation_ac
 
 
 def log(folders: list[Path], project: str) -> Iterator[tuple[Path, str]]:
-    """Log each run: its cell and parameters, its history by iteration, its outcome.
+    """Log the cell, the parameters, the history by iteration and the outcome of each run.
 
-    Yields each with where it is: its folder, or its address if it was sent. Raises SquentropyError
-    where wandb is not installed, or a folder holds no run.
+    Yields each run with its wandb folder, or with its URL if it was uploaded. Raises
+    SquentropyError if wandb is not installed, or if a folder contains no run.
     """
     try:
         import wandb
@@ -47,11 +47,11 @@ def log(folders: list[Path], project: str) -> Iterator[tuple[Path, str]]:
 
 
 def write_events(folders: list[Path], out: Path) -> list[Path]:
-    """Write each run for TensorBoard, into a folder of its name in `out`, in place of what it was.
+    """Write each run for TensorBoard into a folder with its name in `out`, replacing older events.
 
-    Its history by iteration, and its cell and outcome as hyperparameters and their metrics. Returns
-    the folders written. Raises SquentropyError where TensorBoard is not installed, or a folder
-    holds no run.
+    Writes the history by iteration, and the cell and the outcome as hyperparameters and metrics.
+    Returns the folders written. Raises SquentropyError if TensorBoard is not installed, or if a
+    folder contains no run.
     """
     SummaryWriter = tracking.summary_writer()
     written = []
@@ -76,7 +76,7 @@ def _outcome(run: Mapping[str, object]) -> dict[str, object]:
 
 
 def _read(folder: Path) -> tuple[RunRecord, dict[int, dict[str, float]]]:
-    """What run.json holds, and the history's values by iteration."""
+    """The contents of run.json, and the history's values by iteration."""
     run = records.read_run(folder)
     path = storage.verified(folder / "history.csv", run["history_sha256"])
     with path.open(encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def _read(folder: Path) -> tuple[RunRecord, dict[int, dict[str, float]]]:
 
 
 def _name(folder: Path) -> Path:
-    """Below `checkpoints`, as live.py's folders are named; the folder's own name elsewhere."""
+    """The path below `checkpoints`, as in tracking.py; for other folders, their own name."""
     parts = folder.resolve().parts
     if "checkpoints" in parts:
         return Path(*parts[len(parts) - parts[::-1].index("checkpoints") :])

@@ -1,13 +1,13 @@
-"""A language model's grades for the sampled stories, as the TinyStories paper has them.
+"""Grade the sampled stories with a language model, as in the TinyStories paper.
 
     OPENAI_API_KEY=… squentropy judge results/grammar --model MODEL
 
-Eldan & Li 2023 (arXiv 2305.07759) let GPT-4 grade the grammar, creativity, consistency and plot of
-stories on a scale from 1 to 10. Any endpoint with OpenAI's chat completions serves; endpoint.py
-asks it. No part of the study: it costs money, and answers change with the model behind a name.
+Eldan & Li 2023 (arXiv 2305.07759) had GPT-4 grade the grammar, creativity, consistency and plot of
+stories on a scale from 1 to 10. Any endpoint with OpenAI's chat completions works (endpoint.py).
+Not a step of the study, because it costs money and the model behind a name may change.
 
-    judge.jsonl    each answer, as it comes: it is paid for once, whatever happens to the next
-    judge.csv      mean grades, once all are there; the report shows them
+    judge.jsonl    each answer as it arrives, so that none is paid for twice
+    judge.csv      mean grades, once all answers have arrived; the report shows them
 """
 
 import hashlib
@@ -35,19 +35,19 @@ the way a student has completed it. Grade the completion alone, each from 1 (wor
 it agree with the beginning and with itself; "plot": does the story make sense from beginning to \
 end. Answer with one JSON object of these four keys and whole numbers, and nothing else."""
 
-AT_ONCE = 4  # questions
+AT_ONCE = 4  # concurrent questions
 CONFIDENCE = 0.95
 
 Grades = dict[str, int]
 
 
 def judge(results: Path, model: str, stories: int) -> list[Row]:
-    """Grade `stories` stories a loss and temperature, those of the lowest numbers first.
+    """Grade `stories` stories per loss and temperature, starting with the lowest numbers.
 
     Returns the rows of judge.csv: mean grades with Student's interval over stories. Stories that
-    the model has graded before are not asked about again. Reads OPENAI_API_KEY, and OPENAI_BASE_URL
-    for another endpoint than OpenAI's. Raises SquentropyError where the endpoint refuses, or
-    answers with anything but grades; the answers that are there already stay.
+    the model has already graded are not graded again. Reads OPENAI_API_KEY, and OPENAI_BASE_URL for
+    endpoints other than OpenAI's. Raises SquentropyError if the endpoint refuses, or answers with
+    anything but grades; earlier answers are kept.
     """
     told: list[Any] = read(results).samples
     groups: dict[tuple[str, float], list[ToldStory]] = {}
@@ -71,12 +71,12 @@ def judge(results: Path, model: str, stories: int) -> list[Row]:
 
 
 class Answers:
-    """The grades that a model has given, each a line of a file."""
+    """The grades that a model has given, one per line of a file."""
 
     def __init__(self, path: Path, model: str):
         self.path, self.model = path, model
         self.held: dict[str, Grades] = {}
-        """By the digest of what was asked."""
+        """By the digest of the question."""
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         for line in filter(None, lines):
             try:
@@ -84,13 +84,13 @@ class Answers:
                 if entry["model"] == model:
                     self.held[entry["story"]] = {name: entry[name] for name in GRADES}
             except (ValueError, KeyError, TypeError):
-                continue  # cut short by a kill
+                continue  # truncated when the program was killed
         self.whole = not lines or lines[-1] == ""
 
     def ask(self, samples: Iterable[ToldStory]) -> None:
         """Grade the stories that are not graded yet, several at once, and keep each answer.
 
-        Raises the first SquentropyError, after the answers that were under way.
+        Raises the first SquentropyError, after pending answers have arrived.
         """
         missing = {digest_of(sample): sample for sample in samples}
         missing = {key: missing[key] for key in missing if key not in self.held}
@@ -126,7 +126,7 @@ class Answers:
 
 
 def digest_of(sample: ToldStory) -> str:
-    """What was asked about a story, in 16 hex digits."""
+    """Digest of the question about a story, 16 hex digits."""
     asked = json.dumps([INSTRUCTIONS, question(sample)])
     return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
@@ -137,7 +137,7 @@ def question(sample: ToldStory) -> str:
 
 
 def grade(sample: ToldStory, model: str) -> Grades:
-    """The grades of one story. Raises SquentropyError where the answer holds none."""
+    """The grades of one story. Raises SquentropyError if the answer contains none."""
     messages = [
         {"role": "system", "content": INSTRUCTIONS},
         {"role": "user", "content": question(sample)},
@@ -151,6 +151,6 @@ def grade(sample: ToldStory, model: str) -> Grades:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         pass
     raise SquentropyError(
-        f"{model} answered {answer.decode(errors='replace')[:200]!r}, which holds no grades from 1 "
-        "to 10; try another model"
+        f"{model} answered {answer.decode(errors='replace')[:200]!r}, which contains no grades "
+        "from 1 to 10; try another model"
     )

@@ -1,12 +1,12 @@
-"""Losses by one protocol, and the way in for another: results/leaderboard.csv.
+"""The leaderboard of losses trained by one protocol, results/leaderboard.csv, and how to enter.
 
     squentropy leaderboard --enter my_losses.py:smooth     prints the study file that trains it
     squentropy leaderboard                                 writes the file, from the results alone
 
-The protocol is the default study, params.yaml: its corpus, tokens, model, tuning, seeds, lengths
-and measures. A loss that enters is a study of its own beside it, with cross entropy alone, whose
-finished runs it takes over. The file holds a row for each loss of results/STUDY of that protocol,
-worked out anew from the scores of single stories.
+The protocol is that of the default study, params.yaml: corpus, tokens, model, tuning, seeds,
+lengths and metrics. A new loss has its own study with cross entropy as the only other loss, whose
+finished runs are taken from the default study. The file has one row per loss in results/STUDY of
+this protocol, recomputed from the scores of single stories.
 """
 
 import contextlib
@@ -43,16 +43,16 @@ COLUMNS = [
     "study", "results_sha256",
 ]  # fmt: skip
 FREE = {"study", "sweep.losses", "final.reported", "theory.weights"}
-"""Parameters in which studies of one protocol may differ."""
+"""Parameters that may differ between studies of the same protocol."""
 
 
 # --- the file -----------------------------------------------------------------------------------
 
 
 def write(file: Path = FILE) -> pd.DataFrame:
-    """Write the file from the results beside it; returns what it holds.
+    """Write the file from the results in its folder; returns its table.
 
-    Raises SquentropyError where the default study has no results, or some are damaged.
+    Raises SquentropyError if the default study has no results, or if some are damaged.
     """
     found = table(file.parent)
     storage.write_text(file, found.to_csv(index=False))
@@ -60,10 +60,10 @@ def write(file: Path = FILE) -> pd.DataFrame:
 
 
 def table(results: Path) -> pd.DataFrame:
-    """A row per loss, the lowest test nll first, of the studies in a folder of results.
+    """One row per loss in a folder of results, the lowest test nll first.
 
-    Those of the default study's protocol, which itself comes first: a loss that it has too is
-    taken from there, and cross entropy always is.
+    Only studies of the default study's protocol count. Losses of the default study, such as cross
+    entropy, are taken from it.
     """
     default = results / load([DEFAULT]).study
     protocol = load([_params(default)])
@@ -80,21 +80,21 @@ def table(results: Path) -> pd.DataFrame:
 def _params(folder: Path) -> Path:
     path = folder / "params.yaml"
     if not path.is_file():
-        raise SquentropyError(f"{folder}: holds no results; run `make study` first")
+        raise SquentropyError(f"{folder}: contains no results; run `make study` first")
     return path
 
 
 def _entered(results: Path, default: Path, protocol: Study) -> Iterator[Path]:
-    """The other folders of results of a protocol."""
+    """The other results folders of a protocol."""
     for manifest in sorted(results.glob("*/manifest.json")):
         folder = manifest.parent
-        with contextlib.suppress(ParameterError):  # of other parameters than there are today
+        with contextlib.suppress(ParameterError):  # from a version with other parameters
             if folder != default and not broken(load([_params(folder)]), protocol):
                 yield folder
 
 
 def broken(study: Study, protocol: Study) -> list[str]:
-    """The parameters, with dots, in which a study is not of a protocol."""
+    """The parameters (with dots) in which a study deviates from a protocol."""
     changed = differences(protocol.table_keys(), study.table_keys())
     return [key for key in changed if not any(f"{key}.".startswith(f"{free}.") for free in FREE)]
 
@@ -105,7 +105,7 @@ def _origin(folder: Path) -> Row:
 
 
 def markdown(held: pd.DataFrame) -> str:
-    """The file for a reader, as a Markdown table."""
+    """The file as a Markdown table for readers."""
     shown = {
         "loss": [label(loss) for loss in held["loss"]],
         "test nll": _intervals(held, "nll", nats),
@@ -131,7 +131,7 @@ def _intervals(held: pd.DataFrame, name: str, text: Callable[[float], str]) -> l
 
 
 def row(r: Results, loss: str) -> Row:
-    """A loss's numbers; docs/reference/tables.md has what each is. None where it diverged."""
+    """A loss's row, described in docs/reference/tables.md; without scores if it diverged."""
     found: Row = {"loss": loss, "reading": r.study.primary(loss), "n_seeds": 0}
     found["flops"] = 6 * r.metrics.at[loss, "parameters"] * r.metrics.at[loss, "tokens"]
     if loss not in r.scored:
@@ -158,7 +158,7 @@ def _tokens_needed(r: Results, loss: str, difference: Interval) -> scaling.Neede
 
 
 def _curve(r: Results, loss: str) -> pd.Series:
-    """Mean nll by training tokens, over the seeds that all lengths have; NaN where all diverged."""
+    """Mean nll by training tokens, over the seeds that all lengths have; NaN if all diverged."""
     study, final = r.study, r.study.final
     seeds = final.seeds[: final.length_seeds] if final.lengths else final.seeds
     lengths = [study.tokens_trained("lengths", length) for length in sorted(final.lengths)]
@@ -168,7 +168,7 @@ def _curve(r: Results, loss: str) -> pd.Series:
 
 
 def _stories(r: Results, loss: str) -> Row:
-    """Form and agreement of the stories at the middle temperature, where the corpus has them."""
+    """Form and agreement of the stories at the middle temperature, if the corpus has them."""
     told = r.quality[
         (r.quality["loss"] == loss) & (r.quality["temperature"] == r.study.sample.middle)
     ]
@@ -181,15 +181,15 @@ def _columns(name: str, interval: Interval | scaling.Needed) -> Row:
     return {f"{name}{end}": value for end, value in zip(ENDS, ends)}
 
 
-# --- the way in ---------------------------------------------------------------------------------
+# --- entering a loss ----------------------------------------------------------------------------
 
 
 def enter(loss: str) -> Path:
-    """The study file by which a loss enters, to be laid over params.yaml: `make study STUDY=…`.
+    """Write the study file with which a loss enters, an overlay for `make study STUDY=…`.
 
-    Links the corpus and cross entropy's runs of the default study into it, where they are here.
-    Raises SquentropyError where there is no such loss, or the rows that are there would not be of
-    the same protocol.
+    Links the default study's corpus and cross-entropy runs into the new study, if they exist.
+    Raises SquentropyError if there is no such loss, or if the default study's results have another
+    protocol.
     """
     default = load([DEFAULT])
     try:
@@ -198,14 +198,15 @@ def enter(loss: str) -> Path:
         raise SquentropyError(f"{loss}: {error}") from None
     if loss in default.sweep.losses:
         raise SquentropyError(
-            f"{loss}: is of the default study already; `make study`, then `squentropy leaderboard`"
+            f"{loss}: is already in the default study; run `make study`, then `squentropy "
+            "leaderboard`"
         )
     held = Path("results", default.study)
     changed = broken(load([_params(held)]), default) if held.exists() else []
     if changed:
         raise SquentropyError(
-            f"{DEFAULT}: has other {', '.join(changed)} than {held}, with whose losses this one is "
-            "to be compared; run `make study` first"
+            f"{DEFAULT}: differs from {held} in {', '.join(changed)}, so this loss could not be "
+            "compared with the losses there; run `make study` first"
         )
     name = "loss-" + re.sub("[^A-Za-z0-9_]+", "-", slug(loss)).strip("-")
     changes = {"study": name, "sweep": {"losses": [BASELINE, loss]}, "final": {"reported": None}}
@@ -216,7 +217,7 @@ def enter(loss: str) -> Path:
 
 
 def _take_over(of: Places, to: Places) -> None:
-    """What the study of a loss need not make: it finds that it is its own, and lets it be."""
+    """Link what a loss's study need not make; it recognises these files as up to date."""
     folders = [(of.of("data"), to.of("data"))]
     for phase in PHASES:
         runs = Path(phase, slug(BASELINE))
@@ -227,7 +228,7 @@ def _take_over(of: Places, to: Places) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """As one file with two names, which a run replaces and never changes; or as a copy."""
+    """A hard link, which is safe because runs replace files and never change them; or a copy."""
     try:
         os.link(source, target)
     except OSError:  # another file system

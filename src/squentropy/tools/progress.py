@@ -1,10 +1,10 @@
-"""How far a study has come, from what lies on the disk: read in a moment, nothing is hashed whole.
+"""A study's progress, from the files on disk. Fast, because large files are not hashed.
 
-checkpoints/STUDY/RUN                run.json, once it was trained
-state/STUDY/RUN                      there while it is not, with the last state it has saved
-logs/STUDY/JOB.log                   its runs' iterations, every ten seconds while it runs
+checkpoints/STUDY/RUN                run.json, once the run is trained
+state/STUDY/RUN                      exists until then, with the last saved state
+logs/STUDY/JOB.log                   the iterations of a job's runs, every ten seconds
 logs/STUDY/failed                    the logs of the jobs that failed since the last start
-.snakemake/squentropy/STUDY.lock     who runs the study
+.snakemake/squentropy/STUDY.lock     who is running the study
 """
 
 import contextlib
@@ -35,28 +35,28 @@ STATES = (*OVER, "running", "unfinished", "failed", "outdated", "waiting")
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the study, whether it is there yet or not."""
+    """A run of the study, which may not exist yet."""
 
     name: str
     """Its folder below checkpoints/STUDY."""
     phase: str
     loss: str
     lr: float | None
-    """None before the sweep has chosen it."""
+    """None until it is selected."""
     state: str
     """One of STATES."""
     iterations: int = 0
-    """Done by now; of a run that is not over, those that its last state holds."""
+    """Iterations done; for an unfinished run, those in its last state or log line."""
     last_loss: float | None = None
     nll: float | None = None
-    """On validation, nats per token, by the probabilities that the loss is trained for."""
+    """Validation nll in nats per token, under the probabilities that the loss is trained for."""
     note: str = ""
-    """Why it is outdated, or what is wrong with its state, in a line."""
+    """Why the run is outdated, or what is wrong with its state, in one line."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the study: how many of its folders, runs or files are there."""
+    """A step of the study: how many of its folders, runs or files exist."""
 
     name: str
     done: int
@@ -66,23 +66,23 @@ class Step:
 @dataclass(frozen=True)
 class Progress:
     holder: str | None
-    """Who runs the study now; None where nobody does."""
+    """Who is running the study now; None if it is not running."""
     runs: list[Run]
     steps: list[Step]
     failed: dict[Path, str]
-    """The log of each job that failed and whose runs are still not there, with its last line."""
+    """The log of each failed job whose runs are still missing, with its last line."""
 
     def of(self, state: str) -> list[Run]:
         return [run for run in self.runs if run.state == state]
 
     @property
     def begun(self) -> bool:
-        """Whether any run is here, in whatever state."""
+        """Whether any run exists, in any state."""
         return any(run.state != "waiting" for run in self.runs)
 
 
 def progress(study: Study, places: Places) -> Progress:
-    """How far a study has come. A damaged file is a line of what it concerns, never an error."""
+    """A study's progress. Damaged files are reported as notes and never raise an error."""
     holder = lock.holder(places.lock)
     logs = _failed_logs(places)
     runs = list(_runs(study, places, holder is not None, logs))
@@ -111,7 +111,7 @@ def _runs(study: Study, places: Places, running: bool, failed: Iterable[str]) ->
 
 
 def _expected(study: Study, places: Places) -> Iterator[tuple[str, str, str, Cell | None]]:
-    """Every run of the study: its name, phase and loss, and its cell where that is known."""
+    """Every run of the study: its name, phase and loss, and its cell if that is known."""
     chosen = {}
     for loss in study.sweep.losses:
         with contextlib.suppress(SquentropyError):
@@ -128,7 +128,7 @@ def _expected(study: Study, places: Places) -> Iterator[tuple[str, str, str, Cel
 
 
 def _refining(places: Places, loss: str) -> list[str]:
-    """The refining runs of a loss that are there or under way: which ones, no parameter tells."""
+    """A loss's refining runs that exist or have begun; the parameters do not list them."""
     folder = Path("refine", slug(loss))
     kinds = [places.of(kind) / folder for kind in ("checkpoints", "state")]
     names = {
@@ -138,7 +138,7 @@ def _refining(places: Places, loss: str) -> list[str]:
 
 
 def _finished(places: Places, name: str, origin: records.Origin) -> dict[str, Any]:
-    """What a run's folder says of it, by the names of Run's fields."""
+    """Fields of Run, from the run's folder."""
     path = places.of("checkpoints") / name / "run.json"
     if not path.exists():
         return {"state": "waiting"}
@@ -155,9 +155,10 @@ def _finished(places: Places, name: str, origin: records.Origin) -> dict[str, An
 
 
 def _unfinished(places: Places, name: str, origin: records.Origin, running: bool) -> dict[str, Any]:
-    """The same of a run that was begun: its folder of states is there before its first state is.
+    """Fields of Run for a run that has begun; its state folder exists before its first state.
 
-    It runs now where the study does, and the folder has changed since that was started.
+    The run counts as running if the study is running and the folder changed after the study's
+    start.
     """
     folder = places.of("state") / name
     if not folder.is_dir():
@@ -165,7 +166,7 @@ def _unfinished(places: Places, name: str, origin: records.Origin, running: bool
     try:
         changed = max(path.stat().st_mtime for path in [folder, *folder.glob("*.safetensors")])
         now = running and changed >= places.lock.stat().st_mtime
-    except FileNotFoundError:  # it has ended just now
+    except FileNotFoundError:  # it has just ended
         now = running
     found: dict[str, Any] = {"state": "running" if now else "unfinished"}
     for path in sorted(folder.glob("*.safetensors")):
@@ -186,7 +187,7 @@ def _unfinished(places: Places, name: str, origin: records.Origin, running: bool
 
 
 def _logged(places: Places, failed: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The same of each run that a job's log tells of, of one that has begun since the study did."""
+    """Fields of Run for each running run in the logs of jobs since the study's start."""
     logs, found = places.of("logs"), {}
     for phase in PHASES:
         for log in (logs / phase).rglob("*.log"):
@@ -200,7 +201,7 @@ def _logged(places: Places, failed: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _failed_logs(places: Places) -> dict[str, tuple[Path, str]]:
-    """What logs/STUDY/failed names: a job, its log, and the last line of that."""
+    """The jobs in logs/STUDY/failed, each with its log and the log's last line."""
     logs, found = places.of("logs"), {}
     if (logs / "failed").is_file():
         for line in (logs / "failed").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -222,7 +223,7 @@ def _last_line(path: Path) -> str:
 
 
 def _is_of(job: str, run: str) -> bool:
-    """Whether a job trains a run: a row of the grid trains several."""
+    """Whether a job trains a run; a job for a row of the grid trains several."""
     return run == job or run.startswith(f"{job}/")
 
 

@@ -1,11 +1,11 @@
-"""A study in the terminal: its tables, and how far it has come.
+"""A study in the terminal: its tables and its progress.
 
     squentropy show                     the default study
-    squentropy show smoke               another, by its name, its file or its folder of results
-    squentropy show --watch             how far it has come, again and again, while it is being run
+    squentropy show smoke               another one, by its name, file or results folder
+    squentropy show --watch             its progress, updated while it is running
 
-A page is a list of lines of text and of tables; `print_page` sets it for a terminal, or as plain
-text with Markdown for a file.
+A page is a list of text lines and tables. `print_page` formats it for a terminal, or as plain text
+with Markdown for a file.
 """
 
 import textwrap
@@ -43,7 +43,7 @@ COLOURS = {
 }
 
 
-ELSEWHERE = ("perplexity",)  # exp of the nll, for which a narrow terminal has no room
+ELSEWHERE = ("perplexity",)  # exp of the nll, omitted because a terminal is narrow
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Table:
     columns: list[str]
     rows: list[list[str]]
     only_plain: tuple[str, ...] = ()
-    """Columns that are left out in a terminal."""
+    """Columns that are omitted in a terminal."""
 
 
 def page(study: Study, places: Places) -> list[str | Table]:
-    """What there is to say of a study, in any phase."""
+    """The page of a study at any stage."""
     so_far = progress(study, places)
     parts: list[str | Table] = [_who(study, so_far)]
     try:
         results = read(places.results)
         if changed := differences(results.study.table_keys(), study.table_keys()):
-            parts.append(f"Its tables are of other {', '.join(changed)} than it has now.")
+            parts.append(f"Its tables were made with a different {', '.join(changed)}.")
         parts += [_verdict(results), _final(results), *_baselines(results)]
     except SquentropyError as error:
         results = None
@@ -74,15 +74,17 @@ def page(study: Study, places: Places) -> list[str | Table]:
         parts += [_steps(so_far), *_lists(study, so_far)]
     else:
         parts.append(
-            "Its tables are here, its runs are not: `make restore` brings them if a remote "
-            "storage holds them, `make study` trains them."
+            "Its tables are here, but not its runs: `make restore` fetches them if a remote "
+            "storage has them, `make study` trains them."
         )
     return parts
 
 
 def watch(study: Study, places: Places, console: Console, seconds: float = 5.0) -> None:
-    """How far a study has come, again and again until nobody runs it, on this machine or another
-    that shares its folder. In a terminal in place of what was there before."""
+    """Print a study's progress repeatedly until it is no longer running.
+
+    The study may run on another machine that shares its folder. A terminal is cleared each time.
+    """
     while True:
         so_far = progress(study, places)
         said = f"{time.strftime('%H:%M:%S')}  {_who(study, so_far)}"
@@ -117,7 +119,7 @@ def _baselines(results: Results) -> list[Table]:
 
 
 def _selected(places: Places) -> list[str | Table]:
-    """What was selected for each loss; nothing before tuning has ended."""
+    """The selected hyperparameters of each loss; empty before tuning has ended."""
     path = places.results / "selected.json"
     if not path.exists():
         return []
@@ -143,7 +145,7 @@ def _selected(places: Places) -> list[str | Table]:
 
 
 def _grid(study: Study, so_far: Progress, results: Results | None) -> list[Table]:
-    """Each row of the grid: its lowest validation nll, and what of its cells is not done."""
+    """For each row of the grid, its lowest validation nll and the states of unfinished cells."""
     cells = [run for run in so_far.runs if run.phase == "sweep"]
     if not so_far.begun:
         if results is None:
@@ -174,7 +176,7 @@ def _row_of_grid(cells: list[Run]) -> str:
 
 
 def _not_done(runs: list[Run]) -> str:
-    """How many are in each other state, as "2 running, 3 waiting"."""
+    """The number of runs in each state but done, such as "2 running, 3 waiting"."""
     counts = [(state, sum(run.state == state for run in runs)) for state in STATES]
     return ", ".join(f"{n} {state}" for state, n in counts if n and state != "done")
 
@@ -186,7 +188,7 @@ def _steps(so_far: Progress) -> Table:
 
 
 def _lists(study: Study, so_far: Progress) -> list[str | Table]:
-    """What asks for attention, run by run; what is done or waits was counted."""
+    """Lists of the runs that need attention; those done or waiting are only counted elsewhere."""
     parts: list[str | Table] = []
     columns = ["run", "iteration", "last loss", ""]
     for state in ("running", "unfinished"):
@@ -195,7 +197,7 @@ def _lists(study: Study, so_far: Progress) -> list[str | Table]:
             parts.append(Table(state.capitalize(), columns, rows))
     if so_far.failed:
         rows = [[str(log), line] for log, line in so_far.failed.items()]
-        parts.append(Table("Failed", ["log", "its last line"], rows))
+        parts.append(Table("Failed", ["log", "last line"], rows))
     if runs := so_far.of("diverged"):
         finals = [run for run in runs if run.phase not in ("sweep", "refine")]
         rows = [[run.name, f"{run.iterations:,}", _loss(run.last_loss)] for run in finals]
@@ -217,7 +219,7 @@ def _how_far(study: Study, run: Run) -> list[str]:
 
 
 def _reason(run: Run) -> str:
-    """Its note without its own name, so that runs of one reason stand together."""
+    """A run's note without its name, so that runs with the same reason are grouped."""
     return run.note.partition(f"{run.name}/run.json: ")[2] or run.note
 
 
@@ -234,7 +236,7 @@ def _nll(value: float | None) -> str:
 
 
 def print_page(parts: list[str | Table], console: Console) -> None:
-    """In a terminal set to its width, with colours; else as plain text and Markdown, in full."""
+    """Print with colours, fitted to the terminal's width; else as plain text with Markdown."""
     for part in parts:
         if not console.is_terminal:
             text = part if isinstance(part, str) else _plain(part)
@@ -252,11 +254,11 @@ def _plain(table: Table) -> str:
     return f"{table.title}:\n\n{markdown(frame)}"
 
 
-NARROW = 20  # characters that a column has at least, if it needs them
+NARROW = 20  # minimum width of a column that needs it, in characters
 
 
 def _rich(table: Table, width: int) -> RichTable:
-    """Intervals and counts stand below their number, and headings are no wider than the rest."""
+    """Puts intervals and counts below their number, and wraps headings to the cells' width."""
     rich = RichTable(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     columns = {
         name: [_stacked(one_line(row[i])) for row in table.rows]

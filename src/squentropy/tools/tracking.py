@@ -1,11 +1,11 @@
-"""The losses of runs under way, as files that other programs draw.
+"""Export the losses of unfinished runs as files for plotting programs.
 
     squentropy live
     dvc plots show live/grammar/final/mse/seed1/loss.tsv -x iteration
     tensorboard --logdir live
 
-They are read from the states that runs save by themselves every train.state_interval iterations,
-so training writes nothing more for it and is no slower. Finished runs are hosted.py's.
+They are read from the states that runs save every train.state_interval iterations, so training
+does no extra work. For finished runs, see hosted.py.
 """
 
 import json
@@ -24,10 +24,10 @@ COLUMNS = {"loss.tsv": ("loss",), "nll.tsv": ("train_nll", "validation_nll")}
 
 
 def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
-    """Write the losses of every unfinished run below `states` into a folder of its name in `out`.
+    """Write the losses of every unfinished run below `states` into a folder with its name in `out`.
 
-    With `tensorboard` the iterations that are new since the last call are also added as events
-    for it. Returns the runs' folders.
+    With `tensorboard`, iterations that are new since the last call are also appended as TensorBoard
+    events. Returns the runs' folders.
     """
     folders = []
     for path in sorted(states.rglob("*.safetensors")):
@@ -35,11 +35,11 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
         try:
             progress = saved(path)
         except (FileNotFoundError, safetensors.SafetensorError):
-            continue  # its run has ended just now, or will say that it is damaged
+            continue  # the run has just ended, or will itself report the damage
         tables = _tables(progress)
         known = {name: _known(folder / name) for name in tables}
         if any(tables[name][: len(rows)] != rows for name, rows in known.items()):
-            forget(folder)  # another run of this name
+            forget(folder)  # written for another run of this name
             known = {name: [] for name in tables}
         for name, rows in tables.items():
             if tensorboard:
@@ -51,10 +51,10 @@ def export(states: Path, out: Path, tensorboard: bool = False) -> list[Path]:
 
 
 def saved(path: Path) -> dict[str, Any]:
-    """What a state file holds beside its tensors: losses, history, and what the run depends on.
+    """The metadata of a state file: losses, history, and what the run depends on.
 
-    Raises safetensors.SafetensorError, or another error of reading, where it is damaged, and
-    SquentropyError where it is no plain file.
+    Raises safetensors.SafetensorError or another read error if the file is damaged, and
+    SquentropyError if it is not a regular file.
     """
     with safetensors.safe_open(storage.plain(path), "numpy") as file:
         return json.loads(file.metadata()["state"])
@@ -72,13 +72,13 @@ def _tables(progress: dict[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def forget(folder: Path) -> None:
-    """Remove what was written here of another run, and nothing else."""
+    """Remove the files that were written here for another run, and no others."""
     for path in [*folder.glob("events.out.tfevents.*"), *(folder / name for name in COLUMNS)]:
         path.unlink(missing_ok=True)
 
 
 def _known(path: Path) -> list[list[str]]:
-    """The rows that the last call has written."""
+    """The rows that the last call wrote."""
     if not path.is_file():
         return []
     return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
@@ -92,7 +92,7 @@ def _add_events(folder: Path, columns: tuple[str, ...], rows: list[list[str]]) -
 
 
 def summary_writer() -> type["SummaryWriter"]:
-    """TensorBoard's writer of events. Raises SquentropyError where it is not installed."""
+    """TensorBoard's event writer. Raises SquentropyError if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,10 +1,11 @@
-"""What is said to a person while a study runs: what has come, how much is left, and how long.
+"""The lines printed while a study runs: what has finished, and how much work and time is left.
 
     sweep    mse   lr 0.004  dropout 0.1  2 layers  nll 2.54   31 of 135   6 min left
 
-A job's seconds are those of study/work.py, corrected by what jobs have taken so far, its own
-rule's before all. How far a job has come is read from its log, and a run's outcome from its
-run.json; nothing is asked of the jobs themselves. Times are handed in, in seconds of any clock.
+Estimates of a job's seconds come from study/work.py and are corrected by the time that jobs have
+taken so far, above all jobs of the same rule. A job's progress is read from its log, and a run's
+outcome from its run.json, so jobs need not report anything. Callers pass times, in seconds of any
+clock.
 """
 
 from collections import Counter
@@ -36,26 +37,26 @@ PARTS = {
     "draw": "figures",
     "page": "report",
 }
-"""What a job that trains nothing has made, by its rule."""
+"""What a job without training makes, by rule."""
 TRAINING = (*PHASES, "grid")
-TELLING = 0.05  # share of a job from which on its time tells how long the rest takes
+TELLING = 0.05  # share of a job after which its time predicts how long the rest takes
 
 
 @dataclass
 class _Running:
-    """A job that was started and has not ended."""
+    """A job that has started and not ended."""
 
     rule: str
     loss: str
     log: Path | None
     since: float
     stale: object = None
-    """What the log was when the job was started: of an earlier one."""
+    """Signature of the log as last seen; at the job's start, that of an earlier job's log."""
     runs: dict[str, Come] = field(default_factory=dict)
-    """By name, as the log tells."""
+    """By name, from the log."""
 
     def look(self) -> list[str]:
-        """Reads the log if it is another than it was; returns the runs that are over since."""
+        """Read the log if it has changed; returns the runs that have ended since."""
         if self.log is None or _signature(self.log) in (None, self.stale):
             return []
         self.stale = _signature(self.log)
@@ -64,41 +65,41 @@ class _Running:
         return [name for name, come in self.runs.items() if come.over and name not in before]
 
     def done(self, trained: bool = False) -> float:
-        """How many of its runs are done, in parts too; with `trained`, by this job."""
+        """Runs done, including fractions; with `trained`, only those trained by this job."""
         return sum(come.done / come.of for come in self.runs.values() if come.now or not trained)
 
     def begun(self) -> int:
-        """How many runs it has at least: one more than are over, before it has ended."""
+        """Minimum number of its runs: if all known ones are over, there is one more to come."""
         return len(self.runs) + all(come.over for come in self.runs.values())
 
 
 class Waiting:
-    """A study under way."""
+    """The progress of a running study."""
 
     def __init__(self, study: Study, counts: Mapping[str, int], slots: int = 1, gpu: bool = False):
         """
-        counts  how many jobs of each rule are to be run
-        slots   how many jobs run at once at most
+        counts  number of jobs to run, by rule
+        slots   maximum number of concurrent jobs
         """
         self.study, self.slots = study, max(slots, 1)
         self.jobs = work.jobs(study, gpu)
-        if "grid" in counts:  # whose cells the rows then find
+        if "grid" in counts:  # it trains the cells, so the rows find them finished
             self.jobs["sweep"] = work.Job(work.START)
         self.total = {rule: n for rule, n in counts.items() if rule in self.jobs}
         self.started: Counter[str] = Counter()
         self.running: dict[int, _Running] = {}
         self.ended: Counter[str] = Counter()
         self.taken: dict[str, tuple[float, float]] = {}
-        """By rule: the seconds that jobs took, and those that they were thought to take."""
+        """By rule: the seconds that jobs took, and those that were estimated."""
         self.found: list[int] = []
-        """Of each loss that was refined, the number of its runs."""
+        """Number of refining runs of each loss that has been refined."""
         self.over: set[str] = set()
-        """The runs that are, by name."""
+        """Names of the runs that have ended."""
         self.unseen = 0.0
-        """How many more there are whose jobs' logs lie elsewhere."""
+        """Number of further runs that have ended, whose jobs' logs are not accessible."""
 
     def start(self, job: int, rule: str, of: Mapping[str, str], log: str, now: float) -> None:
-        """A job was started; `of` are its wildcards."""
+        """Record that a job has started; `of` contains its wildcards."""
         if rule not in self.jobs:
             return
         path = Path(log) if log and rule in TRAINING else None
@@ -107,7 +108,7 @@ class Waiting:
         self.started[rule] += 1
 
     def look(self) -> list[str]:
-        """The lines of the runs that are over since the last look."""
+        """Lines for the runs that have ended since the last call."""
         return [self._line(name) for job in self.running.values() for name in self._look(job)]
 
     def _look(self, job: _Running) -> list[str]:
@@ -116,7 +117,7 @@ class Waiting:
         return [name for name in over if job.runs[name].now]
 
     def end(self, job: int, now: float) -> list[str]:
-        """The lines of what a job has made that has ended well."""
+        """Record that a job has succeeded; returns the lines for its results."""
         ended = self.running.pop(job, None)
         if ended is None:
             return []
@@ -135,7 +136,7 @@ class Waiting:
         return lines
 
     def fail(self, job: int) -> None:
-        """A job has failed: it is started again, or never will be."""
+        """Record that a job has failed; it may be started again."""
         failed = self.running.pop(job, None)
         if failed is not None:
             self.started[failed.rule] -= 1
@@ -144,14 +145,14 @@ class Waiting:
 
     @property
     def share(self) -> float:
-        """How much of the work is done, 0 to 1, by what it was thought to take."""
+        """Share of the estimated work that is done, 0 to 1."""
         whole = sum(n * self.jobs[rule].seconds for rule, n in self.total.items())
         done = sum(n * self.jobs[rule].seconds for rule, n in self.ended.items())
         done += sum(self._share(job) * self.jobs[job.rule].seconds for job in self.running.values())
         return min(done / whole, 1.0) if whole else 1.0
 
     def counted(self) -> str:
-        """How many runs are there of how many; these are not certain while losses are refined."""
+        """Number of finished runs and of all runs; the total is uncertain during refining."""
         left = self.total.get("refine", 0) - len(self.found)
         runs = sum(n * self.jobs[rule].runs for rule, n in self.total.items() if rule != "refine")
         total = round(runs + sum(self.found) + max(left, 0) * self._refining)
@@ -161,26 +162,29 @@ class Waiting:
 
     @property
     def _refining(self) -> float:
-        """Runs that refining one more loss takes."""
+        """Expected number of runs for refining another loss."""
         return (self.jobs["refine"].runs + sum(self.found)) / (1 + len(self.found))
 
     def _share(self, job: _Running) -> float:
-        """How much of a job is done."""
+        """Share of a job that is done."""
         runs = self.jobs[job.rule].runs
         if job.rule == "refine":
             runs = max(self._refining, job.begun())
         return min(job.done() / runs, 0.99) if job.runs and runs else 0.0
 
     def _worth(self, job: _Running, unknown: float) -> float:
-        """What a job has done, as a share of what it was thought to do."""
+        """Runs that a job has trained, as a share of the estimated number."""
         runs = self.jobs[job.rule].runs
         return job.done(trained=True) / runs if job.runs and runs else unknown
 
     # --- how long -------------------------------------------------------------------------------
 
     def seconds_left(self, now: float) -> float:
-        """Until the study has ended: what is left, shared by the jobs that run at once; but the
-        last jobs wait for one another, and no stage ends before its longest job."""
+        """Estimated seconds until the study ends.
+
+        Remaining work is divided among the concurrent jobs, except that the last jobs run one after
+        the other, and that no stage ends before its longest job.
+        """
         price = self._prices(now)
         each: dict[str, list[float]] = {rule: [] for rule in self.jobs}
         for job in self.running.values():
@@ -197,11 +201,13 @@ class Waiting:
 
     def _left(self, job: _Running, whole: float, now: float) -> float:
         if share := self._share(job):
-            return (1 - share) * whole
+            # The further a job is, the more its own pace counts.
+            worth = min(self._worth(job, 0.0), 1.0)
+            return (1 - share) * ((1 - worth) * whole + (now - job.since) * (worth > 0))
         return max(whole - (now - job.since), whole / 10)
 
     def _prices(self, now: float) -> dict[str, float]:
-        """Seconds of a job of each rule, by what they were thought to take and have taken."""
+        """Estimated seconds per job of each rule, corrected by the time that jobs have taken."""
         taken = dict(self.taken)
         for job in self.running.values():
             if (worth := self._worth(job, 0.0)) >= TELLING:
@@ -228,16 +234,16 @@ class Waiting:
         return f"{left} left" if counted == "0 of 0" else f"{counted}   {left} left"
 
     def _line(self, name: str) -> str:
-        """A run that is over."""
+        """The line for a run that has ended."""
         path = Path("checkpoints", self.study.study, name)
         try:
             return described(records.read_run(path))
-        except SquentropyError:  # it lies in a storage elsewhere
+        except SquentropyError:  # its files are in remote storage
             return name
 
 
 def described(run: RunRecord) -> str:
-    """A run in a line: what it trained, and what came of it."""
+    """A run in one line: its cell and its outcome."""
     cell: dict[str, Any] = dict(run["cell"])
     tuned, layers = cell["phase"] in ("sweep", "refine"), cell["n_layer"]
     said = [f"{key} {cell[key]:g}" for key in GRID_KEYS if key != "n_layer"]
@@ -250,7 +256,7 @@ def described(run: RunRecord) -> str:
 
 
 def ends(log: str | Path) -> str:
-    """The last lines of a failed job's log, below its name."""
+    """The name of a failed job's log, followed by its last lines."""
     try:
         lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -259,14 +265,13 @@ def ends(log: str | Path) -> str:
 
 
 def _ratio(taken: Iterable[tuple[float, float]], before: float, weight: float) -> float:
-    """Of seconds taken to those thought; near what it was `before`, where these are few beside
-    `weight`."""
+    """Ratio of seconds taken to seconds estimated, shrunk towards `before` with `weight`."""
     seconds, thought = (sum(values) for values in zip(*taken, (weight * before, weight)))
     return seconds / thought
 
 
 def _signature(path: Path) -> object:
-    """What tells a file from an earlier one of its name; None where there is none."""
+    """Identifies a version of a file by its time and size; None if it does not exist."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Why a run is not up to date: what it waits for, in plain words.
+"""Explain why a run is not up to date.
 
 squentropy why checkpoints/grammar/final/mse/seed1
 """
@@ -20,7 +20,7 @@ from squentropy.tokens.token_files import TokenFolder
 
 
 def study_of(folder: Path) -> list[str]:
-    """The name of the study that a run of checkpoints/STUDY belongs to; none: the default one."""
+    """The name of the study of a run in checkpoints/STUDY; empty for the default study."""
     name = folder.parts[1] if len(folder.parts) > 1 and folder.parts[0] == "checkpoints" else None
     with contextlib.suppress(SquentropyError):
         return [find(name)[0].study] if name else []
@@ -30,10 +30,10 @@ def study_of(folder: Path) -> list[str]:
 def stale_runs(
     study: Study, folders: Sequence[Path] | None, states: Path
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Each of these run folders with the reasons why it is not up to date, none where it is.
+    """Each of the run folders with the reasons why it is not up to date; no reasons if it is.
 
-    Without `folders`: every run of the study that is not up to date. Raises SquentropyError where
-    a folder is no run of the study.
+    Without `folders`, every run of the study that is not up to date. Raises SquentropyError if a
+    folder is not a run of the study.
     """
     root = Path("checkpoints") / study.study
     chosen, waits_for = {}, {}
@@ -63,7 +63,7 @@ def stale_runs(
         cell = cells[folder]
         tunes = cell.phase == "refine" and cell.loss in study.sweep.losses
         if not tunes and cell not in every:
-            reasons = [f"is no run of the study {study.study} any more, so nothing uses it"]
+            reasons = [f"is no longer a run of the study {study.study}, so nothing uses it"]
         elif cell.lr is None:
             reasons = [waits_for[cell.loss]]
         else:
@@ -73,18 +73,22 @@ def stale_runs(
 
 
 def _other(folder: Path, root: Path, study: Study) -> Cell:
-    """The cell of a run that no parameter names, as those that refine a loss, or any more."""
+    """The cell of a run that the parameters do not list: a refining run, or an obsolete one."""
     if folder.is_relative_to(root) and (folder / "run.json").exists():
         return Cell(**records.read_run(folder)["cell"])
-    raise SquentropyError(f"{folder}: is no run of the study {study.study}; they lie in {root}")
+    raise SquentropyError(
+        f"{folder}: is not a run of the study {study.study}; its runs are in {root}"
+    )
 
 
 _GIVEN = {"files": "story files have", "model": "teacher has"}
 
 
 def _given(study: Study) -> list[str]:
-    """Which of its own story files, or of its teacher's, are not as the corpus was made of them;
-    none in a restored clone, which lacks them."""
+    """The story files or teacher files that have changed since the corpus was made from them.
+
+    Empty in a restored clone, which does not have these files.
+    """
     source = study.corpus.source
     if source not in _GIVEN:
         return []
@@ -114,7 +118,7 @@ def _reasons(
     reasons = records.why_train(expected, folder, records.keeps_weights(study, cell))
     if reasons:
         unfinished = list((states / study.study / cell.name).glob("*.safetensors"))
-        return reasons + [f"{path}: an unfinished run to go on from" for path in unfinished]
+        return reasons + [f"{path}: an unfinished run to resume from" for path in unfinished]
     if cell.phase in ("sweep", "refine"):
         return []
     run = records.read_run(folder)

@@ -1,11 +1,11 @@
-"""One run in several processes, each on a GPU of its own, or all on the CPU where there is none.
+"""One run in several processes, each on its own GPU, or all on the CPU if there is no GPU.
 
     squentropy train …                          with train.processes: 2, starts both
     torchrun --nnodes 2 --nproc-per-node 4 --no-python squentropy train …    on two machines
 
-The processes deal out an iteration's micro-batches and add up their gradients by torch's
-DistributedDataParallel, so all take the same step; NCCL carries them between GPUs, gloo between
-CPUs. Everything else each does alike, and the first one writes.
+The processes share an iteration's micro-batches. torch's DistributedDataParallel averages their
+gradients, with NCCL between GPUs and gloo between CPUs, so all take the same step. All processes do
+everything else identically, and the first one writes.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from squentropy.base.errors import Ended, Interrupted, SquentropyError
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a run: this one's number, from 0, and how many there are."""
+    """The processes of a run: the rank of this one, from 0, and their number."""
 
     rank: int = 0
     size: int = 1
@@ -36,15 +36,15 @@ class Group:
 
     @property
     def orphaned(self) -> bool:
-        """Whether the launcher was killed, and could not tell its processes to end."""
+        """Whether the launcher died without stopping its processes."""
         return self.launcher is not None and os.getppid() != self.launcher
 
     def share(self, accumulation: int) -> range:
-        """The numbers of the micro-batches that are this process's."""
+        """The numbers of this process's micro-batches."""
         return range(self.rank, accumulation, self.size)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, whose backward passes average the gradients over the processes."""
+        """Wrap the model so that backward passes average gradients over the processes."""
         if self.size == 1:
             return model
         if next(model.parameters()).device.type == "mps":
@@ -54,23 +54,23 @@ class Group:
     def gathers(
         self, model: Callable[..., Tensor], last: bool
     ) -> contextlib.AbstractContextManager[None]:
-        """A micro-batch; the gradients of all are averaged once, in the `last` one."""
+        """The context of a micro-batch; gradients are averaged once, in the `last` one."""
         if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
             return model.no_sync()
         return contextlib.nullcontext()
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """Its sum over the processes, in place."""
+        """Sum over the processes, in place."""
         if self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true in one of the processes; a GPU is not waited for."""
+        """Whether the flag is true in any process; does not wait for a GPU."""
         return self.add_up(torch.tensor(int(flag))).item() > 0 if self.size > 1 else flag
 
     def agree(self, value: Any) -> Any:
-        """What the first process holds; small, and to be pickled."""
+        """The first process's value, which must be small and picklable."""
         if self.size == 1:
             return value
         held = [value]
@@ -78,13 +78,13 @@ class Group:
         return held[0]
 
     def copy_from_first(self, tensors: dict[str, Tensor]) -> None:
-        """Put the first process's numbers into the tensors of all."""
+        """Copy the first process's tensors to all processes, in place."""
         for tensor in tensors.values() if self.size > 1 else ():
             torch.distributed.broadcast(tensor.detach(), 0)
 
     @contextlib.contextmanager
     def noticing_lost_ones(self) -> Iterator[None]:
-        """Raises SquentropyError where another process of the run has gone."""
+        """Raises SquentropyError if another process of the run has ended."""
         try:
             yield
         except RuntimeError as error:
@@ -97,7 +97,7 @@ class Group:
 
 
 def started() -> int:
-    """How many processes the launcher has started; 0 where none did."""
+    """The number of processes that a launcher has started; 0 without a launcher."""
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
@@ -111,17 +111,17 @@ def join(count: int) -> Group:
     if count == 1:
         return Group()
     if not torch.distributed.is_initialized():
-        # What is on the CPU goes by gloo, so that no GPU has to be waited for.
+        # CPU tensors use gloo, so no call waits for a GPU.
         gpus = torch.cuda.is_available()
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     return Group(torch.distributed.get_rank(), count, os.getppid())
 
 
 def launch(count: int) -> None:
-    """Run this very command in `count` processes, by torchrun's launcher, and wait for them.
+    """Run the current command in `count` processes with torchrun's launcher, and wait for them.
 
-    Raises Ended with the first failed one's exit code, and SquentropyError if it was killed. On
-    SIGTERM and Ctrl-C the processes are asked to end, and save the run's state first.
+    Raises Ended with the exit code of the first process that failed, or SquentropyError if it was
+    killed. SIGTERM and Ctrl-C ask the processes to save the run's state and stop.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -131,7 +131,7 @@ def launch(count: int) -> None:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
-        run_id=str(os.getpid()),  # of no use on one machine, but it is missed
+        run_id=str(os.getpid()),  # unused on one machine, but required
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,

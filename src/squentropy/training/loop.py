@@ -1,4 +1,4 @@
-"""The training loop of one run: step, look, save.
+"""The training loop of one run: step, evaluate, save.
 
 squentropy train runs/mine --tokens TOKENS --loss mse --lr 0.0006 --dropout 0.1 --n-layer 8
 """
@@ -22,17 +22,17 @@ from squentropy.training.distributed import Group
 from squentropy.training.resume import Progress, StateFile, Stop
 from squentropy.training.setup import Setup, set_up
 
-# Losses are looked at in groups on an accelerator, so that it never waits for the host.
+# On an accelerator, losses are checked in groups, so that it never waits for the host.
 CHECK_EVERY = 20
 
 
 @dataclass
 class Result:
-    """What a run came to. `status` is ok or diverged; nll in nats per token, None if diverged.
+    """The outcome of a run. `status` is ok or diverged; nll in nats per token, None if diverged.
 
-    nll is that of the probabilities that the loss is trained for: softmax, or its inverse link.
-    `tempered_nll` is validation's after one temperature fitted on it; None for losses with an
-    inverse link, and for the sweep, whose cells are too short to be worth it.
+    The nll is under the probabilities that the loss is trained for: softmax, or the loss's link.
+    `tempered_nll` is the validation nll with a temperature fitted on validation; None for losses
+    with a link, and for the sweep, whose cells are too short for it to be worthwhile.
     """
 
     status: str
@@ -53,11 +53,11 @@ def train(
     stop: Stop | None = None,
     group: Group = Group(),
 ) -> tuple[GPT, Result]:
-    """Train one cell; returns the model and what it came to.
+    """Train one cell; returns the model and its result.
 
-    From its initial weights or, if `state` holds an earlier try of the same run, from there on, on
-    a CPU to the same bits. Every process of a `group` calls it alike and gets the same; the first
-    one saves. Raises Interrupted, the state saved, once `stop` holds a signal.
+    Resumes from `state` if it contains an earlier attempt at this run; on a CPU the result is
+    bit-identical. All processes of a `group` make the same call and get the same result; the first
+    one saves. When `stop` records a signal, saves the state and raises Interrupted.
     """
     run, params = set_up(study, cell, tokens, group), study.train
     schedule = study.schedule(cell.phase, cell.iterations)
@@ -100,7 +100,8 @@ def train(
             state.save(progress, tensors)
         if stopping:
             bar.close()
-            number = (stop.signal if stop else None) or signal.SIGTERM  # another process was asked
+            # Without a signal here, another process received one.
+            number = (stop.signal if stop else None) or signal.SIGTERM
             name = f"{signal.Signals(number).name} after iteration {iteration + 1}"
             raise Interrupted(number, f"{cell.name}: {name}" if group.first else "")
 
@@ -108,7 +109,7 @@ def train(
 
 
 def learning_rate(iteration: int, schedule: Schedule, lr: float, min_ratio: float) -> float:
-    """Linear warm-up, then a cosine from `lr` to `min_ratio * lr` at the last iteration."""
+    """Linear warm-up, then cosine decay from `lr` to `min_ratio * lr` at the last iteration."""
     if iteration < schedule.warmup_iters:
         return lr * (iteration + 1) / (schedule.warmup_iters + 1)
     span = max(1, schedule.max_iters - 1 - schedule.warmup_iters)
@@ -117,7 +118,7 @@ def learning_rate(iteration: int, schedule: Schedule, lr: float, min_ratio: floa
 
 
 def _result(run: Setup, iterations: int, progress: Progress) -> Result:
-    """What a run came to that has trained to its end."""
+    """The result of a run that was trained to the end."""
     scores = run.scores(run.validation)
     if not math.isfinite(scores.mean_nll()):
         return _diverged(iterations, progress)
@@ -137,7 +138,7 @@ def _diverged(at: int, progress: Progress) -> Result:
 def _look(
     run: Setup, iteration: int, losses: list[float], history: list[dict], stories: int
 ) -> dict[str, float]:
-    """One row of the history: losses since the row before, and nll of a few stories."""
+    """One row of the history: the mean loss since the last row, and the nll of a few stories."""
     since = history[-1]["iteration"] if history else 0
     return {
         "iteration": iteration,
@@ -148,9 +149,9 @@ def _look(
 
 
 def first_divergence(losses: list[float], factor: float, start: int = 0) -> int | None:
-    """The first iteration whose loss is not finite or above `factor` times the first loss.
+    """The first iteration whose loss is not finite or exceeds `factor` times the first loss.
 
-    Those before `start` are known to be well.
+    Iterations before `start` have been checked already.
     """
     limit = factor * abs(losses[0])
     new = enumerate(losses[start:], start)

@@ -1,12 +1,12 @@
-"""An unfinished run's state, from which the same command goes on.
+"""The training state of an unfinished run, from which the same command resumes.
 
     state/grammar/final/mse/seed1/8a3f90c2d1e4.safetensors
 
-Its name holds a digest of all that the run's bits depend on, so a run finds its own state and no
-other's. One file, written whole or not at all: weights and optimizer as tensors, and beside them
-the losses and the history so far. Batches and dropout masks are functions of the seed and the
-iteration, so there is no generator's state to keep. The folder lies apart from the runs' own,
-which Snakemake empties and DVC tracks.
+The file name contains a digest of everything that determines the run's result, so a run finds only
+its own state. The file is written atomically. It contains the weights and the optimizer as tensors,
+and the losses and the history so far. Batches and dropout masks are functions of the seed and the
+iteration, so there is no generator state to save. States are kept apart from the run folders, which
+Snakemake empties and DVC tracks.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from squentropy.base.output import say
 from squentropy.study.overlays import differences
 
 FORMAT = "1"
-"""Of a state file; a change of what it holds raises it."""
+"""Format version of state files; increase it when their contents change."""
 
 
 class _OtherFormat(Exception):
-    """A file that holds a state of another format, or none."""
+    """A state file of another or unknown format."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come: the loss of each iteration done, and the history so far."""
+    """A run's progress: the loss of each completed iteration, and the history so far."""
 
     losses: list[float] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StateFile:
-    """The state of the run of a name, below a folder of states; `origin` is what it depends on."""
+    """The state of a run below the folder `states`; `origin` is what the run depends on."""
 
     states: Path
     name: str
@@ -69,9 +69,10 @@ class StateFile:
             path.write_bytes(safetensors.torch.save(tensors, metadata))
 
     def load(self, tensors: dict[str, Tensor]) -> Progress:
-        """The progress that is kept, its numbers put into `tensors`; none where none is kept.
+        """Restore `tensors` from the saved state and return its progress; empty without a state.
 
-        States of the folder that are damaged, or another run's, are left alone and named on stderr.
+        Damaged states in the folder, and those of other runs, are reported on stderr and left as
+        they are.
         """
         progress = Progress()
         for path in sorted(self.folder.glob("*.safetensors")):
@@ -99,7 +100,7 @@ class StateFile:
         return progress
 
     def remove(self) -> None:
-        """And the folders of its name that it leaves empty."""
+        """Delete the file, and the folders of its name if they are now empty."""
         self.path.unlink(missing_ok=True)
         names = Path(self.name, "_").parents
         with contextlib.suppress(OSError):  # not empty, or not there
@@ -108,7 +109,7 @@ class StateFile:
 
 
 def _read(path: Path, whole: bool) -> tuple[dict, dict[str, Tensor]]:
-    """What is kept in a file; without its tensors, and unverified, where not `whole`."""
+    """The state and the tensors in a file; without `whole`, no tensors and no verification."""
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -128,17 +129,18 @@ def _digest(state: str, tensors: dict[str, Tensor]) -> str:
 
 
 class Stop:
-    """Whether this process was asked to end, as a scheduler or Ctrl-C does; `signal` says how."""
+    """Records the signal by which a scheduler or Ctrl-C asked this process to stop, if any."""
 
     signal: int | None = None
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """SIGTERM and SIGINT are noted, for a run to save its state or to end; then SIGINT acts.
+    """Record the first SIGTERM or SIGINT instead of acting on it, so that a run saves its state.
 
-    More SIGTERM change nothing: a job that is out of time gets two of Slurm at once, and in time
-    SIGKILL. Where the block ends by itself, the signal that was noted acts after it.
+    A later SIGINT acts at once. A later SIGTERM is ignored, because Slurm sends two at once to a
+    job that is out of time, and SIGKILL some time later. If the block ends normally, the recorded
+    signal is raised after it.
     """
     stop = Stop()
     before: dict[int, Any] = {}

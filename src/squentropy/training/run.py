@@ -1,11 +1,12 @@
-"""A run from its cell to its folder: trains what is not there yet, and writes run.json last.
+"""Train a cell into its folder, unless it is there already; run.json is written last.
 
     run.json            the cell, its parameters, the hashes of data and code, the outcome
     history.csv         train loss, train nll and validation nll by iteration
-    model.safetensors   the weights, where they are kept
-    provenance.json     where, when and with what it was trained
+    model.safetensors   the weights, if they are kept
+    provenance.json     where, when and with which software it was trained
 
-Every file but the last is a function of parameters, data and code: none holds a time or a path.
+Except for provenance.json, every file is a function of parameters, data and code: none contains a
+time or a path.
 """
 
 import csv
@@ -34,8 +35,8 @@ HISTORY = ["iteration", "train_loss", "train_nll", "validation_nll"]
 
 class Trained(NamedTuple):
     run: RunRecord  # run.json
-    now: bool  # trained by this call, not found in its folder
-    first: bool  # whether this process is the run's first one, which tells
+    now: bool  # trained by this call rather than found in its folder
+    first: bool  # whether this is the run's first process, which reports
 
 
 def train_run(
@@ -43,10 +44,10 @@ def train_run(
 ) -> Trained:
     """Train a cell and write its folder, run.json last.
 
-    A folder that already holds this very run is left as it is. An unfinished run's state is kept
-    below the folder `states`, and training goes on from it; None: no state is kept.
+    A folder that already contains this exact run is left unchanged. The state of an unfinished run
+    is saved below the folder `states`, and training resumes from it; with None, no state is saved.
 
-    If the study gives a run several processes, all call it, and the first one writes.
+    If a run has several processes, all of them call this, and the first one writes.
     """
     group = join(study.train.processes)
     origin = records.origin(study, cell, tokens)
@@ -54,7 +55,7 @@ def train_run(
         return Trained(records.read_run(folder), False, group.first)
     state = _state(study, cell, origin, states) if states is not None else None
     if state is not None:
-        storage.make_folder(state.folder)  # better to hear now than at the first save
+        storage.make_folder(state.folder)  # fail now rather than at the first save
     started, resumed = time.time(), state is not None and state.path.exists()
     with stop_on_signal() as stop, group.noticing_lost_ones():
         model, result = train(study, cell, tokens, state, stop, group)
@@ -69,7 +70,7 @@ def train_run(
 
 
 def _state(study: Study, cell: Cell, origin: dict, states: Path) -> StateFile:
-    """The run's state, which goes on to the same bits only where all of this is the same."""
+    """The run's state. Resuming is bit-identical only if everything in its origin is the same."""
     device = pick_device(study.train.device, study.train.runs_per_gpu)
     more = {
         "device": device.type,
@@ -88,7 +89,7 @@ def _write_run(
     weights, history = folder / "model.safetensors", folder / "history.csv"
     if keep_weights:
         with storage.atomic(weights) as path:
-            # Not `save_file`, whose error for a full disk is not an OSError.
+            # Not `save_file`, which does not raise OSError when the disk is full.
             path.write_bytes(safetensors.torch.save(model.state_dict()))
     _write_history(history, result)
     validation = result.validation

@@ -1,8 +1,8 @@
-"""What a run trains with: its model, batches, loss and optimizer, on the device that it has.
+"""The setup of a run: model, batches, loss and optimizer, on its device.
 
-Every draw is a function of the seed and the micro-batch's number alone: the same seed gives the
-same initial weights and the same batches for every loss, and nothing of it depends on what ran
-before, or on how many processes share the micro-batches.
+Every random draw depends only on the seed and the number of the micro-batch. The same seed gives
+the same initial weights and the same batches for every loss, whatever ran before and however many
+processes share the micro-batches.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from squentropy.training.distributed import Group
 class Setup:
     """A run that is ready to train.
 
-    forward  the model, compiled or spread over processes where the parameters say so
-    by_hand  whether blocks are those of lm/cpu_block.py, with dropout masks of their own
+    forward  the model, compiled or distributed over processes if the parameters ask for it
+    by_hand  whether to use the blocks of lm/cpu_block.py, with their own dropout masks
     """
 
     study: Study
@@ -49,11 +49,11 @@ class Setup:
     optimizer: AdamW
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a step changes, by name."""
+        """All tensors that a step changes, by name."""
         return self.model.state_dict() | self.optimizer.state()
 
     def gradients(self, iteration: int) -> Tensor:
-        """Forward and backward of an iteration; returns this process's share of its mean loss."""
+        """Forward and backward pass of an iteration; returns this process's part of the loss."""
         params, own = self.study.train, self.group.share(self.study.train.accumulation)
         total = torch.zeros((), device=self.device)
         block = self.study.model.block_size
@@ -61,7 +61,7 @@ class Setup:
         for number, (inputs, targets) in zip(own, drawn):
             since_start = iteration * params.accumulation + number
             noise = Noise(self.cell.seed, since_start) if self.by_hand else None
-            torch.manual_seed(self.cell.seed * 2**32 + since_start)  # of dropout, without noise
+            torch.manual_seed(self.cell.seed * 2**32 + since_start)  # for dropout without noise
             x, y = _to_device(inputs, self.device), _to_device(targets, self.device)
             with self.group.gathers(self.forward, last=number == own[-1]):
                 with _autocast(self.device, self.dtype):
@@ -72,7 +72,7 @@ class Setup:
         return total
 
     def scores(self, split: Split, temperature: float = 1.0) -> Scores:
-        """A split's scores under the loss's own link, or softmax of the logits / temperature."""
+        """A split's scores under the loss's own link, or else softmax(logits / temperature)."""
         return score_split(
             self.model,
             split,
@@ -84,7 +84,7 @@ class Setup:
         )
 
     def tempered_nll(self) -> float | None:
-        """Validation's nll after one temperature fitted on it; None for a loss with a link."""
+        """Validation nll with a temperature fitted on validation; None for a loss with a link."""
         if own_link(self.cell.loss, self.study.evaluate.link_floor) is not None:
             return None
         fitted = fit_on(
@@ -98,7 +98,7 @@ class Setup:
 
 
 def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup:
-    """Make a cell's run ready. Raises SquentropyError if its tokens do not fill one block."""
+    """Set up a cell's run. Raises SquentropyError if the train split does not fill one block."""
     params, block = study.train, study.model.block_size
     torch.set_num_threads(params.threads)
     device = pick_device(params.device, params.runs_per_gpu)
@@ -111,7 +111,7 @@ def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup
     model = build_model(study, cell, tokens.vocab_size).to(device)
     compiled = params.compile == "always" or (params.compile == "auto" and device.type == "cuda")
     if compiled:
-        torch.compiler.reset()  # or, after several cells in one process, it would not compile
+        torch.compiler.reset()  # or compilation would stop after several cells in one process
     if compiled and device.type == "cuda":
         fuse_chunks()
     by_hand = device.type == "cpu" and not compiled
@@ -144,7 +144,7 @@ def set_up(study: Study, cell: Cell, tokens: TokenFolder, group: Group) -> Setup
 
 
 def build_model(study: Study, cell: Cell, vocab_size: int) -> GPT:
-    """A fresh model; its weights depend on the seed and the shape, never on the loss."""
+    """A new model; its weights depend on the seed and the shape, never on the loss."""
     torch.manual_seed(cell.seed)
     shape = study.model.model_dump()
     return GPT(Config(vocab_size, n_layer=cell.n_layer, dropout=cell.dropout, **shape))
@@ -155,7 +155,7 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The micro-batches of an iteration: inputs and targets, each (batch, block) int64.
 
-    All of them, or those of these numbers.
+    All of them, or only those in `numbers`.
     """
     draw = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, iteration]))
     starts = draw.integers(0, len(split.ids) - block, size=(params.accumulation, params.batch_size))
@@ -165,8 +165,8 @@ def batches(
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Non-blocking copy; the GPU keeps running queued work."""
-    # Contiguous, or the copy would go by way of memory that is not pinned.
+    """Non-blocking copy, so that the GPU keeps running queued work."""
+    # Contiguous, or the copy would go through memory that is not pinned.
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return (
         tensor.pin_memory().to(device, non_blocking=True)

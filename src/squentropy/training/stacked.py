@@ -1,11 +1,11 @@
-"""Small cells trained many at once, so that together they fill a GPU that one leaves idle.
+"""Train many small cells at once, because one alone leaves most of a GPU idle.
 
     squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --stacked
 
-Cells of one shape and seed see the same batches: one forward and one backward pass serve them all,
-each parameter of theirs a slice of one tensor, each product a batched one. Loss, optimizer,
-clipping, learning rate and end are each cell's own. What comes of a cell is what loop.py makes of
-it, to rounding, but that its dropout masks are drawn otherwise, as those of a compiled model are.
+Cells with the same shape and seed see the same batches. One forward and one backward pass serve
+them all: each of their parameters is a slice of one tensor, and matrix products are batched. Each
+cell has its own loss, optimizer, clipping, learning rate and end. Results equal those of loop.py up
+to rounding, except that dropout masks are drawn differently, as in a compiled model.
 """
 
 import itertools
@@ -46,12 +46,12 @@ from squentropy.training.setup import Setup, _autocast, _to_device, batches, set
 
 
 class StackedGPT:
-    """GPTs of one shape as one, in training: each parameter of all of them is one tensor.
+    """GPTs of the same shape, trained as one model: each parameter is one tensor for all of them.
 
-    The models' own parameters become views of these, so that whatever reads or changes a model
-    goes on to work. Their dropouts may differ.
+    The models' own parameters become views of these tensors, so code that reads or changes a model
+    still works. Their dropouts may differ.
 
-    weights  by the parameter's name, (models, ...)
+    weights  by parameter name, (models, ...)
     """
 
     def __init__(self, models: list[GPT]):
@@ -94,7 +94,7 @@ class StackedGPT:
         return y + self.weights[f"{name}.bias"][:, None] if self.config.bias else y
 
     def _dropped(self, x: Tensor) -> Tensor:
-        """By one draw an element for all models, as cells of one seed have it on a CPU."""
+        """Dropout with one draw per element for all models, as cells with one seed use on a CPU."""
         if not any(dropout for dropout, _ in self.alike):
             return x
         dropouts = self.dropouts[:, None, None]
@@ -118,19 +118,19 @@ class StackedGPT:
 
 @dataclass
 class _Member:
-    """A cell of a stack, and how far it has come."""
+    """A cell of a stack and its progress."""
 
     run: Setup
     state: StateFile | None
     progress: Progress
-    start: int  # iterations that it has done before
+    start: int  # iterations done before this call
     result: Result | None = None
 
     def learns_at(self, iteration: int) -> bool:
         return self.result is None and self.start <= iteration
 
     def hear(self, losses: list[float], iteration: int) -> None:
-        """The losses of the iterations before this one, of which it may know the first."""
+        """Add the losses of the iterations just before this one, skipping any known already."""
         known = len(self.progress.losses)
         self.progress.losses += losses[known - (iteration - len(losses)) :]
         bad = first_divergence(self.progress.losses, self.run.study.train.divergence, known)
@@ -157,11 +157,11 @@ def train_stack(
     states: dict[Cell, StateFile] | None = None,
     stop: Stop | None = None,
 ) -> Iterator[tuple[Cell, GPT, Result]]:
-    """Train cells that differ in loss, learning rate and dropout alone; yields each that has ended.
+    """Train cells that differ only in loss, learning rate and dropout; yields each when it ends.
 
-    As loop.train does, each from its state, if one is kept; one that is ahead waits for the others.
-    A cell that diverges ends alone. Raises Interrupted, the states saved, once `stop` holds a
-    signal.
+    Like loop.train, each cell resumes from its state if it has one; a cell that is ahead waits for
+    the others. A cell that diverges ends without affecting the others. When `stop` records a
+    signal, saves the states and raises Interrupted.
     """
     runs = [set_up(study, cell, tokens, Group()) for cell in cells]
     stack = StackedGPT([run.model for run in runs])
@@ -215,7 +215,7 @@ def train_stack(
 def _gradients(
     runs: list[Setup], stack: StackedGPT, forward: Callable[[Tensor], Tensor], iteration: int
 ) -> Tensor:
-    """Forward and backward of an iteration, as Setup.gradients; the mean losses, (cells,)."""
+    """Forward and backward pass as in Setup.gradients; returns the mean losses, (cells,)."""
     first, params = runs[0], runs[0].study.train
     seed, block = first.cell.seed, first.study.model.block_size
     total = torch.zeros(len(runs), device=first.device)
@@ -232,7 +232,7 @@ def _gradients(
 
 
 def _step(members: list[_Member], stack: StackedGPT, iteration: int, schedule: Schedule) -> None:
-    """Each cell's optimizer, with its slice of the gradients."""
+    """Step each cell's optimizer with its slice of the gradients."""
     least = members[0].run.study.train.min_lr_ratio
     for index, member in enumerate(members):
         if member.learns_at(iteration):
@@ -247,7 +247,7 @@ def _step(members: list[_Member], stack: StackedGPT, iteration: int, schedule: S
 
 
 def worthwhile(study: Study) -> bool:
-    """Whether cells are best trained many at once: on one GPU."""
+    """Whether to train cells at once: if one process trains on a GPU."""
     may = study.train.device in ("auto", "cuda") and study.train.processes == 1
     return may and torch.cuda.is_available()
 
@@ -255,9 +255,9 @@ def worthwhile(study: Study) -> bool:
 def train_stacks(
     study: Study, cells: list[Cell], tokens: TokenFolder, checkpoints: Path, states: Path | None
 ) -> Iterator[tuple[Cell, Trained]]:
-    """Train cells into their folders, as train_run does; yields each once it is there.
+    """Train cells into their folders like train_run; yields each when it is finished.
 
-    Those that may be stacked are trained at once, or in halves where memory does not suffice.
+    Cells that can be stacked are trained at once, or in halves if memory runs out.
     """
     stacks: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in cells:
@@ -266,7 +266,7 @@ def train_stacks(
         else:
             stacks[cell.phase, cell.n_layer, cell.seed, cell.iterations].append(cell)
     for alike in stacks.values():
-        # Attention goes over neighbours of one dropout at once.
+        # Attention handles adjacent cells with the same dropout in one call.
         alike.sort(key=lambda cell: cell.dropout)
         yield from _in_halves(study, alike, tokens, checkpoints, states)
 
@@ -302,11 +302,11 @@ def _train_and_write(
     origins = {cell: records.origin(study, cell, tokens) for cell in cells}
     kept: dict[Cell, StateFile] = {}
     if states is not None:
-        # Of its own kind, since a run that is trained alone promises to go on to the same bits.
+        # Marked as stacked, because runs trained alone must resume bit-identically.
         alone = {cell: origins[cell] | {"stacked": True} for cell in cells}
         kept = {cell: _state(study, cell, alone[cell], states) for cell in cells}
         for state in kept.values():
-            storage.make_folder(state.folder)  # better to hear now than at the first save
+            storage.make_folder(state.folder)  # fail now rather than at the first save
     started, resumed = time.time(), any(state.path.exists() for state in kept.values())
     with stop_on_signal() as stop:
         ended = train_stack(study, cells, tokens, kept, stop)

@@ -1,4 +1,4 @@
-"""What the tables are made from and how they are written: runs' outcomes in, rows of text out."""
+"""Read the outcomes of runs and write tables."""
 
 import hashlib
 import math
@@ -18,8 +18,8 @@ from squentropy.study.params import Study
 def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dict[Cell, RunRecord]:
     """Each cell's run.json, in order.
 
-    Raises SquentropyError where one belongs to another cell, or was trained with other parameters
-    or code than the study's, or on other tokens than the rest.
+    Raises SquentropyError if one belongs to another cell, was trained with other parameters or code
+    than the study's, or was trained on other tokens than the rest.
     """
     runs: dict[Cell, RunRecord]
     tokens: dict[str, Path]
@@ -37,19 +37,19 @@ def read_outcomes(study: Study, checkpoints: Path, cells: Iterable[Cell]) -> dic
 
 
 def runs_sha256(checkpoints: Path, cells: Iterable[Cell], files: Iterable[Path] = ()) -> str:
-    """One hash of the cells' run.json files and of other files, in order."""
+    """One hash over the cells' run.json files and other files, in order."""
     paths = [*(checkpoints / cell.name / "run.json" for cell in cells), *files]
     return hashlib.sha256("".join(map(storage.sha256, paths)).encode()).hexdigest()
 
 
 def write_csv(path: Path, rows: Iterable[Row], columns: list[str]) -> None:
-    """Numbers as they read back, in text that does not depend on the machine's locale."""
+    """Write a CSV file with numbers that read back exactly, regardless of the locale."""
     table = pd.DataFrame(list(rows), columns=columns)
     storage.write_text(path, table.to_csv(index=False))
 
 
 def ppl(nll: float | None) -> float | None:
-    """Perplexity, exp of nll in nats per token; infinite where it is beyond a float."""
+    """Perplexity: exp of the nll in nats per token; infinite if too large for a float."""
     if nll is None:
         return None
     return math.inf if nll >= 700 else math.exp(nll)

@@ -2,17 +2,17 @@
 
     squentropy refine checkpoints/grammar --tokens data/grammar/tokens --loss mse
 
-One rule for every loss, whose only inputs are its own validation nll:
+The same rule applies to every loss, and its only input is the loss's own validation nll:
 
-1. Find the sweep's best cell. Among those of its learning rate that come within `refine.tie` nats
-   per token of it, which such short cells cannot tell apart, start from the simplest: of least
-   dropout, then of fewest layers.
-2. Train the best learning rate's two neighbours, a factor `refine.factor` away, until the best one
-   lies between two that were tried.
-3. At that learning rate, try every other depth, dropout and so on with a sweep cell that comes
-   within `refine.tie` of the best one. If one is better, step 2 is repeated from there.
+1. Find the best cell of the sweep. Cells with the same learning rate count as tied if they are
+   within `refine.tie` nats per token of it, because such short runs cannot distinguish them. Start
+   from the simplest of these: the least dropout, then the fewest layers.
+2. Train the two neighbours of the best learning rate, a factor `refine.factor` away, until the best
+   one lies between two others that were tried.
+3. At that learning rate, try every other depth, dropout and so on that has a sweep cell within
+   `refine.tie` of the best one. If one is better, repeat step 2 from there.
 
-It ends when nothing is left to try, or after `refine.max_runs` runs.
+The search ends when nothing is left to try, or after `refine.max_runs` runs.
 """
 
 import math
@@ -22,16 +22,16 @@ from dataclasses import dataclass, replace
 from squentropy.study.grid import GRID_KEYS, Cell
 from squentropy.study.params import Study
 
-MOST = 10.0  # the largest learning rate that parameters may have
+MOST = 10.0  # the largest learning rate that the parameters allow
 
 
 @dataclass(frozen=True)
 class Refined:
-    """What refining a loss came to.
+    """The result of refining a loss.
 
-    trials            validation nll of each run in the order of trying; inf if it diverged
-    inside            whether the best learning rate's two neighbours were tried
-    max_runs_reached  whether the runs ended before the rule did
+    trials            validation nll of each run, in the order of training; inf if it diverged
+    inside            whether both neighbours of the best learning rate were tried
+    max_runs_reached  whether `refine.max_runs` ended the search
     """
 
     best: Cell
@@ -41,7 +41,7 @@ class Refined:
 
     @property
     def edge(self) -> list[str]:
-        """The hyperparameters whose best value is at an end of several that were tried."""
+        """The hyperparameters whose best value is the smallest or largest of several tried."""
         ends = []
         for key in GRID_KEYS:
             tried = {getattr(cell, key) for cell in self.trials}
@@ -53,8 +53,8 @@ class Refined:
 def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], float]) -> Refined:
     """Refine one loss.
 
-    sweep   validation nll of each of its cells, inf if it diverged
-    nll_of  trains a cell of the phase "refine", or reads its run; gives the same
+    sweep   validation nll of each of its cells; inf if it diverged
+    nll_of  trains a cell of the phase "refine", or reads its run, and returns its validation nll
     """
     trials: dict[Cell, float] = {}
     start = simplest(study, sweep)
@@ -72,12 +72,12 @@ def refine(study: Study, sweep: dict[Cell, float], nll_of: Callable[[Cell], floa
 
 
 def best_of(trials: dict[Cell, float]) -> Cell:
-    """The cell of least nll; among equals, as where all diverged, the gentlest one."""
+    """The cell with the lowest nll; ties, as when all diverged, go to the smallest values."""
     return min(trials, key=lambda cell: (trials[cell], *cell.point.values()))
 
 
 def simplest(study: Study, sweep: dict[Cell, float]) -> Cell:
-    """The cell to start from: see step 1."""
+    """The cell to start from; see step 1."""
     best = best_of(sweep)
     limit = sweep[best] + study.refine.tie
     near = [cell for cell, nll in sweep.items() if cell.lr == best.lr and nll <= limit]
@@ -85,9 +85,9 @@ def simplest(study: Study, sweep: dict[Cell, float]) -> Cell:
 
 
 def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
-    """The learning rates next to a cell's, below and above, with all else alike.
+    """The cells with the next lower and higher learning rate, and all else equal.
 
-    Those tried are start x factor^k for whole k, so that different ways lead to the same number.
+    Learning rates are start x factor^k for integer k, so that different paths lead to equal values.
     """
     factor = study.refine.factor
     place = round(math.log(cell.lr / start) / math.log(factor))
@@ -96,10 +96,10 @@ def neighbours(study: Study, cell: Cell, start: float) -> list[Cell]:
 
 
 def tied(study: Study, sweep: dict[Cell, float]) -> list[tuple[str, float]]:
-    """(key, value): depths, dropouts and the like that the sweep cannot tell from the best cell's.
+    """(key, value): depths, dropouts and so on that the sweep cannot distinguish from the best.
 
-    Its own among them, from which another may lead away, and back. Depth comes first: dropouts
-    are then tried at the best depth alone.
+    Includes the best cell's own values, because the search may move away from them and back. Depth
+    comes first: dropouts are then tried only at the best depth.
     """
     best = min(sweep.values())
     if math.isinf(best):
@@ -114,9 +114,9 @@ def tied(study: Study, sweep: dict[Cell, float]) -> list[tuple[str, float]]:
 
 
 def _others(best: Cell, tied: list[tuple[str, float]]) -> list[Cell]:
-    """The best cell with another of the tied values."""
+    """The best cell, with each other tied value in turn."""
     return [
-        replace(best, **{key: value})  # type: ignore[arg-type]  # a key goes with its value
+        replace(best, **{key: value})  # type: ignore[arg-type]  # each value has its key's type
         for key, value in tied
         if value != getattr(best, key)
     ]

@@ -1,11 +1,11 @@
-"""How each loss was tuned: the grid, the runs that refine it, and what was selected.
+"""Select hyperparameters for each loss from the sweep and its refinement.
 
     squentropy select checkpoints/grammar results/grammar
 
 writes sweep.csv, refine.csv and selected.json.
 
-A loss is selected by the validation nll of its primary reading (`Study.primary`). In the sweep,
-whose cells are too short for a temperature to matter, softmax stands for `tempered`.
+Hyperparameters are selected by the validation nll of the loss's primary reading (`Study.primary`).
+In the sweep, softmax replaces `tempered`, because runs are too short for a temperature to matter.
 """
 
 import math
@@ -36,9 +36,9 @@ REFINE = [*RUN, "tokens", "reading", "validation_nll", "selection_nll", "selecte
 def refine_loss(
     study: Study, loss: str, checkpoints: Path, train: Callable[[Cell], RunRecord]
 ) -> Refined:
-    """Refine one loss and write `refine_file`: its runs and what was selected.
+    """Refine one loss and write its runs and selected hyperparameters to `refine_file`.
 
-    train  trains a cell, unless its run is there already, and returns its run.json
+    train  trains a cell, unless its run exists already, and returns its run.json
     """
     sweep = read_outcomes(study, checkpoints, [c for c in study.sweep_cells() if c.loss == loss])
     runs: dict[Cell, RunRecord] = {}
@@ -58,7 +58,7 @@ def refine_loss(
 
 
 def selection_nll(study: Study, run: RunRecord) -> float:
-    """The validation nll that a run is selected by, nats per token; inf if it diverged."""
+    """The validation nll used to select a run, in nats per token; inf if it diverged."""
     if run["status"] != "ok":
         return math.inf
     tempered = run["validation_tempered_nll"]
@@ -67,10 +67,10 @@ def selection_nll(study: Study, run: RunRecord) -> float:
 
 
 def select(study: Study, checkpoints: Path, results: Path) -> dict[str, dict[str, Any]]:
-    """Write sweep.csv, refine.csv and selected.json. Returns what was selected, by loss.
+    """Write sweep.csv, refine.csv and selected.json. Returns the selection, by loss.
 
-    Each loss's refinement is followed again from its runs, without training. Raises
-    SquentropyError if it is not that of the study's parameters, sweep and code.
+    Replays each loss's refinement from its runs, without training. Raises SquentropyError if it
+    does not follow from the study's parameters, sweep and code.
     """
     sweep = read_outcomes(study, checkpoints, study.sweep_cells())
     selected: dict[str, dict[str, Any]]
@@ -105,7 +105,7 @@ def select(study: Study, checkpoints: Path, results: Path) -> dict[str, dict[str
 def read_refined(
     study: Study, loss: str, checkpoints: Path, sweep: dict[Cell, RunRecord]
 ) -> dict[Cell, RunRecord]:
-    """The refining runs of a loss by their cells, in the order of trying.
+    """The refinement runs of a loss by cell, in the order of training.
 
     Raises SquentropyError if one was trained with other parameters, code or tokens.
     """
@@ -122,13 +122,13 @@ def read_refined(
 
 
 def tuning_sha256(study: Study, checkpoints: Path) -> str:
-    """One hash of every run that the selection rests on."""
+    """One hash over all runs on which the selection is based."""
     refined = [refine_file(checkpoints, loss) for loss in study.sweep.losses]
     return runs_sha256(checkpoints, study.sweep_cells(), refined)
 
 
 def selected_hyperparameters(study: Study, results: Path) -> dict[str, dict[str, Any]]:
-    """{loss: point} from selected.json. Raises SquentropyError if one lacks."""
+    """{loss: point} from selected.json. Raises SquentropyError if one is missing."""
     return {loss: chosen_for(loss, results / "selected.json") for loss in study.sweep.losses}
 
 

@@ -15,7 +15,7 @@ from squentropy.study.params import SPLITS
 A = TypeVar("A")
 R = TypeVar("R")
 
-BLOCK = 5_000  # stories that a process writes at once
+BLOCK = 5_000  # stories per task of a process
 
 
 def source(corpus: Corpus) -> Source:
@@ -45,15 +45,15 @@ def source(corpus: Corpus) -> Source:
 
 
 def _write_stories(seed: int, bounds: tuple[int, int]) -> list[tuple[str, float]]:
-    """Stories of the grammar by number, each a function of the seed and its number alone."""
+    """Stories of the grammar by number; each depends only on the seed and its number."""
     from squentropy.corpus.grammar.grammar import load_grammar
 
     return [(story.text, story.log_prob) for story in load_grammar().stories(seed, *bounds)]
 
 
 def _in_order(function: Callable[[A], R], arguments: list[A]) -> Iterator[R]:
-    """`map(function, arguments)` over this machine's cores, holding a few results at a time."""
-    workers: Any  # None, which no machine of ours gives, would raise TypeError
+    """`map(function, arguments)` on this machine's cores, with few results in memory at a time."""
+    workers: Any  # os.cpu_count may return None by its type
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(arguments) < 2 or workers == 1:
         yield from map(function, arguments)

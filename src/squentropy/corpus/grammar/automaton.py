@@ -1,8 +1,8 @@
-"""The grammar with free references, written out as a finite automaton.
+"""The grammar with free references, expanded into a finite automaton.
 
-The grammar has no recursion, so every rule can be written out where it is used: a node is a place
-between two pieces of text, an arc reads a piece. A reference may read the form of any entry of the
-classes that its plot draws the variable from, whatever was bound. Used by grading.py.
+The grammar has no recursion, so every rule can be expanded where it is used: a node is a position
+between two pieces of text, and an arc reads a piece. A reference may read the form of any entry in
+the classes from which its plot draws the variable, whatever was bound. Used by grading.py.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections import defaultdict
 
 from squentropy.corpus.grammar.grammar import Choice, Draw, Entry, Grammar, Refer, Words
 
-# Where a literal is taken apart, so that every place between sentences is a node.
+# Splits literals so that every position between sentences is a node.
 _BETWEEN = re.compile(r'(^\s+|(?<=[.!?"])\s+|\n\s*)')
 
 
 class Node:
-    """A place between two pieces. An arc is (item, pieces, target): what reads one of the pieces
-    and leads on; the item is None where nothing is bound and nothing referred to."""
+    """A position between two pieces. An arc is (item, pieces, target): the item reads one of the
+    pieces and leads to the target; it is None if it neither binds nor refers to anything."""
 
     __slots__ = ("_moves", "arcs", "ends", "final", "later")
 
     def __init__(self, arcs: tuple, final: bool = False):
         self.arcs = arcs
         self.final = final  # a story may end here
-        self.ends = final  # a sentence may end here; grading.py finds out, as it does `later`:
-        self.later: frozenset[Node] = frozenset()  # the nodes from here on where one may begin
+        self.ends = final  # a sentence may end here; set by grading.py, as is `later`:
+        self.later: frozenset[Node] = frozenset()  # nodes from here on where a sentence may begin
         self._moves: dict[str, list] | None = None
 
     def moves(self) -> dict[str, list]:
-        """(piece, item, entry, target) by the first character of the piece."""
+        """(piece, item, entry, target), by the first character of the piece."""
         read: list[tuple[str, Entry | None]]
         if self._moves is None:
             self._moves = defaultdict(list)
@@ -46,13 +46,13 @@ class Node:
 
 
 class _Plot:
-    """Writes out one plot, from its end to its beginning."""
+    """Expands one plot, from its end to its beginning."""
 
     def __init__(self, items: tuple):
         self.items = items
-        self.classes: dict[str, list[Words]] = {}  # that a variable is drawn from in this plot
+        self.classes: dict[str, list[Words]] = {}  # from which this plot draws a variable
         self.nodes: dict[tuple, Node] = {}
-        self.order: list[Node] = []  # of their making, each after those that its arcs lead to
+        self.order: list[Node] = []  # in order of creation, each after its arcs' targets
         self.pieces: dict[tuple, tuple[str, ...]] = {}
         self._find_draws(items, set())
 
@@ -105,18 +105,18 @@ class _Plot:
 
 
 class State:
-    """All nodes that a text may lead to, where what a reference reads makes no difference."""
+    """All nodes that a text may lead to, regardless of what its references read."""
 
     __slots__ = ("_moves", "ends", "known", "nodes")
 
     def __init__(self, nodes: frozenset[Node], known: dict):
         self.nodes = nodes
         self.ends = any(node.ends for node in nodes)
-        self.known = known  # every state by its nodes
+        self.known = known  # every state, by its nodes
         self._moves: dict[str, list] | None = None
 
     def moves(self) -> dict[str, list]:
-        """(piece, state that it leads to) by the first character of the piece."""
+        """(piece, next state), by the first character of the piece."""
         if self._moves is None:
             targets: dict[tuple, set] = defaultdict(set)
             for node in self.nodes:
@@ -133,8 +133,8 @@ class State:
 
 
 class Automaton:
-    """`first` is where stories begin; `nodes` are all of them, each after those that its arcs lead
-    to; `variables` the names of what plots bind."""
+    """`first` is the node where stories begin; `nodes` are all nodes, each after its arcs' targets;
+    `variables` are the names of the variables that plots bind."""
 
     def __init__(self, grammar: Grammar):
         plots = [_Plot(items) for items in grammar.start.alternatives]

@@ -1,4 +1,4 @@
-"""From the grammar's data files to a `Grammar`, with every error that can be found on the way."""
+"""Compile the grammar's data files into a `Grammar`, checking them on the way."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from squentropy.corpus.grammar.grammar import (
     Words,
 )
 
-# Alternatives and words are listed most frequent first: the one of rank r (from 0) weighs
-# 1 / (r + RANK_OFFSET), Zipf's law with Mandelbrot's offset. Only divisions, no powers: the
-# weights, and so the stories, are the same bits on every machine.
+# Alternatives and words are listed most frequent first: rank r (from 0) has the weight
+# 1 / (r + RANK_OFFSET), Zipf's law with Mandelbrot's offset. Using only divisions, no powers,
+# makes the weights, and so the stories, bit-identical on every machine.
 RANK_OFFSET = 3.0
 
 
@@ -29,16 +29,16 @@ def _rank_weight(rank: int) -> float:
     return 1.0 / (rank + RANK_OFFSET)
 
 
-Bound = dict[str, frozenset[Words]]  # variable: the classes that its entry may come from
+Bound = dict[str, frozenset[Words]]  # variable: the classes from which its entry may come
 
 
 def compile_grammar(path: Path) -> Grammar:
-    """The grammar in a folder. Raises GrammarError if it is wrong."""
+    """The grammar in a folder. Raises GrammarError if it is invalid."""
     return _Compiler(path).grammar()
 
 
 class _Compiler:
-    """Data files → Grammar, with every error that can be found before the first story."""
+    """Compiles data files into a Grammar, and detects errors before the first story."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -72,9 +72,9 @@ class _Compiler:
     # Reading.
 
     def _read(self, content: bytes, where: str) -> list[tuple[float, str, str]]:
-        """Take in one file; return its plots as (weight, template, where)."""
+        """Read one file; return its plots as (weight, template, where)."""
         try:
-            # CSafeLoader gives the same data ten times faster where PyYAML was built with it.
+            # CSafeLoader, if PyYAML was built with it, gives the same data ten times faster.
             data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
         except yaml.YAMLError as error:
             raise GrammarError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
@@ -106,7 +106,7 @@ class _Compiler:
 
     @staticmethod
     def _lines(body: str, where: str) -> list[str]:
-        """One alternative a line; a line that is indented goes on with the one before."""
+        """One alternative per line; an indented line continues the previous one."""
         if not isinstance(body, str):
             raise GrammarError(f"{where}: not a text; write '|' and one alternative a line")
         lines: list[str] = []
@@ -130,7 +130,7 @@ class _Compiler:
             shared = dict(bundles.get(bundle, {}))
             columns = group.pop("columns", ["text"])
             words = group.pop("words", "")
-            shared.update(group)  # any other key is a form that the whole group shares
+            shared.update(group)  # any other key is a form shared by the whole group
             separator = "," if columns == ["text"] else "\n"
             listed = [word.strip() for word in words.split(separator) if word.strip()]
             for rank, word in enumerate(listed):
@@ -158,7 +158,7 @@ class _Compiler:
     # Templates: `{reference}`, `[one|two|three]`, `[?.4 optional]`, `¶` for a new paragraph.
 
     def _alternatives(self, texts: list[str], where: str) -> tuple[list[tuple], list[float]]:
-        """Compile alternatives; `NUMBER * ` in front of one replaces the weight of its rank."""
+        """Compile alternatives; a prefix `NUMBER * ` replaces the weight of the rank."""
         alternatives, weights = [], []
         if len(set(texts)) < len(texts):
             twice = next(text for text in texts if texts.count(text) > 1)
@@ -176,7 +176,7 @@ class _Compiler:
         return alternatives, weights
 
     def _template(self, text: str, where: str) -> list:
-        """Compile one template into items, neighbouring literals joined."""
+        """Compile one template into items, with adjacent literals joined."""
         text = re.sub(r" *(?:¶|\n) *", "\n", text)
         items: list = []
         position = 0
@@ -212,9 +212,9 @@ class _Compiler:
         return Choice(where, *self._alternatives(texts, where))
 
     def _option(self, inner: str, items: list, rest: str, where: str) -> int:
-        """Append `[?p texts]`. One space beside it comes and goes with it: the one before it,
-        or, where a paragraph or a quotation opens, the one after it. Returns the characters of
-        `rest` that were used up."""
+        """Append `[?p texts]`. One adjacent space is part of the option: the one before it or,
+        at the start of a paragraph or quotation, the one after it. Returns the number of characters
+        of `rest` that were consumed."""
         number, _, body = inner.partition(" ")
         try:
             probability = float(number)
@@ -237,7 +237,7 @@ class _Compiler:
 
     def _reference(self, inner: str, where: str) -> list:
         """Compile `rule`, `rule(arguments)`, `class.form`, `variable=class.form but other` or
-        `variable.form`. A form whose first letter is a capital is that form capitalised."""
+        `variable.form`. A form written with a capital is capitalised."""
         head, _, arguments = inner.partition("(")
         if head in self.rules:
             return self._rule(head, arguments.removesuffix(")"), where)
@@ -265,7 +265,7 @@ class _Compiler:
         return [Refer(name, form)]
 
     def _rule(self, name: str, arguments: str, where: str) -> list:
-        """The items of a rule, its parameters replaced; a rule of one alternative is spliced."""
+        """The items of a rule with its parameters replaced; a single alternative is spliced."""
         parameters, texts, place = self.rules[name]
         values = [value.strip() for value in _split(arguments, ",", len(parameters) - 1)]
         if not parameters and not arguments.strip():
@@ -303,10 +303,10 @@ class _Compiler:
             )
         return self.compiled[key]
 
-    # Checks of the whole.
+    # Global checks.
 
     def _form(self, words: Words, form: str, where: str) -> None:
-        """See that every entry of a class has `form`, deriving it where that is possible."""
+        """Ensure that every entry of a class has `form`, deriving it if possible."""
         words.asked.add(form)
         base = form[0].lower() + form[1:]
         for entry in words.entries:
@@ -328,9 +328,9 @@ class _Compiler:
                 raise GrammarError(f"{place}: unreachable from every plot; use it or remove it")
 
     def _bind(self, choice: Choice, bound: Bound, seen: dict) -> Bound:
-        """Walk every derivation: see that each variable is bound before it is referred to and
-        that its classes have the form. Returns what is surely bound after `choice`: for each
-        variable the classes that it may come from."""
+        """Walk every derivation and check that each variable is bound before it is referred to and
+        that its classes have the form. Returns the variables that are certainly bound after
+        `choice`, each with the classes from which its entry may come."""
         key = (id(choice), frozenset(bound.items()))
         if key in seen:
             return seen[key]
@@ -371,7 +371,7 @@ _PAIRS = {"{": "}", "[": "]", "(": ")"}
 
 
 def _closing(text: str, start: int, where: str) -> int:
-    """Where the bracket at `start` closes."""
+    """The position where the bracket at `start` closes."""
     expected: list[str] = []
     for position in range(start, len(text)):
         character = text[position]
@@ -386,7 +386,7 @@ def _closing(text: str, start: int, where: str) -> int:
 
 
 def _split(text: str, separator: str, most: int = -1) -> list[str]:
-    """Split at separators outside brackets, at most `most` times (−1: always)."""
+    """Split at separators outside brackets, at most `most` times (−1: no limit)."""
     parts: list[str]
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):

@@ -19,7 +19,7 @@ def _plural(text: str) -> str:
     return text + "s"
 
 
-# Forms that every entry has without its being written down.
+# Forms that every entry has without being listed.
 DERIVED = {
     "a": lambda text: f"{article(text)} {text}",
     "the": lambda text: f"the {text}",

@@ -1,23 +1,24 @@
-"""How near a text comes to a story of the grammar, where `parser.check` only says yes or no.
+"""Measures of how close a text is to a story of the grammar; `parser.check` only says yes or no.
 
-    form               The grammar could have written the text if every reference ({hero},
-                       {hero.his}, "but hero") might take any entry of its class.
-    agreement          The share of the references that fit what was bound before. A text that is
-                       not in form is read as far as may be: a sentence that no reading goes on
-                       with is looked for later in the same plot, and left out if it is not there.
-                       References to what a sentence that was left out may have bound do not count.
-    sentences in form  The share of sentences that the grammar could have written, wherever they
-                       stand and whatever their references.
+    form               Whether the grammar could generate the text if every reference ({hero},
+                       {hero.his}, "but hero") could take any entry of its class.
+    agreement          The fraction of references that match what was bound before. A text that is
+                       not in form is read as far as possible: a sentence that continues no reading
+                       is searched for later in the same plot, and skipped if it is not there.
+                       References to variables that may have been bound in a skipped part do not
+                       count.
+    sentences in form  The fraction of sentences that the grammar could generate, regardless of
+                       their position and references.
 
     from squentropy.corpus.grammar.grading import grade
     grade(text).form, grade(text).agreement, grade(text).sentences_in_form
 
-With free references the grammar is a finite automaton, for it has no recursion: every rule is
-written out where it is used, and a node is a place between two pieces of text. A reference reads
-the same pieces whatever was bound, so the search for a sentence remembers no more than its place in
-the text and its node. Agreement carries the bindings along as well; of the readings of a text it
-takes the one with the fewest references that do not fit, and among those the one with the most that
-do. So a text is a story of the grammar exactly if it is in form and all its references fit.
+With free references, the grammar is a finite automaton, because it has no recursion: every rule is
+expanded where it is used, and a node is a position between two pieces of text. A reference reads
+the same pieces whatever was bound, so the search for a sentence only tracks the position in the
+text and the node. Agreement also tracks the bindings. Among all readings of a text, it uses the one
+with the fewest mismatched references and, among those, the one with the most matching references.
+So a text is a story of the grammar if and only if it is in form and all its references match.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from squentropy.corpus.grammar.grammar import Draw, Entry, Grammar, Refer, load_
 
 
 class Grade(NamedTuple):
-    """What was counted in a text; the shares are NaN where there is nothing to count."""
+    """The counts for a text; the fractions are NaN if there is nothing to count."""
 
-    valid: bool  # a story of the grammar, as parser.check has it
+    valid: bool  # a story of the grammar, as in parser.check
     form: bool
     sentences: int
-    in_form: int  # of the sentences
-    references: int  # that were read, see `agreement` above
-    matches: int  # of the references
+    in_form: int  # sentences in form
+    references: int  # that count, see `agreement` above
+    matches: int  # references that match
 
     @property
     def agreement(self) -> float:
@@ -59,11 +60,11 @@ def grade(text: str, grammar: Grammar | None = None) -> Grade:
 
 # --- sentences ----------------------------------------------------------------------------------
 
-# A sentence ends with a mark, or with the quotation that a mark closes, if white space follows.
-# A quotation that opens a sentence does not end it, for who says it comes after ("Why?" Tim
-# asked.), and within a quotation nothing ends. A paragraph ends every sentence.
+# A sentence ends with a mark, or with a quotation that ends with a mark, if white space follows.
+# A quotation at the start of a sentence does not end it, because the speaker follows ("Why?" Tim
+# asked.), and no sentence ends inside a quotation. A paragraph ends every sentence.
 #
-# State, and the state after a line feed, white space, a mark (.!?), a quote and anything else.
+# Each state, with the next state after a line feed, white space, a mark (.!?), a quote, other text.
 _KINDS = ("line", "space", "mark", "quote", "other")
 _NEXT = {
     state: dict(zip(_KINDS, after.split()))
@@ -71,8 +72,8 @@ _NEXT = {
         "start": "start start ended opening plain",  # between sentences
         "plain": "start plain ended inner plain",
         "ended": "start start ended inner plain",  # after a mark
-        "opening": "start opening opening plain opening",  # in a quotation that opens a sentence
-        "inner": "start inner inner_ended plain inner",  # in another
+        "opening": "start opening opening plain opening",  # in a quotation that begins a sentence
+        "inner": "start inner inner_ended plain inner",  # in any other quotation
         "inner_ended": "start inner inner_ended ended inner",
     }.items()
 }
@@ -82,15 +83,15 @@ _COMPLETE = re.compile(r'[.!?]"?$')
 
 
 def _scan(state: str, text: str) -> Iterator[tuple[int, str]]:
-    """The state after each run of characters of one kind, with where the run begins."""
+    """(start, state after it) of each run of characters of one kind."""
     for run in _RUN.finditer(text):
         state = _NEXT[state][run.lastgroup or "other"]
         yield run.start(), state
 
 
 def _without_stray_quotes(text: str) -> str:
-    """The same text, as long as before, in which a quote that has no partner is a letter, or a
-    mark after a mark."""
+    """The text, at the same length, with each unpaired quote replaced by a letter, or by a mark
+    after a mark."""
     stray = _QUOTATION.sub("\0\\1\0", text)
     return re.sub(r'(?<=[.!?])"', ".", stray).replace('"', "x").replace("\0", '"')
 
@@ -98,7 +99,7 @@ def _without_stray_quotes(text: str) -> str:
 # --- grades -------------------------------------------------------------------------------------
 
 Bindings = tuple[Entry | None, ...]  # of the grammar's variables; None before the first draw
-Cost = tuple[int, int]  # (wrong, -right): references that do not fit and that do; least is best
+Cost = tuple[int, int]  # (wrong, -right): references that do not match and that do; least is best
 Costs = dict[tuple[Node, Bindings], Cost]
 
 
@@ -124,11 +125,11 @@ class _Grader:
     # Sentences.
 
     def _masked(self, text: str) -> str:
-        """The same text, as long as before, without the dot of "Mr."."""
+        """The text, at the same length, without the dot of "Mr."."""
         return self.shortened.sub(lambda match: match[0][:-1] + "x", text)
 
     def _sentences(self, text: str) -> list[tuple[int, int]]:
-        """Where each sentence begins and ends."""
+        """The start and end of each sentence."""
         masked = self._masked(_without_stray_quotes(text))
         spans = []
         begin = None
@@ -141,8 +142,8 @@ class _Grader:
         return spans if begin is None else [*spans, (begin, len(text))]
 
     def _find_sentences(self) -> frozenset[Node]:
-        """The nodes where a sentence may begin; `ends` is set where one may end. All nodes are
-        visited, with each of the states of `_NEXT` that stories come there in."""
+        """The nodes where a sentence may begin; sets `ends` of the nodes where one may end. Visits
+        all nodes, with each state of `_NEXT` in which stories can reach them."""
         agenda = [(self.first, "start")]
         seen = set(agenda)
         after: dict[tuple, frozenset[str]] = {}
@@ -160,14 +161,14 @@ class _Grader:
 
     @staticmethod
     def _note_later(nodes: list[Node], starts: frozenset[Node]) -> None:
-        """Set `later` of the nodes, each given after those that its arcs lead to."""
-        same: dict[frozenset, frozenset] = {}  # many nodes have the same: each is held once
+        """Set `later` of the nodes, each given after its arcs' targets."""
+        same: dict[frozenset, frozenset] = {}  # many nodes have equal sets: store each once
         for node in nodes:
             later = (starts & {node}).union(*(target.later for _, _, target in node.arcs))
             node.later = same.setdefault(later, later)
 
     def _reads_sentence(self, sentence: str) -> bool:
-        """Whether some reading goes from where a sentence may begin to where one may end."""
+        """Whether some reading leads from a start of a sentence to an end of one."""
         if not _COMPLETE.search(sentence):
             return False
         agenda = [(0, self.starts)]
@@ -188,11 +189,11 @@ class _Grader:
     # References.
 
     def _references(self, text: str, spans: list[tuple[int, int]]) -> tuple[bool, int, int]:
-        """Whether the text is in form; its references that do not fit, and those that do.
+        """Whether the text is in form, and the numbers of mismatched and matching references.
 
-        It is read sentence by sentence. If no reading of what came before goes on with a sentence,
-        each goes on with it at any place later in its plot; if there is none, the sentence is left
-        out.
+        Reads sentence by sentence. If a sentence continues no reading of the previous text, each
+        reading continues with it at any later position in its plot; if there is none, the sentence
+        is skipped.
         """
         costs: Costs = {(self.first, (None,) * len(self.slots)): (0, 0)}
         form = bool(spans) and spans[-1][1] == len(text)
@@ -220,10 +221,10 @@ class _Grader:
         return later
 
     def _read(self, text: str, begin: int, end: int, costs: Costs) -> Costs:
-        """The places that readings of text[begin:end] come to from the places in `costs`.
+        """The (node, bindings) that readings of text[begin:end] reach from those in `costs`.
 
-        Every piece is longer than nothing, so positions are worked off in the order of the text,
-        and at each of them only the best way to a node and its bindings is kept.
+        No piece is empty, so positions are processed in text order, and only the best way to each
+        node and its bindings is kept at each position.
         """
         at = {begin: costs}
         positions = [begin]
@@ -249,8 +250,8 @@ class _Grader:
     def _refer(
         self, item: Draw | Refer, piece: str, entry: Entry | None, bound: Bindings, cost: Cost
     ) -> tuple[Bindings, Cost]:
-        """Bindings and cost after a piece that binds or refers. What the reading has left out may
-        have bound the variable: then nothing is counted."""
+        """Bindings and cost after a piece that binds or refers. Nothing is counted if a variable is
+        unbound, because a skipped part may have bound it."""
         wrong, right = cost
         others = item.excluded if isinstance(item, Draw) else (item.variable,)
         held = [bound[self.slots[other]] for other in others]

@@ -2,12 +2,12 @@
 
 The grammar is a probabilistic context-free grammar without recursion, with feature binding:
 an entity drawn early in a story (`{hero=girls}`) is referred to later by any of its forms
-(`{hero}`, `{hero.his}`), so that names, pronouns, objects and lessons agree to the end.
-Tracery (Compton et al. 2015) has the same shape, without weights and without a parser.
+(`{hero}`, `{hero.his}`), so that names, pronouns, objects and lessons agree throughout.
+Tracery (Compton et al. 2015) has the same structure, without weights and without a parser.
 
-The data are `stories/lexicon.yaml`, `stories/phrases.yaml` and one file a plot under
-`stories/plots/`; `stories/README.md` says how to read and extend them. `compiler.py` makes flat
-tuples of them once, which this module walks. `parser.py` goes the other way, from a text to its
+The data are `stories/lexicon.yaml`, `stories/phrases.yaml` and one file per plot in
+`stories/plots/`; `stories/README.md` explains how to read and extend them. `compiler.py` compiles
+them once into flat tuples, which this module walks. `parser.py` is the inverse, from a text to its
 derivation.
 
     python -m squentropy.corpus.grammar.grammar 3          # print three stories
@@ -28,13 +28,13 @@ from typing import NamedTuple
 
 STORIES = Path(__file__).parent / "stories"
 
-# A word for `Grammar.words` and the checker: contractions are one word, the possessive 's is
-# left off.
+# A word for `Grammar.words` and the checker: contractions are one word; the possessive 's is
+# excluded.
 WORD = re.compile(r"(?<!')\b[A-Za-z]+(?:-[A-Za-z]+)*(?:'(?:t|m|re|ll|ve|d)\b)?")
 
 
 class GrammarError(ValueError):
-    """The data are wrong; the message names the thing, the place and the fix."""
+    """The data are invalid; the message states what, where and how to fix it."""
 
 
 class Story(NamedTuple):
@@ -43,13 +43,13 @@ class Story(NamedTuple):
 
 
 class Entry:
-    """One word of the lexicon with its forms: text, a, the, s (plural), he, his, …"""
+    """A word of the lexicon with its forms: text, a, the, s (plural), he, his, …"""
 
     __slots__ = ("forms", "index", "words")
 
     def __init__(self, forms: dict[str, str], index: int, words: Words):
         self.forms = forms
-        self.index = index  # its place in `words`
+        self.index = index  # in `words`
         self.words = words
 
 
@@ -62,13 +62,13 @@ class Words:
         self.name = name
         self.probs, self.cumulative, self.log_probs = _distribution(weights)
         self.entries = tuple(Entry(forms, i, self) for i, forms in enumerate(rows))
-        self.asked: set[str] = set()  # the forms that some template emits
+        self.asked: set[str] = set()  # forms that some template emits
 
 
 class Choice:
     """A choice among alternatives, each a tuple of items: str, Choice, Draw or Refer.
 
-    `name` is its place in the data, as "plots/lost.yaml: lost_end".
+    `name` is its location in the data, as "plots/lost.yaml: lost_end".
     """
 
     __slots__ = ("name", "alternatives", "reversed", "cumulative", "log_probs")
@@ -81,7 +81,7 @@ class Choice:
 
 
 class Draw:
-    """Draw an entry of a class, bind it to a variable (or to none) and emit one form of it."""
+    """Draw an entry of a class, bind it to a variable, if given, and emit one of its forms."""
 
     __slots__ = ("variable", "words", "form", "excluded")
 
@@ -92,17 +92,17 @@ class Draw:
         self.excluded = excluded  # variables whose entries may not be drawn again
 
     def taken(self, bindings: dict[str, Entry]) -> set[Entry]:
-        """Entries of this class that the excluded variables hold already."""
+        """Entries of this class that are bound to the excluded variables."""
         held = (bindings[variable] for variable in self.excluded)
         return {entry for entry in held if entry.words is self.words}
 
     def log_share(self, taken: set[Entry]) -> float:
-        """Log of the probability mass that is left when `taken` may not be drawn, in nats."""
+        """Log of the probability mass that remains if `taken` may not be drawn, in nats."""
         return log1p(-fsum(self.words.probs[entry.index] for entry in taken))
 
 
 class Refer:
-    """Emit a form of an entry bound earlier."""
+    """Emit a form of a bound entry."""
 
     __slots__ = ("variable", "form")
 
@@ -112,8 +112,8 @@ class Refer:
 
 
 class Grammar:
-    """A compiled grammar. `start` is the Choice of a plot; `classes` the lexicon by name;
-    `agreement` the names of the forms that agree (he, his, …); `digest` the sha256 of the data.
+    """A compiled grammar. `start` is the Choice of a plot; `classes` are the lexicon's, by name;
+    `agreement` are the names of forms that agree (he, his, …); `digest` is the data's sha256.
     """
 
     def __init__(self, start: Choice, classes: dict[str, Words], agreement: set[str], digest: str):
@@ -129,9 +129,9 @@ class Grammar:
     def stories(self, seed: int | str, start: int, stop: int) -> Iterator[Story]:
         """Stories `start` … `stop` − 1 of the stream `seed`.
 
-        Story i comes from its own generator, `random.Random(f"{seed}:{i}")`, and from its
-        method `random()` alone: Python documents both as stable, so a story depends neither on
-        the machine nor on how the work was split.
+        Story i uses its own generator, `random.Random(f"{seed}:{i}")`, and only the method
+        `random()`. Python documents both as stable, so a story depends neither on the machine nor
+        on how the work is split.
         """
         if start < 0:
             raise ValueError(f"a story's index is {start}; give 0 or more")
@@ -173,7 +173,7 @@ class Grammar:
         return Story("".join(output), log_prob)
 
     def words(self) -> list[str]:
-        """The distinct words that stories can hold, in lower case, sorted."""
+        """The distinct words that can occur in stories, in lower case, sorted."""
         found: set[str] = set()
         for item in self.items():
             if isinstance(item, str):
@@ -185,7 +185,7 @@ class Grammar:
         return sorted(found)
 
     def items(self) -> Iterator:
-        """Every item that can be reached from `start`, each Choice once."""
+        """All items reachable from `start`, each Choice once."""
         seen = {id(self.start)}
         queue = [self.start]
         while queue:
@@ -202,7 +202,7 @@ class Grammar:
 
 @lru_cache(maxsize=4)
 def load_grammar(path: Path | str = STORIES) -> Grammar:
-    """The grammar in the folder `path`, compiled once a process; GrammarError if it is wrong."""
+    """The grammar in the folder `path`, compiled once per process. Raises GrammarError."""
     from squentropy.corpus.grammar.compiler import compile_grammar
 
     return compile_grammar(Path(path))

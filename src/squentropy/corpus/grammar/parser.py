@@ -1,14 +1,13 @@
-"""From a text back to its derivation: exact log probability, ambiguity, and where it fails.
+"""Parse a text into its derivation: exact log probability, ambiguity, and the first error.
 
-The parser searches every leftmost derivation whose output matches the text, carrying the
-bindings (which name, object, place …) along, so it finds all derivations and their total
-probability. One character of lookahead (the FIRST sets of LL(1) parsing) skips alternatives
-that cannot match. When no derivation reaches the end, the point where the search came
-furthest says what is wrong, in one of a few kinds.
+The parser searches every leftmost derivation whose output matches the text, together with its
+bindings (which name, object, place …), so it finds all derivations and their total probability.
+One character of lookahead (the FIRST sets of LL(1) parsing) skips alternatives that cannot match.
+If no derivation reaches the end, the furthest point of the search determines the kind of error.
 
     from squentropy.corpus.grammar import parser
-    parser.parse(text).log_prob                 # nats; StoryError if the text is no story
-    parser.check(text).valid                    # the same as a verdict, never an error
+    parser.parse(text).log_prob                 # nats; StoryError if the text is not a story
+    parser.check(text).valid                    # the result as a verdict, never an error
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from squentropy.corpus.grammar.grammar import (
     load_grammar,
 )
 
-# What can be wrong with a text, in the order in which the checker looks. "dropped object": another
-# name, object or place stands where the one introduced earlier should.
+# Kinds of errors, in the order in which they are checked. "dropped object": another name, object or
+# place is used instead of the one introduced earlier.
 KINDS = ("no ending", "unknown word", "broken agreement", "dropped object", "unexpected")
 
 
-# Words of which a text may hold the wrong one for its neighbours, beside the pronouns.
+# Sets of words, besides the pronouns, of which a text may use the wrong one for its neighbours.
 AGREEING = tuple(map(frozenset, (("a", "an"), ("was", "were"), ("is", "are"), ("has", "have"))))
 
 
 class Decision(NamedTuple):
-    """One choice of a derivation, at the place of the text where it was made."""
+    """One choice of a derivation, with its position in the text."""
 
     offset: int  # characters from the start of the text
-    name: str  # the rule's place in the data, or the class of the lexicon
+    name: str  # the rule's location in the data, or the class of the lexicon
     log_prob: float  # nats
 
 
@@ -60,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 class StoryError(ValueError):
-    """The text is no story of the grammar: `kind` (of KINDS), `offset`, `message`."""
+    """The text is not a story of the grammar: `kind` (of KINDS), `offset`, `message`."""
 
     def __init__(self, kind: str, offset: int, message: str):
         super().__init__(f"at character {offset}: {kind}: {message}")
@@ -70,11 +69,11 @@ class StoryError(ValueError):
 
 
 class Failure(NamedTuple):
-    """The search stopped at `offset`: the text does not go on with `expected`."""
+    """The search stopped at `offset`: the text does not continue with `expected`."""
 
     offset: int  # where the piece begins
     expected: str
-    source: Draw | Refer | None  # where the piece comes from; None for literal text
+    source: Draw | Refer | None  # the item that emits the piece; None for literal text
 
 
 if TYPE_CHECKING:
@@ -83,15 +82,15 @@ if TYPE_CHECKING:
     from squentropy.corpus.grammar.grammar import Entry
 
     Bindings = dict[str, Entry]
-    Stack = tuple[Any, "Stack"] | None  # items to come, a linked list
-    Trail = tuple[tuple[int, str, float], "Trail"] | None  # decisions, the last one first
+    Stack = tuple[Any, "Stack"] | None  # the remaining items, a linked list
+    Trail = tuple[tuple[int, str, float], "Trail"] | None  # decisions, the latest first
 
 
 class Parser:
     def __init__(self, grammar: Grammar):
         self.grammar = grammar
         self.vocabulary = frozenset(grammar.words())
-        self.drawn: dict[str, list] = {}  # variable -> classes it is drawn from
+        self.drawn: dict[str, list] = {}  # variable -> classes from which it is drawn
         for item in grammar.items():
             if isinstance(item, Draw) and item.variable is not None:
                 classes = self.drawn.setdefault(item.variable, [])
@@ -112,7 +111,7 @@ class Parser:
             raise self._diagnose(text, reached)
         log_probs = [log_prob for log_prob, _, _ in found]
         best = max(log_probs)
-        # One derivation keeps its own log p, untouched by the rounding of exp and log.
+        # A single derivation keeps its exact log p, without the rounding of exp and log.
         spread = log(fsum(exp(lp - best) for lp in log_probs)) if len(found) > 1 else 0.0
         _, bindings, trail = found[0]
         decisions = []
@@ -137,16 +136,16 @@ class Parser:
         self, text: str, failures: list[Failure] | None = None, reached: int = 0
     ) -> tuple[list[tuple[float, Bindings, Trail]], int]:
         """All derivations of `text` as (log_prob, bindings, trail of decisions), and the furthest
-        position where a search for one stopped.
+        position that the search reached.
 
-        An agenda of configurations, depth first: the position in the text, the stack of items
-        still to match (a linked list), the bindings, log p and the decisions so far. Given
-        `failures`, it notes each piece that does not match, and from the position `reached` on
-        tries without lookahead, so as to miss none there.
+        Depth-first search with an agenda of configurations: the position in the text, the stack of
+        items still to match (a linked list), the bindings, log p and the decisions so far. Given
+        `failures`, records each piece that does not match, and searches without lookahead from
+        position `reached`, so as not to miss any there.
         """
         found: list[tuple[float, Bindings, Trail]] = []
         furthest = 0
-        item: Any  # one of four kinds, told by `kind`
+        item: Any  # one of four kinds, see `kind`
         agenda: list[tuple[int, Stack, Bindings, float, Trail]]
         agenda = [(0, (self.grammar.start, None), {}, 0.0, None)]
         while agenda:
@@ -192,7 +191,7 @@ class Parser:
         return found, furthest
 
     def _alternatives(self, item: Choice, ahead: str | None) -> Iterable[tuple]:
-        """(items, log p) of a choice that may begin with the character `ahead`; None: of all."""
+        """(items, log p) of a choice's alternatives that may begin with `ahead`; all if None."""
         if ahead is None:
             return zip(item.alternatives, item.log_probs)
         by_first, others = self._choices[id(item)]
@@ -201,7 +200,7 @@ class Parser:
     def _entries(
         self, item: Draw, bindings: Bindings, ahead: str | None
     ) -> Iterator[tuple[str, Entry, float]]:
-        """(piece, entry, log p) of those that may be drawn and begin with `ahead`; None: of all."""
+        """(piece, entry, log p) of drawable entries that begin with `ahead`; of all if None."""
         taken = item.taken(bindings) if item.excluded else ()
         share = item.log_share(taken) if taken else 0.0
         entries = self._draws[id(item)]
@@ -216,7 +215,7 @@ class Parser:
     # Lookahead.
 
     def _first(self, item) -> frozenset | None:
-        """Characters that can begin the item; None if it can be empty."""
+        """The characters that can begin the item; None if it can be empty."""
         if isinstance(item, str):
             return frozenset(item[0])
         if isinstance(item, Draw):
@@ -228,16 +227,16 @@ class Parser:
         if id(item) not in self._firsts:
             firsts = [self._first_of_sequence(items) for items in item.alternatives]
             union: frozenset[str] | None
-            union = None if None in firsts else frozenset().union(*firsts)  # type: ignore[arg-type]  # no None among them
+            union = None if None in firsts else frozenset().union(*firsts)  # type: ignore[arg-type]  # contains no None
             self._firsts[id(item)] = union
         return self._firsts[id(item)]
 
     def _first_of_sequence(self, items: tuple) -> frozenset | None:
-        # An item that can be empty ends the attempt: the alternative is then always tried.
+        # If the first item can be empty, this gives up: the alternative is then always tried.
         return self._first(items[0]) if items else None
 
     def _alternatives_by_first(self, choice: Choice) -> tuple[dict, tuple]:
-        """Candidates (items, log p) by the next character, and those for any other character."""
+        """The candidates (items, log p) by next character, and those for any other character."""
         pairs = list(zip(choice.alternatives, choice.log_probs))
         firsts = [self._first_of_sequence(items) for items in choice.alternatives]
         characters = set().union(*(first for first in firsts if first is not None))
@@ -257,24 +256,24 @@ class Parser:
             table.setdefault(piece[0], []).append((piece, entry))
         return table
 
-    # What is wrong.
+    # Diagnosis.
 
     def _diagnose(self, text: str, reached: int) -> StoryError:
-        """Say what is wrong at the furthest point that any derivation came to, which is at
-        `reached` or in the piece that begins there."""
+        """The error at the furthest point that any derivation reached, which is at `reached` or in
+        the piece that begins there."""
         failures: list[Failure] = []
         self._search(text, failures, _word_start(text, reached))
         ends = [f.offset + len(commonprefix([f.expected, text[f.offset :]])) for f in failures]
         if max(ends) == len(text):
             return StoryError("no ending", len(text), f"the text stops after '{text[-30:]}'")
-        # Progress counts in whole words: "He" is no nearer to "Her" than to "She".
+        # Progress counts whole words: "He" is no closer to "Her" than to "She".
         starts = [_wrong_word(text, end, f) for f, end in zip(failures, ends)]
         start = max(starts)
         here = [failure for failure, begin in zip(failures, starts) if begin == start]
         match = WORD.match(text, start)
         word = match[0] if match else text[start]
         context = text[max(0, start - 40) : start + 40].replace("\n", " ")
-        # What could have stood at `start`: a piece from there on, or what led up to a piece.
+        # Texts expected at `start`: the rest of a piece, or the text up to a piece and the piece.
         expected = {
             (text[start : f.offset] + f.expected[max(0, start - f.offset) :]).strip() for f in here
         } - {""}
@@ -282,7 +281,7 @@ class Parser:
         if match and word.lower() not in self.vocabulary:
             kind = "unknown word"
         elif match and before.lower() in ("a", "an") and before.lower() != article(word):
-            # "an brave …" reads well up to "an", as in "an honest …".
+            # "an brave …" matches up to "an", as in "an honest …".
             kind, start, expected = "broken agreement", start - len(before) - 1, {article(word)}
         elif self._disagrees(text, word, expected, here):
             kind = "broken agreement"
@@ -295,7 +294,7 @@ class Parser:
         return StoryError(kind, start, message)
 
     def _disagrees(self, text: str, word: str, expected: set[str], here: list[Failure]) -> bool:
-        """Another word of a pair such as a, an; or another entity's pronoun."""
+        """Whether the text has the other word of a pair (a, an), or another entity's pronoun."""
         for pair in AGREEING:
             others = pair - {word.lower()}
             if len(others) < len(pair):
@@ -311,7 +310,7 @@ class Parser:
         return False
 
     def _is_other_entity(self, text: str, failure: Failure) -> bool:
-        """Another word of the lexicon stands where an entity should be referred to."""
+        """Whether the text has another word of the lexicon instead of a reference to an entity."""
         source = failure.source
         return isinstance(source, Refer) and any(
             _stands(text, entry.forms[source.form], failure.offset)
@@ -323,10 +322,10 @@ class Parser:
 
 
 def _wrong_word(text: str, end: int, failure: Failure) -> int:
-    """Where the word begins that holds the first wrong character, at `end`."""
+    """The start of the word that contains the first wrong character, at `end`."""
     expected = failure.expected[end - failure.offset :][:1]
     if not _in_word(text[end]) and not _in_word(expected):
-        # The word before is complete and right: the next one is wrong.
+        # The previous word is complete and correct: the next one is wrong.
         return end + 1 if text[end] == " " and end + 1 < len(text) else end
     return _word_start(text, end)
 
@@ -342,7 +341,7 @@ def _in_word(character: str) -> bool:
 
 
 def _stands(text: str, piece: str, offset: int) -> bool:
-    """Whether `piece` stands at `offset` as whole words."""
+    """Whether `text` has `piece` at `offset`, as whole words."""
     end = offset + len(piece)
     return text.startswith(piece, offset) and not _in_word(text[end : end + 1] or " ")
 
@@ -353,10 +352,10 @@ def _parser(grammar: Grammar) -> Parser:
 
 
 def parse(text: str, grammar: Grammar | None = None) -> Derivation:
-    """The derivation of `text`, or StoryError if the grammar cannot have written it."""
+    """The derivation of `text`. Raises StoryError if the grammar cannot generate it."""
     return _parser(grammar or load_grammar()).parse(text)
 
 
 def check(text: str, grammar: Grammar | None = None) -> Verdict:
-    """Whether `text` is a story of the grammar, and if not, where and why."""
+    """Whether `text` is a story of the grammar; if not, where and why not."""
     return _parser(grammar or load_grammar()).check(text)

@@ -1,10 +1,10 @@
-"""What the grammar says comes next: the exact distribution of every token of a story.
+"""The grammar's exact next-token distribution for every token of a story.
 
-A model that knew the grammar would give each token the probability that it has among all stories
-whose tokens begin alike. That is a sum over derivations: those that agree with the tokens so far
-are carried along, and each is expanded until its next word is whole, since an encoding splits a
-text into words before it looks at them. The product over a story's tokens is the probability that
-the grammar gives the story; tests/results/test_theory.py holds it to that.
+A model that knew the grammar would assign each token its probability among all stories that begin
+with the same tokens. This is a sum over derivations. Those that agree with the tokens so far are
+tracked, and each is expanded until its next word is complete, because an encoding splits a text
+into words before it encodes them. The product over a story's tokens is the probability of the story
+under the grammar; tests/results/test_theory.py checks this.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,26 +24,26 @@ from squentropy.tokens.token_files import Split
 from squentropy.tokens.tokenizer import PATTERN
 
 LOOKAHEAD = 2
-"""Characters beyond a word after which tokenizer.PATTERN would not split it differently."""
+"""Characters needed after a word so that tokenizer.PATTERN's split of it is final."""
 
 
 def predicts(corpus: Path) -> bool:
-    """Whether the stories of a folder with a corpus are the grammar's."""
+    """Whether the stories in a corpus folder are the grammar's."""
     return storage.read_sealed(corpus / "manifest.json")["source"] == "grammar"
 
 
 class Partial(NamedTuple):
-    """A derivation as far as it goes."""
+    """A partial derivation."""
 
     probability: float  # given the tokens so far
-    tokens: tuple[int, ...]  # of its current word, those to come
-    text: str  # beyond that word
-    stack: tuple[Any, Any] | None  # items to come, a linked list
+    tokens: tuple[int, ...]  # the remaining tokens of its current word
+    text: str  # after that word
+    stack: tuple[Any, Any] | None  # the remaining items, a linked list
     bindings: dict[str, Entry]
 
 
 def predictions(split: Split, encoding: tiktoken.Encoding) -> Exact:
-    """The grammar's prediction of every token of a split's first `STORIES` stories."""
+    """The grammar's predictions for every token of a split's first `STORIES` stories."""
     grammar = load_grammar()
     every = [
         following
@@ -60,10 +60,10 @@ def predictions(split: Split, encoding: tiktoken.Encoding) -> Exact:
 def predict(
     story: Iterable[int], grammar: Grammar, encoding: tiktoken.Encoding
 ) -> Iterator[dict[int, float]]:
-    """For each token of a story, end of text included, those that can stand there: {id: p}.
+    """For each token of a story, including the end of text, the possible tokens: {id: p}.
 
-    The true token comes first; the probabilities sum to 1. Raises SquentropyError where the
-    grammar cannot have written the story.
+    The true token comes first; the probabilities sum to 1. Raises SquentropyError if the grammar
+    cannot generate the story.
     """
     pattern = regex.compile(PATTERN)
     partials = [Partial(1.0, (), "", (grammar.start, None), {})]
@@ -93,7 +93,7 @@ def predict(
 def _expanded(
     start: Partial, pattern: regex.Pattern, encoding: tiktoken.Encoding
 ) -> Iterator[Partial]:
-    """Every way to go on with a derivation until its next word, or the story's end, is whole."""
+    """All continuations of a derivation until its next word is complete or the story ends."""
     agenda = [(start.probability, start.text, start.stack, start.bindings)]
     while agenda:
         probability, text, stack, bindings = agenda.pop()
@@ -105,7 +105,7 @@ def _expanded(
             tokens = tuple(encoding.encode_ordinary(word[0]))
             yield Partial(probability, tokens, text[word.end() :], stack, bindings)
             continue
-        item, rest = stack  # type: ignore[misc]  # None, after the last item, was seen to above
+        item, rest = stack  # type: ignore[misc]  # None, after the last item, was handled above
         if isinstance(item, str):
             agenda.append((probability, text + item, rest, bindings))
         elif isinstance(item, Refer):

@@ -1,4 +1,4 @@
-"""Calibration, and the positions and tokens on which a loss does worse."""
+"""Calibration, and nll by position, frequency and certainty."""
 
 import math
 from itertools import pairwise
@@ -81,7 +81,7 @@ def _reading_legend(fig: Figure, readings: list[str]) -> None:
 
 
 def profile(r: Results) -> Figure:
-    """nll by position and by frequency, and its difference to cross entropy's; seeds as bands."""
+    """nll by position and frequency, and its difference to cross entropy; seeds as bands."""
     compared = BASELINE in r.scored and len(r.scored) > 1
     rows = 2 if compared else 1
     fig = Figure(figsize=(WIDTH, 1.5 + 2.3 * rows), layout="constrained")
@@ -124,7 +124,7 @@ def _nothing(fig: Figure) -> Figure:
 
 
 def certainty(r: Results) -> Figure:
-    """Divergence from the source's own predictions by their entropy; seeds as bands."""
+    """KL divergence from the source's predictions, by their entropy; seeds as bands."""
     fig = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     left, right = fig.subplots(1, 2, sharex=True)
     if not r.scored:
@@ -164,7 +164,7 @@ def _curve(ax: Axes, r: Results, loss: str, nll: pd.DataFrame) -> None:
 
 
 def _difference_axis(axes: np.ndarray) -> None:
-    """A scale on which both tenths of a nat and several nats can be read."""
+    """A scale that shows both tenths of a nat and several nats."""
     ends = np.concatenate([ax.dataLim.intervaly for ax in axes])
     ends = 1.3 * ends[np.isfinite(ends)]
     low, high = ends.min(initial=-0.2), ends.max(initial=0.2)
@@ -178,12 +178,12 @@ def _difference_axis(axes: np.ndarray) -> None:
 
 
 def _place(low: np.ndarray) -> np.ndarray:
-    """The place of a bin on the axis: bins that double in size lie one apart."""
+    """Axis coordinate of a bin: bins that double in size are one unit apart."""
     return np.where(low > 0, np.log2(np.maximum(low, 1)) + 1, 0)
 
 
 def _doubling_axis(axes: np.ndarray) -> None:
-    """Ticks at some of the bins drawn, each labelled with the number at which it begins."""
+    """Ticks at some of the bins, labelled with their lower edges."""
     ends = axes[0].dataLim.intervalx
     first, last = ends.astype(int) if np.isfinite(ends).all() else (0, 0)
     ticks = range(first, last + 1, math.ceil((last + 1 - first) / 7))

@@ -1,4 +1,4 @@
-"""How the losses compare on test."""
+"""Test perplexity, differences to cross entropy, and accuracy."""
 
 import math
 
@@ -80,7 +80,7 @@ def differences(r: Results) -> Figure:
     ends = ends[np.isfinite(ends) & (ends > 0)]
     scale = ""
     if len(ends) and ends.max() > 20 * ends.min():
-        # a few hundredths of a nat and several nats belong in one picture
+        # shows both hundredths of a nat and several nats
         linear = 10.0 ** math.floor(math.log10(max(np.quantile(ends, 0.3), ends.max() / 1000)))
         ax.set_xscale("symlog", linthresh=linear, linscale=0.8)
         _symlog_ticks(ax, linear)
@@ -103,7 +103,7 @@ def differences(r: Results) -> Figure:
 
 
 def accuracy(r: Results) -> Figure:
-    """Top-1 accuracy against perplexity: a loss may rank well and still give poor probabilities."""
+    """Top-1 accuracy against perplexity: a loss can rank tokens well and be badly calibrated."""
     fig = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     ax = fig.add_subplot()
     evaluate = r.study.evaluate

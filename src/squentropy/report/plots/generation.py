@@ -1,4 +1,4 @@
-"""How good the sampled stories are."""
+"""Quality of the sampled stories."""
 
 import math
 
@@ -19,8 +19,8 @@ PANELS = {
     "repetition": "repeated 4-grams, %",
     "ended": "ended by themselves, %",
 }
-"""Columns of quality.csv, all of them shares, with their titles; the first ones that a corpus has
-are drawn."""
+"""Columns of quality.csv, all fractions, with their titles; the first ones that the corpus has are
+drawn."""
 
 MOST_PANELS = 6
 

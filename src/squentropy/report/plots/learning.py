@@ -1,4 +1,4 @@
-"""How the losses respond to more tokens and to the learning rate."""
+"""nll against training tokens and against the learning rate."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def lengths(r: Results) -> Figure:
 def _length_curve(ax: Axes, r: Results, loss: str, column: str, aside: float) -> None:
     """One dot per run, a line through their means, an interval at full length.
 
-    Losses that meet at full length stand a little `aside` there, a factor of the tokens.
+    Losses that overlap at full length are shifted by `aside` there, a factor of the tokens.
     """
     colour, marker, style = look(loss, r.losses)
     rows = r.lengths[r.lengths["loss"] == loss]
@@ -62,7 +62,7 @@ def _length_curve(ax: Axes, r: Results, loss: str, column: str, aside: float) ->
 
 
 def _yardsticks(ax: Axes, r: Results) -> None:
-    """n-gram models and the source's entropy as dashed lines, named at their left end."""
+    """n-gram models and the source's entropy as dashed lines, labelled at the left."""
     lines = [(name, r.ngrams[n]) for name, n in NGRAMS.items() if n in SHOWN and n in r.ngrams]
     source = r.corpus["source_nll"]
     if source is not None:
@@ -77,24 +77,24 @@ def _yardsticks(ax: Axes, r: Results) -> None:
     below = -np.inf
     for name, nll in sorted(lines, key=lambda line: line[1]):
         ax.axhline(nll, color=SOFT, lw=0.9, ls=(0, (4, 2)), zorder=1.5)
-        y = max(nll, below + room)  # names of lines that nearly meet stand above each other
+        y = max(nll, below + room)  # labels of lines that nearly meet are stacked
         ax.text(0.015, y, name, transform=ax.get_yaxis_transform(), ha="left", va="bottom",
                 fontsize=7.5, color=SOFT)  # fmt: skip
         below = y
 
 
 def _token_axis(ax: Axes, tokens: Sequence[int]) -> None:
-    """Ticks at the lengths that were trained."""
+    """Ticks at the trained lengths."""
     ax.set_xscale("log")
     room = max(1.15, (tokens[-1] / tokens[0]) ** 0.1)
-    ax.set_xlim(tokens[0] / room**2.2, tokens[-1] * room)  # the yardsticks' names stand on the left
+    ax.set_xlim(tokens[0] / room**2.2, tokens[-1] * room)  # room for the yardsticks' labels
     ax.xaxis.set_major_locator(FixedLocator(_apart(tokens, 1.3)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
 
 
 def _apart(values: Sequence[float], factor: float) -> list[float]:
-    """Rising values without those less than a factor above the one before."""
+    """Ascending values, without those less than a factor above the previous one."""
     kept = [values[0]]
     for value in values[1:]:
         if value >= factor * kept[-1]:
@@ -119,7 +119,7 @@ def _empty(ax: Axes) -> None:
 
 
 def learning_rates(r: Results) -> Figure:
-    """Validation nll against the learning rate, one line per loss, the selected one ringed."""
+    """Validation nll against learning rate, one line per loss; the selected rate is ringed."""
     fig = Figure(figsize=(WIDTH, 4.1), layout="constrained")
     ax = fig.add_subplot()
     for loss in r.losses:
@@ -148,7 +148,7 @@ def learning_rates(r: Results) -> Figure:
 
 
 def _rate_curve(ax: Axes, r: Results, loss: str) -> None:
-    """The refining runs at the dropout and depth that were selected for a loss."""
+    """The refining runs at the dropout and depth selected for a loss."""
     chosen, rows = r.selected[loss], r.refine[r.refine["loss"] == loss]
     for key in GRID_KEYS[1:]:
         rows = rows[rows[key] == chosen[key]]  # type: ignore[literal-required]

@@ -1,7 +1,7 @@
-"""One style for all figures, and the pieces that several are made of.
+"""One style for all figures, and the elements they share.
 
-A loss has the same colour and marker everywhere, told apart in grey as well,
-every estimate has its interval, and divergence is shown as such.
+A loss has the same colour and marker everywhere, distinguishable in greyscale too. Every estimate
+has its interval, and divergence is shown as such.
 """
 
 import contextlib
@@ -46,12 +46,12 @@ STYLE: "dict[RcKeyType, Any]" = {
     "legend.frameon": False,
     "hatch.linewidth": 0.6,
     "hatch.color": "#b5b5b5",
-    "svg.fonttype": "path",  # looks alike where DejaVu Sans is not installed
-    "svg.hashsalt": "squentropy",  # else element ids differ from run to run
+    "svg.fonttype": "path",  # looks the same if DejaVu Sans is not installed
+    "svg.hashsalt": "squentropy",  # otherwise element ids differ between runs
     "path.simplify": True,
 }
 
-# Okabe & Ito's colours and some more; markers and lines tell losses apart without them too
+# Okabe & Ito's colours and a few more; markers and line styles suffice without them
 _BASELINE: "Look" = (INK, "o", "-")
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
             "#AA4499", "#882255", "#999933", "#44AA99", "#117733"]  # fmt: skip
@@ -62,7 +62,7 @@ WIDTH = 7.2  # inches
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The style of every figure, whatever the reader's own matplotlibrc says."""
+    """The style of every figure, independent of the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -70,9 +70,9 @@ def style() -> Iterator[None]:
 
 
 def look(loss: str, losses: list[str]) -> "Look":
-    """(colour, marker, line style) of a loss by its place among the study's; cross entropy's own.
+    """(colour, marker, line style) of a loss by its position in the study; fixed for cross entropy.
 
-    A loss that is not in the study comes after those that are.
+    A loss outside the study is numbered after those in it.
     """
     if loss == BASELINE:
         return _BASELINE
@@ -89,7 +89,7 @@ def look(loss: str, losses: list[str]) -> "Look":
 
 
 def loss_rows(losses: list[str]) -> tuple[Figure, Axes]:
-    """A figure with one horizontal row per loss, the first on top, and a margin for notes."""
+    """A figure with one horizontal row per loss, the first at the top, and a margin for notes."""
     fig = Figure(figsize=(WIDTH, 1.45 + 0.42 * len(losses)), layout="constrained")
     ax = fig.add_subplot()
     ax.set_ylim(len(losses) - 0.4, -0.6)
@@ -101,7 +101,7 @@ def loss_rows(losses: list[str]) -> tuple[Figure, Axes]:
 
 
 def estimate(ax: Axes, r: Results, loss: str, y: float, *, of: str) -> None:
-    """A column of metrics.csv with its interval; hollow if there is none to draw."""
+    """A column of metrics.csv with its interval; a hollow marker if it has none."""
     estimate, low, high = r.metrics.loc[loss, [of, f"{of}_low", f"{of}_high"]].astype(float)
     colour, marker, _ = look(loss, r.losses)
     hollow = pd.isna(low) or pd.isna(high)
@@ -121,7 +121,7 @@ def mean_curve(history: pd.DataFrame, loss: str, column: str) -> pd.Series:
 
 
 def entropies(r: Results) -> list[tuple[float, str]]:
-    """The lines to read a loss against, in nats per token."""
+    """Reference lines, in nats per token."""
     lines = [(r.corpus["source_nll"], "source's entropy")]
     lines += [(r.ngrams.get(order), f"{name} counts")
               for name, order in NGRAMS.items() if order == r.study.plan.ngram]  # fmt: skip
@@ -142,20 +142,20 @@ def note(ax: Axes, y: float, text: str, right: float = 0.0, **how: Any) -> None:
 
 
 def headings(ax: Axes, at: list[tuple[float, str]], align: list[str] | None = None) -> None:
-    """Names above vertical lines."""
+    """Labels above vertical lines."""
     for (x, text), side in zip(at, align or ["center"] * len(at), strict=True):
         ax.text(x, 1.02, text, transform=ax.get_xaxis_transform(), ha=side, va="bottom",
                 fontsize=8, color=SOFT, linespacing=1.1)  # fmt: skip
 
 
 def log_axis(ax: Axes, also: Sequence[float] = ()) -> None:
-    """A log x axis around the data and some more points, its ticks plain numbers."""
+    """A log x axis that covers the data and `more` points, with plain numbers as ticks."""
     ax.set_xscale("log")
     low, high = ax.dataLim.intervalx
     low, high = min([low, *also]) / 1.15, max([high, *also]) * 1.15
     ax.set_xlim(low, high)
     near = high / low < 5
-    subs = (1, 2, 5) if high / low < 1000 else (1,)  # more labels would touch
+    subs = (1, 2, 5) if high / low < 1000 else (1,)  # more labels would overlap
     ax.xaxis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}".replace(",", "\u202f")))
     ax.xaxis.set_minor_formatter(NullFormatter())

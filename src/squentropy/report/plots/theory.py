@@ -1,4 +1,4 @@
-"""How far squentropy's optimum lies from the truth."""
+"""The distance between squentropy's optimum and the true distribution."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,14 +11,14 @@ from squentropy.report.plots.style import INK, SOFT, WIDTH, look, spread
 from squentropy.report.read import Results, label
 
 CONTEXTS = {"bigram": "one token of context", "whole": "the whole story before"}
-"""The kinds of contexts in theory.csv, and what they are called."""
+"""The kinds of contexts in theory.csv, with their titles."""
 GAP = "difference"  # the column of metrics.csv
 LEAST = 1e-4
-"""Nats per token below which nothing is shown."""
+"""Lower limit of the axis, in nats per token."""
 
 
 def improperness(r: Results) -> Figure:
-    """Nll that each form of squentropy loses at its optimum, by size of the vocabulary."""
+    """The nll that each form of squentropy loses at its optimum, by vocabulary size."""
     kinds = [kind for kind in CONTEXTS if kind in set(r.theory["contexts"])]
     fig = Figure(figsize=(WIDTH if len(kinds) > 1 else 0.7 * WIDTH, 3.9), layout="constrained")
     axes = fig.subplots(1, len(kinds), sharey=True, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""The final runs during training, and the grid."""
+"""Learning curves of the final runs, and the grid."""
 
 import math
 from typing import Any
@@ -21,8 +21,7 @@ from squentropy.study.params import BASELINE
 def learning_curves(r: Results) -> Figure:
     """Train and validation nll by iteration, one panel per loss; seeds as bands.
 
-    The history has only softmax's nll, which means nothing for outputs with a link of their own:
-    the panels of such losses say so and stay empty.
+    The history records nll under a loss's own link, or under plain softmax if it has none.
     """
     final = r.history[r.history["phase"] == "final"]
     columns = 1 if len(r.losses) == 1 else 2 if len(r.losses) in (2, 4) else 3
@@ -35,15 +34,11 @@ def learning_curves(r: Results) -> Figure:
         ax.set_title(label(loss), color=colour, fontweight="bold")
         for nll, _ in entropies(r):
             ax.axhline(nll, color=SOFT, lw=0.9, ls=(0, (4, 2)))
-        gone = r.metrics.at[loss, "diverged"]
-        if gone:
+        notes = ["own link"] if loss in r.linked else []
+        if gone := r.metrics.at[loss, "diverged"]:
             runs = gone + r.metrics.at[loss, "n_seeds"]
-            ax.set_title(f"{gone:.0f} of {runs:.0f} diverged", loc="right", color=SOFT, fontsize=8)
-        if loss in r.linked:
-            ax.text(0.5, 0.5, "read by its own link:\nsoftmax says nothing", ha="center",
-                    va="center", transform=ax.transAxes, color=SOFT, style="italic",
-                    fontsize=8)  # fmt: skip
-            continue
+            notes.append(f"{gone:.0f} of {runs:.0f} diverged")
+        ax.set_title(", ".join(notes), loc="right", color=SOFT, fontsize=8)
         if loss != BASELINE and len(reference):
             ax.plot(reference.index, reference, color="#aaaaaa", lw=1.1)
         for measure, style in (("train_nll", (0, (2, 1.2))), ("validation_nll", "-")):
@@ -64,12 +59,12 @@ def learning_curves(r: Results) -> Figure:
             MaxNLocator(4, integer=True, steps=[1, 2, 5, 10])
         )
     for nll, name in entropies(r):
-        left = name.startswith("source")  # the curve falls: room is below left, above right
+        left = name.startswith("source")  # falling curves leave room at lower left and upper right
         axes[0, 0].text(0.03 if left else 0.98, nll, name, va="bottom", color=SOFT, fontsize=7,
                         ha="left" if left else "right",
                         transform=axes[0, 0].get_yaxis_transform())  # fmt: skip
     fig.supxlabel("iteration", fontsize=9)
-    fig.supylabel("nll under softmax, nats per token", fontsize=9)
+    fig.supylabel("nll, nats per token", fontsize=9)
     handles = [Line2D([], [], color=INK, ls="-"), Line2D([], [], color=INK, ls=(0, (2, 1.2)))]
     texts = ["validation", "train"]
     if len(reference) and len(r.losses) > 1:
@@ -82,7 +77,7 @@ def learning_curves(r: Results) -> Figure:
 def grid(r: Results) -> Figure:
     """Validation perplexity of every cell: one panel per loss, learning rate by dropout and layers.
 
-    Of the reading by which a loss's cells are compared.
+    In the reading by which a loss's cells are compared.
     """
     sweep = r.study.sweep
     columns = [(dropout, layers) for dropout in sweep.dropout for layers in sweep.n_layer]
@@ -91,10 +86,10 @@ def grid(r: Results) -> Figure:
     axes = fig.subplots(len(r.losses), 1, sharex=True, squeeze=False)[:, 0]
     shown = r.sweep["selection_nll"]
     values = shown.replace(math.inf, math.nan).dropna()
-    uniform = math.log(r.corpus["vocab_size"])  # what is worse than knowing nothing looks alike
+    uniform = math.log(r.corpus["vocab_size"])  # cells worse than this share one colour
     span = (values.min(), min(values.max(), uniform)) if len(values) else (0.0, 1.0)
     rows = r.sweep.assign(nll=shown).sort_values("nll", ascending=False, na_position="first")
-    cells = {  # where more is tuned than this figure has room for, the best of what shares a place
+    cells = {  # with more grid keys than axes, show the best of the cells that share a position
         (row.loss, row.lr, row.dropout, row.n_layer): row for row in rows.itertuples(index=False)
     }
     for ax, loss in zip(axes, r.losses, strict=True):
@@ -128,7 +123,7 @@ def grid(r: Results) -> Figure:
 
 
 def _cell(ax: Axes, x: int, y: int, row: Any, span: tuple[float, float]) -> None:
-    """One cell of the grid, coloured by its place within the span of nll of the whole grid.
+    """One cell, coloured by its position in the range of nll of the whole grid.
 
     row  of sweep.csv as a named tuple; None if the cell has not run
     """

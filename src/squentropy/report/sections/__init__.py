@@ -1,7 +1,7 @@
-"""What the cells of notebooks/report.ipynb show: tables, figures and sentences from the results.
+"""The cells of notebooks/report.ipynb: tables, figures and sentences computed from the results.
 
-Each function takes Results and returns HTML. Whatever comes from data, stories above all, is
-escaped: it is shown, never interpreted. Sentences follow the numbers; none is written by hand.
+Each function takes Results and returns HTML. All text from data, stories above all, is escaped.
+Sentences are generated from the numbers; none is written by hand.
 """
 
 from squentropy.report.sections import answer as answer

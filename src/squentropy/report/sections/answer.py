@@ -1,4 +1,4 @@
-"""The study's answer, as the page opens with it."""
+"""The study's answer, at the top of the page."""
 
 from squentropy.report.markup import Html, escape, paragraphs
 from squentropy.report.read import Results
@@ -7,7 +7,7 @@ from squentropy.report.sections.verdict import comparison, evidence, headline, s
 
 
 def answer(r: Results) -> Html:
-    """The verdict: its headline, and what follows from it."""
+    """The verdict: headline and supporting sentences."""
     e = evidence(r)
     text = escape(" ".join(sentences(e)))
     between = " " if e.enough or not text else ": "
@@ -15,7 +15,7 @@ def answer(r: Results) -> Html:
 
 
 def comparisons(r: Results) -> Html:
-    """Every difference to cross entropy, and what the intervals say; nothing if unranked."""
+    """Every difference to cross entropy, and how to read the intervals; empty if unranked."""
     e = evidence(r)
     lines = comparison(e)
     if not lines:

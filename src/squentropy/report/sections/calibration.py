@@ -1,4 +1,4 @@
-"""Calibration, and the positions and tokens on which a loss does worse."""
+"""Calibration, and nll by position, frequency and certainty."""
 
 import math
 
@@ -11,13 +11,13 @@ from squentropy.report.read import Results
 from squentropy.report.sections.pieces import loss_name, reading_name
 from squentropy.study.params import BASELINE
 
-CERTAIN, OPEN = 0.01, 1.0  # nats, edges of certainty.csv's bins
+CERTAIN, OPEN = 0.01, 1.0  # nats; bin edges of certainty.csv
 _SUMS = ["tokens", "kl", "outside"]
-BEGINNING = 8  # tokens of a story that are left out when context is judged
+BEGINNING = 8  # first tokens of a story, excluded when context is assessed
 
 
 def readings(r: Results) -> Html:
-    """nll, calibration error and Brier score of every loss, by each of its readings."""
+    """nll, calibration error and Brier score of every loss under each of its readings."""
     rows = []
     for loss in r.scored:
         for _, row in r.readings[r.readings["loss"] == loss].iterrows():
@@ -42,7 +42,7 @@ def readings(r: Results) -> Html:
 
 
 def _power(value: float) -> str:
-    """A power of ten as such, another number without an exponent."""
+    """A power of ten as 10^n; any other number without an exponent."""
     exponent = round(math.log10(value))
     if value == float(f"1e{exponent}"):
         return f"10<sup>{exponent}</sup>".replace("-", "−")
@@ -50,7 +50,7 @@ def _power(value: float) -> str:
 
 
 def floors(r: Results) -> Html:
-    """How much the smallest probability of an own reading moves its nll."""
+    """How much the probability floor of an own link changes its nll."""
     own = r.readings[(r.readings["reading"] == "own") & r.readings["loss"].isin(r.scored)]
     ranges = own.groupby("loss", sort=False)["nll"].agg(["min", "max", "size"])
     ranges = ranges[ranges["size"] > 1]
@@ -66,7 +66,7 @@ def floors(r: Results) -> Html:
 
 
 def errors(r: Results) -> Html:
-    """Which loss is calibrated best and worst, and what a temperature changes."""
+    """The best and worst calibrated losses, and the effect of the temperature."""
     rows = {loss: r.read_as(loss, r.reading(loss)) for loss in r.scored}
     errors = pd.Series({loss: row["ece"] for loss, row in rows.items() if row is not None})
     if errors.empty:
@@ -89,7 +89,7 @@ def errors(r: Results) -> Html:
 
 
 def by_position(r: Results) -> Html:
-    """How much more context helps, beyond the first tokens, where all stories are alike."""
+    """How much context helps, beyond the first tokens, in which all stories are alike."""
     curves = {x: r.by_bin(x, r.reading(x), "position").mean(axis=1) for x in r.scored}
     curves = {loss: curve[curve.index >= BEGINNING] for loss, curve in curves.items()}
     changes = [
@@ -110,13 +110,12 @@ def by_position(r: Results) -> Html:
 
 
 def by_frequency(r: Results) -> Html:
-    """Whether a loss loses on rare tokens or on frequent ones."""
+    """nll minus that of cross entropy on rare and on frequent tokens."""
     against = [x for x in r.compared if BASELINE in r.scored]
     if not against:
         return Html()
-    tokens = (
-        _frequencies(r, BASELINE)["tokens"].cumsum() / _frequencies(r, BASELINE)["tokens"].sum()
-    )
+    counts = _frequencies(r, BASELINE)["tokens"]
+    tokens = counts.cumsum() / counts.sum()
     rarer = (tokens - 0.5).abs().idxmin()  # the bin that ends nearest to half of the tokens
     if tokens[rarer] == 1:
         return Html()
@@ -133,7 +132,7 @@ def by_frequency(r: Results) -> Html:
 
 
 def by_certainty(r: Results) -> Html:
-    """How far each loss's predictions lie from the source's own, and where."""
+    """KL divergence of each loss from the source's predictions, by certainty."""
     if r.certainty.empty:
         return Html()
     parts, rows = pd.DataFrame(), []
@@ -168,14 +167,14 @@ def by_certainty(r: Results) -> Html:
 
 
 def _frequencies(r: Results, loss: str) -> pd.DataFrame:
-    """Tokens and nll of a loss's runs by the lower end of their bin of frequency."""
+    """Tokens and nll of a loss's runs, by the lower edge of the frequency bin."""
     p = r.profile
     own = (p["loss"] == loss) & (p["reading"] == r.reading(loss)) & (p["by"] == "frequency")
     return p[own].groupby("low")[["tokens", "nll"]].sum()
 
 
 def _parts(r: Results, loss: str, rarer: int) -> np.ndarray:
-    """nll on the tokens of the bins up to `rarer`, and on the others, nats per token."""
+    """nll on tokens in bins up to `rarer` and on all others, nats per token."""
     rows = _frequencies(r, loss)
     parts = [rows[rows.index <= rarer].sum(), rows[rows.index > rarer].sum()]
     return np.array([part["nll"] / part["tokens"] for part in parts])

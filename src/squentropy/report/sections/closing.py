@@ -11,7 +11,7 @@ from squentropy.study.params import TABLES
 
 
 def limits(r: Results) -> Html:
-    """What this study cannot say."""
+    """What this study cannot show."""
     s = r.study
     points = [
         f"The models are small and trained briefly: {integer(s.tokens_trained('final'))} tokens. "
@@ -58,7 +58,7 @@ def limits(r: Results) -> Html:
 
 
 def commands(r: Results) -> Html:
-    """The commands that reproduce this study and page."""
+    """Commands that reproduce this study and page."""
     name = r.study.study
     study = "make study" if name == "grammar" else f"make study STUDY=results/{name}/params.yaml"
     lines = [
@@ -70,7 +70,7 @@ def commands(r: Results) -> Html:
 
 
 def provenance(folder: str | Path) -> Html:
-    """The files that the page is computed from; no date and no host, on which nothing depends."""
+    """Files that the page is computed from; no date or host, since nothing depends on them."""
     files = [Path(folder) / name for name in (*sorted(TABLES), "manifest.json", "params.yaml")]
     rows = [
         [escape(x.name), integer(x.stat().st_size), f"<code>{storage.sha256(x)[:16]}</code>"]

@@ -1,4 +1,4 @@
-"""The figures of a section of the page, each with its caption."""
+"""The figures of a section, each with its caption."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ _SIZE = re.compile(rb'<svg[^>]*viewBox="0 0 ([\d.]+) ([\d.]+)"')
 
 
 def of(section: str, r: Results, folder: str | Path) -> Html:
-    """What the catalogue has for a section, drawn before into a folder.
+    """A section's figures of the catalogue, already drawn into a folder.
 
     Raises SquentropyError if a figure has not been drawn.
     """
@@ -29,7 +29,7 @@ def of(section: str, r: Results, folder: str | Path) -> Html:
 
 
 def _figure(figure: catalogue.Figure, r: Results, folder: Path) -> str:
-    """An image, which can neither run scripts nor load anything, whatever is in its file."""
+    """An <img>, which can neither run scripts nor load anything, whatever its file contains."""
     path = folder / f"{figure.name}.svg"
     try:
         svg = path.read_bytes()
@@ -42,7 +42,7 @@ def _figure(figure: catalogue.Figure, r: Results, folder: Path) -> str:
 
 
 def _size(svg: bytes) -> str:
-    """Width and height, so that the text below does not move when the image is there."""
+    """Width and height, so that the page does not shift when the image appears."""
     found = _SIZE.search(svg)
     if not found:
         return ""

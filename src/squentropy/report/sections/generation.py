@@ -1,4 +1,4 @@
-"""How good the sampled stories are."""
+"""Quality of the sampled stories."""
 
 import pandas as pd
 
@@ -15,17 +15,17 @@ _KINDS = {
     "unexpected": "a word of the grammar stands where it must not",
     "no_ending": "the text stops before the story ends",
 }
-"""Why the checker rejects a story, by the columns of quality.csv."""
+"""Reasons for which the checker rejects a story, by column of quality.csv."""
 
 
 def _shown(r: Results) -> pd.DataFrame:
-    """The losses' rows at the middle temperature."""
+    """Rows of the losses at the middle temperature."""
     return r.quality[r.quality["temperature"] == r.study.sample.middle]
 
 
 def sentence(r: Results) -> Html:
-    """How the stories were sampled; for the grammar, how good their form is, how many its checker
-    accepts, and why not more."""
+    """How stories were sampled; for the grammar, also how many are well-formed or accepted by its
+    checker, and why others are rejected."""
     s, rows = r.study.sample, _shown(r)
     if rows.empty:
         return paragraphs("No stories were sampled.")
@@ -46,7 +46,7 @@ def sentence(r: Results) -> Html:
 
 
 def _in_form(r: Results) -> str:
-    """A sentence per loss, the best first."""
+    """One sentence per loss, best first."""
     rows = _shown(r).dropna(subset="sentences_in_form")
     if rows.empty:
         return ""
@@ -98,7 +98,7 @@ def _refused(rows: pd.DataFrame) -> str:
 
 
 def table(r: Results) -> Html:
-    """The measures at the middle temperature, and those of the test stories."""
+    """Measures at the middle temperature, and those of the test stories."""
     told = _shown(r)
     rows = pd.concat([told, r.test_stories.to_frame().T])
     names = [*map(loss_name, told["loss"]), "test stories"]
@@ -118,7 +118,7 @@ def table(r: Results) -> Html:
 
 
 def judged(r: Results) -> Html:
-    """What a language model says of the stories, where one was asked; no part of the study."""
+    """Grades by a language model, if there are any; not part of the study."""
     if r.judged.empty:
         return Html()
 

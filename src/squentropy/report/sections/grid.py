@@ -1,4 +1,4 @@
-"""The sweep: the original study's grid, in short cells."""
+"""The sweep: a grid of the original study's shape, with short cells."""
 
 from squentropy.report.format import count, integer, plain
 from squentropy.report.markup import Html, paragraphs
@@ -7,7 +7,7 @@ from squentropy.report.sections.pieces import names
 
 
 def sentence(r: Results) -> Html:
-    """The grid and its diverged cells in words."""
+    """A description of the grid and its diverged cells."""
     cells = len(r.sweep) // max(1, r.sweep["loss"].nunique())
     text = (
         f"Each loss first ran a grid of the original study’s shape, {count(cells, 'cell')} of "

@@ -1,4 +1,4 @@
-"""How much the models have learnt, and from how many tokens."""
+"""How much the models have learnt, by number of training tokens."""
 
 from squentropy.report import markup
 from squentropy.report.format import count, integer, listed, nats, share, signed
@@ -11,7 +11,7 @@ from squentropy.study.params import BASELINE
 
 
 def enough(r: Results) -> Html:
-    """What cross entropy beats, and whether that is enough."""
+    """Which n-gram models cross entropy beats, and whether that suffices to rank losses."""
     if BASELINE not in r.scored:
         return paragraphs("Cross entropy has no scored run, so nothing can be ranked against it.")
     nll = r.metrics.at[BASELINE, "nll"]
@@ -44,7 +44,7 @@ def enough(r: Results) -> Html:
 
 
 def _behind(r: Results, model: str) -> str:
-    """What the rule, which is about cross entropy, does not promise of other losses."""
+    """Losses to which the rule, stated for cross entropy, does not extend."""
     nll = r.ngrams[r.study.plan.ngram]
     behind = [loss for loss in r.scored if r.metrics.at[loss, "nll"] >= nll]
     if not behind:
@@ -57,7 +57,7 @@ def _behind(r: Results, model: str) -> str:
 
 
 def table(r: Results) -> Html:
-    """The share of what there is to learn that each loss has learnt."""
+    """The fraction of the learnable nll that each loss has learnt."""
     known = r.metrics["excess"].notna().any()
     head = ["loss", "share learnt", "bits per byte"]
     head += ["nll − exact entropy", "slope"] if known else []

@@ -1,4 +1,4 @@
-"""What was studied, and how it was judged."""
+"""The study's design: losses, data, model, plan and intervals."""
 
 import math
 
@@ -12,7 +12,7 @@ from squentropy.study.params import Study
 
 
 def losses(r: Results) -> Html:
-    """The losses of the study with definition and source."""
+    """Losses of the study, with definition and source."""
     rows = []
     for loss in r.losses:
         info = loss_info(loss)
@@ -25,7 +25,7 @@ _KNOWN_BY = {"grammar": "grammar", "model": "teacher"}
 
 
 def corpus(r: Results) -> Html:
-    """Which stories, how many classes, and the nll without context."""
+    """The stories, the number of classes, and the nll without context."""
     c, s = r.corpus, r.study
     where = {
         "grammar": "a probabilistic grammar of this project: simple words, characters, a place, a "
@@ -66,7 +66,7 @@ def splits(r: Results) -> Html:
 
 
 def model(r: Results) -> Html:
-    """The model's shape and how long it was trained."""
+    """The model's architecture and the length of training."""
     s, sizes = r.study, r.metrics["parameters"].dropna()
     many = f"{integer(sizes.min())} to {integer(sizes.max())}" if sizes.nunique() > 1 else None
     size = (
@@ -121,7 +121,7 @@ def _clipping(clip: float) -> str:
 
 
 def judging(r: Results) -> Html:
-    """The plan, the tuning, and what the intervals are made of."""
+    """The plan, the tuning, and how the intervals are computed."""
     s = r.study
     test = integer(r.corpus["splits"]["test"]["stories"])
     cells = len(s.sweep.points())

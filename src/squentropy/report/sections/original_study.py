@@ -37,7 +37,7 @@ def implied(r: Results) -> Html:
 
 
 def estimates(r: Results) -> Html:
-    """The original study's estimator of perplexity against the whole test split."""
+    """The original study's perplexity estimator compared with the whole test split."""
     rows = [
         [loss_name(x), number(r.metrics.at[x, "original_ppl"]), number(r.metrics.at[x, "test_ppl"])]
         for x in r.scored

@@ -1,4 +1,4 @@
-"""What several sections share."""
+"""Helpers shared by several sections."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ from squentropy.report.format import count, listed
 from squentropy.report.markup import escape
 from squentropy.report.read import Results, label
 
-TEST_STORIES = "test stories"  # the row of quality.csv that belongs to no loss
+TEST_STORIES = "test stories"  # name of a row of quality.csv that is not a loss
 
 
 def loss_name(loss: str) -> str:
-    """A loss's label in HTML; "test stories" for theirs."""
+    """A loss's label in HTML; "test stories" is kept."""
     return escape(loss if loss == TEST_STORIES else label(loss))
 
 
@@ -19,12 +19,12 @@ def names(losses: Iterable[str]) -> str:
 
 
 def reading_name(reading: str) -> str:
-    """A reading for a reader, as "own link"."""
+    """A reading's display name, as "own link"."""
     return {"own": "own link"}.get(reading, reading)
 
 
 def about_seeds(r: Results) -> str:
-    """What the intervals can and cannot say."""
+    """How the number of seeds limits the intervals."""
     n = r.metrics["n_seeds"]
     if len(r.study.final.seeds) == 1:
         return (

@@ -1,4 +1,4 @@
-"""What the final runs show."""
+"""Test results of the final runs."""
 
 import pandas as pd
 
@@ -11,9 +11,9 @@ from squentropy.report.sections.verdict import Evidence, evidence, tokens_needed
 
 
 def table(r: Results) -> Html:
-    """Every loss on test by its primary reading, the best first, and the yardsticks beneath.
+    """Every loss on test in its primary reading, best first, followed by the yardsticks.
 
-    Comparisons are left out if the models have not learnt enough for them.
+    Comparisons are omitted if the models have not learnt enough.
     """
     e = evidence(r)
     head = ["loss", "nll, nats per token"]
@@ -60,12 +60,12 @@ def _loss_row(r: Results, e: Evidence, loss: str) -> list[str]:
             needed += f' <span class="ci">{ends.removesuffix(")")}</span>'
         against = [interval(row, "difference", signed), escape(p.removeprefix("= ")), needed]
     cells = [interval(row, "nll", nats), *against]
-    below = (cell.replace("<span", "<br><span") for cell in cells)  # so that all columns fit
+    below = (cell.replace("<span", "<br><span") for cell in cells)  # to fit all columns
     return [name, *below]
 
 
 def baseline_table(r: Results) -> Html:
-    """Other people's models next to the losses; nothing if none was scored."""
+    """External models next to the losses; empty if none was scored."""
     if r.baselines.empty:
         return Html()
     head = ["model", "bits per byte", "nats per story", "tokens", "nll, nats per token",
@@ -86,7 +86,7 @@ def baseline_table(r: Results) -> Html:
 
 
 def entropy(r: Results) -> Html:
-    """That no model is below the source's entropy, or which one is."""
+    """Which model, if any, is below the source's entropy."""
     excess = r.metrics["excess"].dropna()
     if not len(excess):
         return Html()

@@ -1,6 +1,6 @@
-"""Sampled stories: one prompt continued by every loss, and a browser for all of them.
+"""Sampled stories: one prompt continued by every loss, and a browser for the rest.
 
-Without scripts there is no browser, and more prompts are shown instead.
+Without JavaScript, more prompts are shown in place of the browser.
 """
 
 from typing import Literal, TypedDict
@@ -14,16 +14,16 @@ from squentropy.report.sections.pieces import reading_name
 Choice = Literal["prompt", "loss", "reading", "temperature", "seed", "number"]
 
 LONGEST = 5000
-"""Characters of a story that the page shows."""
+"""Maximum number of characters shown per story."""
 ROOM = 1_000_000
-"""Characters of stories that the browser holds, before they are packed."""
+"""Total characters of the stories in the browser, before compression."""
 
 CHOICES: tuple[Choice, ...] = ("prompt", "loss", "reading", "temperature", "seed", "number")
-"""What a story is chosen by, in the order of the choices."""
+"""Fields by which a story is chosen, in the order of the menus."""
 
 
 class Story(TypedDict):
-    """What the page says of a story, as text that hides nothing."""
+    """A story as the page shows it, with invisible characters made visible."""
 
     prompt: str
     loss: str
@@ -36,7 +36,7 @@ class Story(TypedDict):
 
 
 def stories(r: Results, prompts: int = 3) -> Html:
-    """The first story of each loss's final runs for some prompts, and the browser."""
+    """The first story of each loss for some prompts, and the browser."""
     if not r.samples:
         return paragraphs("No stories were sampled.")
     told = [_record(sample) for sample in r.samples]
@@ -78,7 +78,7 @@ def _record(sample: Sample) -> Story:
 
 
 def _by_loss(told: list[Story], prompt: str) -> str:
-    """The first story of every loss for a prompt, side by side."""
+    """The first story of every loss for one prompt, side by side."""
     firsts: dict[str, Story] = {}
     for story in told:
         if story["prompt"] == prompt:
@@ -92,14 +92,14 @@ def _by_loss(told: list[Story], prompt: str) -> str:
 
 
 def _text(story: Story) -> str:
-    """A story with its prompt set off."""
+    """A story with its prompt highlighted."""
     rest = story["text"].removeprefix(story["prompt"])
     start = f"<b>{escape(story['prompt'])}</b>" if len(rest) < len(story["text"]) else ""
     return start + escape(rest)
 
 
 def _browser(told: list[Story]) -> str:
-    """Choices and places for two stories, which report.js fills; none if nothing varies."""
+    """Menus and containers for two stories, filled by report.js; empty if nothing varies."""
     varying = [key for key in CHOICES if len({story[key] for story in told}) > 1]
     if not varying:
         return ""
@@ -127,7 +127,7 @@ def _choices(keys: list[Choice]) -> str:
 
 
 def _fitting(told: list[Story]) -> list[Story]:
-    """As many stories as there is room for, the first of each prompt and temperature first."""
+    """As many stories as fit, in order of their number within each prompt and temperature."""
     kept, room = [], ROOM
     for story in sorted(told, key=lambda story: story["number"]):
         room -= len(str(story))

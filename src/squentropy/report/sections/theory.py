@@ -1,4 +1,4 @@
-"""What squentropy loses at its own optimum."""
+"""The nll that squentropy loses at its own optimum."""
 
 from squentropy.report.format import DASH, integer, listed, nats, signed
 from squentropy.report.markup import Html, interval, paragraphs, table
@@ -11,7 +11,7 @@ _CONTEXTS = {"bigram": "one token of context", "whole": "the whole story before"
 
 
 def floors(r: Results) -> Html:
-    """Squentropy's loss of nll at its own optimum, by kind of context and size of vocabulary."""
+    """The nll lost at squentropy's optimum, by kind of context and vocabulary size."""
     sizes = sorted({r.corpus["vocab_size"], 50257})
     head = ["in a context where", *(f"<i>C</i> = {integer(c)}" for c in sizes)]
     head += [f"<i>C</i> = {integer(sizes[0])}, square term × 0.1"]
@@ -24,7 +24,7 @@ def floors(r: Results) -> Html:
 
 
 def contexts(r: Results) -> Html:
-    """Which contexts of the corpus were studied, and what is known exactly about them."""
+    """The contexts of the corpus that were studied, and what is known exactly about them."""
     n = {kind: rows["n"].iloc[0] for kind, rows in r.theory.groupby("contexts")}
     texts = [
         f"One token of context: what follows each of the {integer(n['bigram'])} tokens that occur "
@@ -41,7 +41,7 @@ def contexts(r: Results) -> Html:
 
 
 def in_contexts(r: Results) -> Html:
-    """The same in contexts of the corpus, in the study's own vocabulary."""
+    """The same in contexts of the corpus, at the study's vocabulary size."""
     own = r.theory[r.theory["classes"] == r.corpus["vocab_size"]]
     kinds = [kind for kind in _CONTEXTS if kind in set(own["contexts"])]
     rows = []
@@ -52,10 +52,10 @@ def in_contexts(r: Results) -> Html:
 
 
 def gap(r: Results) -> Html:
-    """How much of the measured difference to cross entropy the optimum accounts for.
+    """How much of the measured difference to cross entropy the optimum explains.
 
-    Nothing is said of models that are no better than bigrams: they are still so far from any
-    optimum that a gap of the same size would be a coincidence.
+    Omits models that are no better than bigrams: they are so far from any optimum that a gap of
+    the same size would be a coincidence.
     """
     texts, beyond = [], False
     bigrams = r.ngrams.get(2, 0.0)
@@ -82,7 +82,7 @@ def gap(r: Results) -> Html:
 
 
 def _of(kl: float, gap: float) -> str:
-    """How much of a gap is lost, if there is one to explain."""
+    """The share of a gap that the optimum explains, if there is a gap."""
     if not gap > 0:
         return ""
     return f" ({100 * kl / gap:.0f} % of that)" if kl <= gap else " (more than that)"

@@ -1,4 +1,4 @@
-"""How well each loss was tuned: the runs that refined the grid, and what was selected."""
+"""Tuning: the refining runs, and the hyperparameters selected."""
 
 from squentropy.report import markup
 from squentropy.report.format import DASH, count, integer, listed, nats, plain
@@ -9,7 +9,7 @@ from squentropy.study.grid import GRID_KEYS, NAMES
 
 
 def sentence(r: Results) -> Html:
-    """The rule, and whether the search was completed for every loss."""
+    """The rule, and whether the search finished for every loss."""
     s = r.study.refine
     factor = r.study.refine.factor
     rule = (
@@ -44,7 +44,7 @@ def sentence(r: Results) -> Html:
 
 
 def table(r: Results) -> Html:
-    """The selected hyperparameters of each loss, and how they were found."""
+    """The selected hyperparameters of each loss, and the number of runs."""
     rows = []
     for loss in r.losses:
         chosen = r.selected[loss]

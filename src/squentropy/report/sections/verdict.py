@@ -1,8 +1,8 @@
-"""What a study says about its losses, in plain sentences for README, terminal and page.
+"""The verdict of a study in plain sentences, for README, terminal and page.
 
-Sentences are generated from the table for every loss of the study, whatever it is called.
-Whether a loss is squared is declared by the loss, and decides only the answer to the study's
-question: does a squared loss belong in a language model?
+Sentences are generated from the table for every loss of the study. Each loss declares whether it is
+squared; only the answer to the study's question depends on that: does a squared loss belong in a
+language model?
 """
 
 import math
@@ -17,23 +17,23 @@ from squentropy.study.catalogue import loss_info
 from squentropy.study.params import BASELINE
 
 NOT_ENOUGH = upper(adequacy.NOT_ENOUGH)
-MOST_LISTED = 4  # losses whose need of tokens is listed one by one
+MOST_LISTED = 4  # losses whose tokens needed are listed individually
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the verdict depends on.
+    """Everything the verdict depends on.
 
-    metrics     indexed by loss: nll, difference, p_value and tokens_needed with _low and _high, of
+    metrics     indexed by loss: nll, difference, p_value and tokens_needed with _low and _high, in
                 the primary reading, as in metrics.csv
-    labels      a loss's name for a reader
-    squared     the losses that declare themselves squared
-    at_edge     those whose best learning rate lies at an edge of what was tried
+    labels      display name of each loss
+    squared     losses declared as squared
+    at_edge     losses whose best learning rate is at an edge of the tried range
     reasons     why the models have not learnt enough to be ranked; empty if they have
-    confidence  of the intervals; a corrected p-value below 1 - confidence tells two losses apart
-    smallest_p  a p-value at or below this is given as "< smallest_p"
-    least, most the ends of the range of tokens needed that the study's lengths can resolve, by
-                loss; 0 and inf lie beyond them
+    confidence  level of the intervals; two losses differ if the corrected p < 1 - confidence
+    smallest_p  p-values at or below this are reported as "< smallest_p"
+    least, most range of tokens needed that the study's lengths can resolve, `least` by loss;
+                values beyond it are 0 and inf
     """
 
     metrics: pd.DataFrame
@@ -48,12 +48,12 @@ class Evidence:
 
     @property
     def compares(self) -> bool:
-        """Whether cross entropy, with which all else is compared, has a finished run."""
+        """Whether cross entropy, the baseline, has a finished run."""
         return BASELINE in self.metrics.index[self.metrics["nll"].notna()]
 
     @property
     def ranked(self) -> list[str]:
-        """Losses with a difference to cross entropy, from the lowest nll to the highest."""
+        """Losses with a difference to cross entropy, by ascending nll."""
         known = (
             self.metrics[self.metrics["difference"].notna()] if self.compares else self.metrics[:0]
         )
@@ -83,7 +83,7 @@ def evidence(r: Results) -> Evidence:
 
 
 def _shortest(curve: dict[int, float]) -> float:
-    """The share of all tokens that the shortest run of a falling curve has.
+    """The shortest run of a falling curve, as a fraction of the longest.
 
     Shorter runs that beat longer ones by chance are pooled with them, as in scaling.py.
     """
@@ -103,7 +103,7 @@ class Groups:
 
 
 def groups(e: Evidence, losses: list[str]) -> Groups:
-    """By the sign of the difference, if the corrected p-value tells the two apart."""
+    """Group losses by the sign of the difference, if the corrected p-value is significant."""
     found = Groups([], [], [])
     for loss in losses:
         gap, p = e.metrics.at[loss, "difference"], e.metrics.at[loss, "p_value"]
@@ -144,7 +144,7 @@ def _of_squared(e: Evidence, squared: list[str]) -> str:
 
 
 def sentences(e: Evidence) -> list[str]:
-    """What follows the headline: the reasons, or the other losses and what the answer costs."""
+    """Sentences after the headline: the reasons, or the other losses and their token cost."""
     if not e.compares:
         return []
     if not e.enough:
@@ -165,7 +165,7 @@ def sentences(e: Evidence) -> list[str]:
 
 
 def _rest(e: Evidence, squared: list[str]) -> str:
-    """The squared losses that the headline leaves out."""
+    """The squared losses that the headline omits."""
     found = groups(e, squared)
     if found.better:
         return _clauses(e, Groups([], found.same, found.worse))
@@ -188,7 +188,7 @@ def _are(e: Evidence, losses: list[str]) -> str:
 
 
 def _tokens(e: Evidence, losses: list[str]) -> str:
-    """How many times the tokens of cross entropy the losses need for the same nll."""
+    """The tokens that losses need for the same nll, relative to cross entropy."""
     needs = e.metrics.loc[losses, "tokens_needed"].dropna().sort_values(kind="stable")
     if needs.empty:
         return ""
@@ -212,7 +212,7 @@ def _tokens(e: Evidence, losses: list[str]) -> str:
 
 
 def tokens_needed(e: Evidence, loss: str) -> str:
-    """A factor with its interval, as "1.42 (1.29 to 1.51)"; a dash if it is not known."""
+    """A factor with its interval, as "1.42 (1.29 to 1.51)"; a dash if unknown."""
     value = e.metrics.at[loss, "tokens_needed"]
     return DASH if pd.isna(value) else f"{_factor(e, loss, value)}{_between(e, loss)}"
 
@@ -233,7 +233,7 @@ def _factor(e: Evidence, loss: str, value: float) -> str:
 
 
 def comparison(e: Evidence) -> list[str]:
-    """Every compared loss with its difference, a line per group; none if nothing may be ranked."""
+    """Every compared loss with its difference, one line per group; empty if unranked."""
     if not e.enough:
         return []
     found = groups(e, e.ranked)

@@ -1,6 +1,6 @@
-"""Models that the page holds: the reader begins a story, and every loss goes on with it.
+"""The models embedded in the page: the reader begins a story, and every loss continues it.
 
-voices.js tells; without scripts the section says what it would do.
+voices.js generates the text; without JavaScript the section explains what is missing.
 """
 
 from squentropy.base.kinds import Voice
@@ -11,7 +11,7 @@ from squentropy.report.sections.pieces import loss_name, names
 
 
 def ask(r: Results) -> Html:
-    """A place to type a beginning, and one for each loss's story; nothing without models."""
+    """An input for the beginning and an output per loss; empty without models."""
     voices, sample = r.voices["voices"], r.study.sample
     if not voices:
         return Html("")
@@ -51,7 +51,7 @@ def _reader(r: Results) -> str:
 
 
 def _place(voice: Voice) -> str:
-    """Where a loss's story appears; a token of it is looked at by pointing, or by the slider."""
+    """Output of one loss; a token is inspected by pointing at it or with the slider."""
     name = loss_name(voice["loss"])
     return (
         f'<section aria-label="{name}" hidden><h3>{name}</h3>'
@@ -79,7 +79,7 @@ def _what(r: Results) -> str:
 
 
 def _rounded(voices: list[Voice]) -> str:
-    """What the rounding changes, in the words of a reader who wants to trust the page."""
+    """How much quantisation changes the outputs, in plain words."""
     each = [voice["rounding"] for voice in voices]
     return (
         f"Their weights are rounded to 8 bits. On {integer(each[0]['tokens'])} test tokens that "

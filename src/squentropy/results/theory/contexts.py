@@ -1,16 +1,16 @@
-"""How far squentropy's optimum lies from the truth in contexts of the corpus: theory.csv.
+"""How far squentropy's optimum is from the truth in contexts of the corpus: theory.csv.
 
-`squentropy metrics` writes it. Two kinds of contexts are looked at:
+`squentropy metrics` writes it. There are two kinds of contexts:
 
-    bigram   what follows a token in the train split, whatever stands before it: every token that
-             occurs, counted as often as it does. The split's own frequencies are taken for the
-             truth, so that the numbers are exact and need no interval.
-    whole    what follows all that stands before a token of a test story. The grammar knows it
-             exactly (corpus/grammar/prediction.py), so this is the grammar corpus' alone. Its
-             entropy is the source's, and entropy and divergence together are the nll at which a
-             model arrives that sees whole stories and learns all that the loss asks for.
+    bigram   the single previous token, in the train split: every token that occurs, weighted by its
+             frequency. The split's bigram frequencies are taken as the truth, so the numbers are
+             exact and need no interval.
+    whole    everything before a token of a test story. The grammar gives the exact distribution of
+             the next token (corpus/grammar/prediction.py), so only its corpus has these rows. Their
+             entropy is the source's. Entropy plus divergence is the nll of a model that sees whole
+             stories and reaches the loss's optimum.
 
-In a vocabulary larger than the corpus' own, the tokens that are more never follow.
+In a vocabulary larger than the corpus's own, the additional tokens never follow.
 """
 
 from dataclasses import astuple, dataclass
@@ -34,25 +34,25 @@ THEORY = [
 ]  # fmt: skip
 """
 contexts         bigram or whole
-loss             squentropy with each weight of the study's parameters, and the study's own losses
-                 whose optimum is known (`squares` of names.LossInfo)
-weight           what multiplies its square term
+loss             squentropy with each weight in the study's parameters, and the study's losses
+                 whose optimum is known (`squares` of catalogue.LossInfo)
+weight           factor of the square term
 classes          size of the vocabulary
 n                number of contexts
-entropy          mean entropy of what follows, nats per token
-kl               mean divergence of the loss's optimum from it, nats per token; of whole contexts
-                 with its interval
+entropy          mean entropy of the next token, nats per token
+kl               mean divergence of the loss's optimum from the truth, nats per token; with an
+                 interval for whole contexts
 kl_10, …, kl_90  its quantiles over contexts
 """
 
 LARGEST = 4**9
-"""Of the vocabularies, which go on from the corpus' own by powers of 4. Gemma's has that size."""
+"""Largest vocabulary; sizes are the corpus's own, then powers of 4. Gemma's is about this large."""
 
 CHUNK = 1 << 22  # tokens counted at once
 
 
 def theory_rows(study: Study, data: Path) -> list[Row]:
-    """The rows of theory.csv, from a folder with corpus/ and tokens/."""
+    """The rows of theory.csv; `data` is a folder with corpus/ and tokens/."""
     tokens = TokenFolder.open(data / "tokens")
     kinds = {"bigram": bigram_contexts(tokens.split("train"), tokens.vocab_size)}
     if predicts(data / "corpus"):
@@ -68,7 +68,7 @@ def theory_rows(study: Study, data: Path) -> list[Row]:
 
 
 def improper_losses(study: Study) -> list[LossInfo]:
-    """Squentropy with each weight of the parameters, and the study's losses of a known optimum."""
+    """Squentropy with each weight in the parameters, and the study's losses with known optima."""
     names = [*(f"squentropy({weight!r})" for weight in study.theory.weights), *study.sweep.losses]
     losses = {info.name: info for info in map(loss_info, names) if info.squares is not None}
     return list(losses.values())
@@ -83,18 +83,18 @@ class Contexts:
     """Distributions of the next token, and where they occur."""
 
     pi: np.ndarray
-    """Probabilities above 0, one distribution after the other, (m,)."""
+    """Concatenated probabilities, all above 0, (m,)."""
     starts: np.ndarray
-    """Where each distribution begins, (n,)."""
+    """Index in `pi` at which each distribution begins, (n,)."""
     times: np.ndarray
-    """How often each occurs, (n,)."""
+    """How often each distribution occurs, (n,)."""
     place: np.ndarray | None = None
-    """The distribution at each token of the stories, if these are resampled, (tokens,)."""
+    """Index of the distribution at each token of the stories, if they are resampled, (tokens,)."""
     lengths: np.ndarray | None = None
-    """The stories' tokens, (stories,)."""
+    """Tokens per story, (stories,)."""
 
     def mean(self, values: np.ndarray) -> float:
-        """Over contexts, of a value per distribution."""
+        """Mean over contexts of a value per distribution."""
         return float((values * self.times).sum() / self.times.sum())
 
 
@@ -121,7 +121,7 @@ def _row(study: Study, contexts: Contexts, classes: int, squares: Squares) -> Ro
 
 
 def bigram_contexts(train: Split, classes: int) -> Contexts:
-    """What follows each token that occurs, counted in chunks of the split."""
+    """The distributions after each token that occurs, counted in chunks of the split."""
     pairs, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for start in range(0, len(train.ids) - 1, CHUNK):
         ids = train.ids[start : start + CHUNK + 1].astype(np.int64)
@@ -134,7 +134,7 @@ def bigram_contexts(train: Split, classes: int) -> Contexts:
 
 
 def whole_contexts(tokens: TokenFolder) -> Contexts:
-    """What follows all that stands before each token of the grammar's test stories."""
+    """The exact next-token distribution at each token of the grammar's test stories."""
     test, grammar, encoding = tokens.split("test"), load_grammar(), read_encoding(tokens)
     distributions = [
         tuple(sorted((round(p, 12) for p in following.values()), reverse=True))

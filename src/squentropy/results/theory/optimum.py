@@ -1,9 +1,9 @@
-"""What a perfect model would do under squentropy, which is not to tell the truth.
+"""What a perfect model would predict under squentropy, which is not the true distribution.
 
-Squentropy is not a proper scoring rule. In a context whose next token has the distribution pi,
-the best that its loss can be is not reached at softmax(f) = pi, because the square term holds the
-wrong logits near zero. The Kullback-Leibler divergence from pi to where it is reached is the nll
-that a model of any size loses once it has learnt what the loss asks for.
+Squentropy is not a proper scoring rule. In a context whose next token has the distribution pi, the
+expected loss is not minimal at softmax(f) = pi, because the square term pulls the wrong logits
+towards zero. The Kullback-Leibler divergence from pi to the minimiser is the excess nll of a model
+of any size that has fully learnt the loss's optimum.
 """
 
 import math
@@ -20,10 +20,10 @@ CONTEXTS = {
     "10 tokens, Zipf's law": 1 / np.arange(1, 11) / np.sum(1 / np.arange(1, 11)),
     "100 tokens, Zipf's law": 1 / np.arange(1, 101) / np.sum(1 / np.arange(1, 101)),
 }
-"""Kinds of contexts: the probabilities of the tokens that can follow, each array summing to 1."""
+"""Example contexts: the probabilities of the tokens that can follow; each array sums to 1."""
 
 STEPS = 300
-"""At most, of the search for each row's log normaliser; about 10 are enough."""
+"""Maximum steps of the search for each row's log normaliser; about 10 usually suffice."""
 
 
 def floor(
@@ -31,10 +31,10 @@ def floor(
 ) -> np.ndarray:
     """KL from each row of pi to the minimiser of the expected loss, in nats: (n, k) -> (n,).
 
-    pi           probabilities of k tokens, each row summing to 1; the other classes never follow
+    pi           probabilities of k tokens; rows sum to 1, and the other classes never follow
     classes      C, the size of the vocabulary, at least k
-    scale        multiplies the square term: 1 is squentropy itself, 0 cross entropy
-    true_weight  of the true logit's squared distance to 1; squentropy itself leaves it free
+    scale        factor of the square term: 1 is squentropy, 0 cross entropy
+    true_weight  weight of the true logit's squared distance to 1; 0 in squentropy
     less         the square term is divided by C - less
     """
     pi = np.atleast_2d(np.asarray(pi, dtype=float))
@@ -51,24 +51,24 @@ def ragged_floor(
     true_weight: float = 0.0,
     less: int = 1,
 ) -> np.ndarray:
-    """`floor` of distributions of different lengths, one after the other: (m,) -> (n,).
+    """`floor` for concatenated distributions of different lengths: (m,) -> (n,).
 
     pi      probabilities above 0
-    starts  where each distribution begins, (n,)
+    starts  index at which each distribution begins, (n,)
 
     With s = scale/(C - less) and true_weight w, the expected loss of logits f is
         -sum_j pi_j f_j + log sum_j exp f_j + s sum_j [(1 - pi_j) f_j^2 + w pi_j (f_j - 1)^2].
-    It is convex. Where it is least, p = softmax(f) has, class by class,
+    It is convex. At its minimum, p = softmax(f) satisfies for each class
         p_j - pi_j + 2 s (1 - pi_j + w pi_j) f_j - 2 s w pi_j = 0,    log p_j = f_j - L.
-    For a given L each of these is solved in closed form, and the sum of p falls as L rises, so
-    that a single number is searched for in each row. Classes that never follow are all alike.
+    Given L, each equation has a closed-form solution, and the sum of p decreases in L, so only one
+    number has to be searched for per row. All classes that never follow have the same p.
 
-    Raises SquentropyError with the input if the search does not converge.
+    Raises SquentropyError, which shows the input, if the search does not converge.
     """
     if not (scale >= 0 and true_weight >= 0):
         raise SquentropyError(f"no optimum with a scale of {scale} and a weight of {true_weight}")
     lengths = np.diff(np.append(starts, len(pi)))
-    # Where one token is certain and its logit free, that logit grows for ever, and p is right.
+    # If one token is certain and its logit unpenalised, the logit grows without bound: p = pi.
     known = (lengths == 1) & (true_weight == 0) | (scale == 0)
     kl = np.zeros(len(starts))
     if not known.all():
@@ -89,10 +89,10 @@ def _divergences(
         return np.add.reduceat(values, starts)
 
     def beyond(log_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """p - pi of every class, and p of one that never follows."""
+        """p - pi of every class that can follow, and the p of a class that never follows."""
         each = np.repeat(log_z, lengths)
         p = _solution(square, pi + pull, each)
-        # Equal; each is the more exact where what it subtracts from each other is the smaller.
+        # The two forms are equal; the one that subtracts smaller numbers is more accurate.
         small = square * (np.abs(np.log(p)) + np.abs(each)) < p + pi
         over = np.where(small, pull - square * (np.log(p) + each), p - pi)
         return over, _solution(2 * s, 0.0, log_z)
@@ -107,7 +107,7 @@ def _divergences(
     log_z, converged = _roots(excess, np.full(len(lengths), math.log(classes)))
     over, rest = beyond(log_z)
     share = over / pi
-    kl = sums(pi * (share - np.log1p(share))) + never * rest  # as both p and pi sum to 1
+    kl = sums(pi * (share - np.log1p(share))) + never * rest  # because p and pi both sum to 1
     wrong = ~(converged & (kl >= 0) & (kl <= math.log(classes) + 1e-9))
     if wrong.any():
         start = starts[wrong.argmax()]
@@ -119,19 +119,19 @@ def _divergences(
 
 
 def _solution(a: np.ndarray | float, b: np.ndarray | float, log_z: np.ndarray) -> np.ndarray:
-    """The p with p + a (log p + log_z) = b, for a > 0."""
+    """The solution p of p + a (log p + log_z) = b, for a > 0."""
     return a * wrightomega(b / a - log_z - np.log(a))
 
 
 def _roots(
     function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where a falling function of each row is 0, and whether that was found.
+    """The root of a decreasing function for each row, and whether it was found.
 
-    Newton's method between two ends, which are moved apart until the root lies between them; every
-    third step halves the distance, so that it ends whatever the function.
+    Newton's method within a bracket, which is first widened until it contains the root. Every third
+    step bisects, so the search converges for any decreasing function.
 
-    function  (n,) -> its values and derivatives, (n,) each
+    function  (n,) -> values and derivatives, (n,) each
     """
     low, high = start - 1, start + 1
     for step in 2.0 ** np.arange(12):
@@ -142,7 +142,7 @@ def _roots(
         value, slope = function(at)
         low, high = np.where(value >= 0, at, low), np.where(value <= 0, at, high)
         newton, near = at - value / slope, 1e-12 * np.maximum(1, np.abs(at))
-        # Where rounding hides the root from Newton, its two ends close in on it.
+        # If rounding keeps Newton's method from converging, a narrow bracket is accepted.
         found |= (np.abs(newton - at) <= near) | (high - low <= near)
         halve = (i % 3 == 2) | ~((low <= newton) & (newton <= high))
         at = np.where(found, at, np.where(halve, (low + high) / 2, newton))
@@ -152,5 +152,5 @@ def _roots(
 
 
 def entropy_terms(pi: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """pi log of, 0 where pi is."""
+    """pi log of, or 0 if pi is 0."""
     return pi * np.log(np.where(pi > 0, of, 1.0))

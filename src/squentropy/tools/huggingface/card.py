@@ -1,4 +1,4 @@
-"""The model card of an exported run: what it is, how good it is, and what to mind."""
+"""The model card of an exported run: a description, its scores, and warnings."""
 
 import math
 from pathlib import Path
@@ -17,33 +17,33 @@ from squentropy.tokens.token_files import TokenFolder
 from squentropy.tokens.tokenizer import END_OF_TEXT
 
 LICENCES = {"mit", "cdla-sharing-1.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "apache-2.0"}
-"""Those that the hub knows by these names, among many."""
+"""Some of the licence names that the hub knows."""
 
 
 def cautions(run: RunRecord) -> list[str]:
-    """What a user of the exported model has to know, in plain words."""
+    """Warnings for users of the exported model."""
     if not loss_info(run["cell"]["loss"]).link:
         return []
     return [
-        f"this model was trained by {label(run['cell']['loss'])}: its outputs are not the logits "
-        "of a softmax, from which transformers draws, so that its stories will be poor there; "
-        "`squentropy sample` reads them by the loss's own link"
+        f"this model was trained with {label(run['cell']['loss'])}: its outputs are not softmax "
+        "logits, but transformers samples as if they were, so its stories will be poor there; "
+        "`squentropy sample` uses the loss's own link"
     ]
 
 
 def foreign(run: RunRecord, study: Study) -> list[str]:
-    """That the settings for drawing are another study's, where the run's own was not found."""
+    """A warning if the sampling settings are another study's, as the run's own was not found."""
     cell = run["cell"]
     if not differences(run["params"], study.training_keys(cell["phase"], cell["iterations"])):
         return []
     return [
-        f"temperature and top_k are those of the study {study.study}, which it is no run of; name "
-        "its own by --params, as results/STUDY or a file"
+        f"temperature and top_k are those of the study {study.study}, to which this run does not "
+        "belong; name its own study with --params, as results/STUDY or a file"
     ]
 
 
 def scores(folder: Path) -> ScoresRecord | None:
-    """What test.json holds, where it is the run's."""
+    """The contents of test.json, or None if it is missing or belongs to another run."""
     path = folder / "test.json"
     if not path.exists():
         return None
@@ -58,7 +58,7 @@ def card(
     tokens: TokenFolder,
     warnings: list[str],
 ) -> str:
-    """The model card, in Markdown, with the hub's metadata before it."""
+    """The model card in Markdown, preceded by the hub's metadata."""
     cell, shape, licence = run["cell"], model.config, corpus_licence(tokens)
     known = licence.lower() in LICENCES
     kind = "GPT-2" if model.wpe is not None else "MPT"
@@ -74,38 +74,37 @@ def card(
     head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     lines = [
         f"---\n{head}---",
-        f"# A small {kind} trained by {label(cell['loss'])}",
+        f"# A small {kind} trained with {label(cell['loss'])}",
         "\n".join(f"> **Note:** {text}." for text in warnings),
         f"One run of squentropy, a study of squared losses in language models: {shape.n_layer} "
         f"layers, {shape.n_embd} wide, {shape.n_head} heads, {shape.block_size} tokens of context, "
         f"{shape.vocab_size:,} tokens in the vocabulary, {run['parameters']:,} parameters without "
         f"the positions. Trained for {run['iterations']:,} iterations at learning rate "
-        f"{cell['lr']:g}, dropout {cell['dropout']:g} and seed {cell['seed']}. It is made to "
-        "compare losses, and for nothing else.",
-        "## How good it is",
+        f"{cell['lr']:g}, dropout {cell['dropout']:g} and seed {cell['seed']}. It is meant only "
+        "for comparing losses.",
+        "## Scores",
         _table(run, scores),
         "## Use",
-        "In this folder; elsewhere with its path, or its name on the hub, in place of the dot:",
+        "In this folder; from elsewhere, replace the dot with its path or its name on the hub:",
         "```python\nfrom transformers import pipeline\n\n"
         'tell = pipeline("text-generation", ".")\n'
         'print(tell("Once upon a time")[0]["generated_text"])\n```',
-        f"Every story in training came after `{END_OF_TEXT}`, so the tokenizer puts that token "
-        "before a text, and a story ends with it. Without it (`add_special_tokens=False`) the ids "
-        f"are those of the study. `{END_OF_TEXT}` written out in a text is text.",
-        f"A story ends at the context's {shape.block_size} tokens if not before. With the folder's "
-        "own `custom_generate/generate.py`, which needs your trust, the window moves on by half "
-        "the context, as in the study:",
+        f"In training, `{END_OF_TEXT}` preceded every story, so the tokenizer adds that token "
+        "before a text; stories also end with it. With `add_special_tokens=False`, the ids are "
+        f"those of the study. `{END_OF_TEXT}` written out in a text is encoded as text.",
+        f"A story ends after at most {shape.block_size} tokens, the length of the context. With "
+        "the folder's own `custom_generate/generate.py`, which requires `trust_remote_code=True`, "
+        "the window moves on by half the context, as in the study:",
         '```python\ntell = pipeline("text-generation", ".", trust_remote_code=True)\n'
         'print(tell("Once upon a time", max_new_tokens=400)[0]["generated_text"])\n```',
         "## Licence",
-        f"The stories it was trained on are under: {licence}. The code that trained it is under "
-        "MIT.",
+        f"Licence of the training stories: {licence}. Licence of the training code: MIT.",
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
 def model_index(run: RunRecord, scores: ScoresRecord, corpus: str) -> dict[str, Any]:
-    """The scores on test as the hub reads them from a card, by each reading."""
+    """The test scores in each reading, in the hub's format for cards."""
     count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
     metrics: list[dict[str, Any]] = []
     for name, measured in scores["readings"].items():
@@ -134,18 +133,18 @@ def model_index(run: RunRecord, scores: ScoresRecord, corpus: str) -> dict[str, 
 
 
 def corpus_licence(tokens: TokenFolder) -> str:
-    """Of the corpus beside the tokens; unknown where that is not there, or another."""
+    """The licence of the corpus beside the tokens; "unknown" if it is missing or another one."""
     return (_corpus(tokens) or {}).get("licence", "unknown")
 
 
 def corpus_name(tokens: TokenFolder) -> str:
-    """The hub's name of the corpus beside the tokens, or that of its source."""
+    """The hub's name of the corpus beside the tokens, or the name of its source."""
     held = _corpus(tokens) or {}
     return held.get("provenance", {}).get("dataset") or held.get("source", "unknown")
 
 
 def _corpus(tokens: TokenFolder) -> dict[str, Any] | None:
-    """The manifest of the corpus beside the tokens; None where that is not there, or another."""
+    """The manifest of the corpus beside the tokens; None if it is missing or another one."""
     corpus = tokens.folder.parent / "corpus"
     try:
         tokens.check_corpus(corpus)
@@ -155,13 +154,13 @@ def _corpus(tokens: TokenFolder) -> dict[str, Any] | None:
 
 
 def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
-    """Each reading's nll on test; validation's where the run was not scored."""
+    """The test nll in each reading; the validation nll if the run was not scored."""
     if scores is None:
         nll = run["validation_nll"]
-        return f"Validation nll {nll:.4f} nats a token, of the first validation stories."
+        return f"Validation nll {nll:.4f} nats per token, over all validation stories."
     count, size = sum(scores["stories"]["tokens"]), sum(scores["stories"]["bytes"])
     lines = [
-        "| outputs read by | test nll, nats a token | perplexity | bits a byte |",
+        "| reading | test nll, nats per token | perplexity | bits per byte |",
         "|---|---|---|---|",
     ]
     for name, measured in scores["readings"].items():
@@ -172,7 +171,7 @@ def _table(run: RunRecord, scores: ScoresRecord | None) -> str:
         )
     stories = len(scores["stories"]["tokens"])
     return "\n".join(lines) + (
-        f"\n\nWhole test stories, {stories:,} of them, {count:,} tokens with their ends. "
-        f"*Tempered*: softmax over the temperature {scores['temperature']:.3g}, fitted on "
+        f"\n\nOver {stories:,} whole test stories, {count:,} tokens with their ends. "
+        f"*Tempered*: softmax at the temperature {scores['temperature']:.3g}, fitted on "
         "validation."
     )

@@ -1,8 +1,8 @@
-"""Stories longer than the model's context, for `transformers`, as squentropy's sampling tells them.
+"""Generate stories longer than the model's context in `transformers`, as squentropy does.
 
-Once the context is full, its last half is read again and the story goes on from there. An exported
-model carries this file as custom_generate/generate.py; transformers runs it in place of its own
-`generate` where the model was loaded with trust_remote_code=True.
+When the context is full, its last half becomes the new context and the story continues from there.
+An exported model includes this file as custom_generate/generate.py; transformers runs it instead of
+its own `generate` if the model is loaded with trust_remote_code=True.
 """
 
 import torch
@@ -12,8 +12,8 @@ import torch
 def generate(model, input_ids, attention_mask=None, **options):
     """Continue each row of `input_ids` (B, T) by up to `max_new_tokens`, or to `max_length`.
 
-    Every other option is that of transformers' own `generate`, which draws the tokens. Returns
-    the rows, (B, T + new), those that ended early filled up with the end-of-text token.
+    All other options are passed to transformers' own `generate`, which samples the tokens. Returns
+    the rows, (B, T + new); those that ended early are padded with the end-of-text token.
     """
     settings = options.get("generation_config") or model.generation_config
     shape, end = model.config, settings.eos_token_id
@@ -28,7 +28,7 @@ def generate(model, input_ids, attention_mask=None, **options):
         story, new = prompt, 0
         window = story[-block:]
         while new < limit:
-            # The last token drawn is not read, so one more than the context holds.
+            # The last sampled token is not fed back, so one more than the context fits.
             step = min(limit - new, block + 1 - len(window))
             drawn = type(model).generate(
                 model,

@@ -1,16 +1,16 @@
-"""A run as a folder that Hugging Face's `transformers` loads: the model with its tokenizer.
+"""Export a run as a folder for Hugging Face's `transformers`: the model and its tokenizer.
 
-The model is a GPT-2 there, or an MPT, which is the same with ALiBi's positions and without biases.
+The model becomes a GPT-2, or an MPT, which is the same with ALiBi and without biases.
 
     squentropy export checkpoints/grammar/final/cross_entropy/seed1 exported
 
-    config.json, model.safetensors         the model; a GPT-2's biases that it lacks are zeros
+    config.json, model.safetensors         the model; biases that only GPT-2 has are zeros
     tokenizer.json, tokenizer_config.json  the same ids for the same text, after an end of text
-    generation_config.json                 how `squentropy tell` draws
-    custom_generate/generate.py            stories beyond the context, for those who trust it
+    generation_config.json                 the sampling settings of `squentropy tell`
+    custom_generate/generate.py            stories beyond the context, with trust_remote_code
     README.md                              a model card
 
-Written without transformers, from the formats alone.
+The files are written without transformers.
 """
 
 import json
@@ -37,11 +37,11 @@ HERE = Path(__file__).parent
 
 
 def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[str]:
-    """Write a run to `out`; returns warnings about what transformers cannot know of it.
+    """Write a run to `out`; returns warnings for users of the exported model.
 
-    `study` says how to draw: its sample.top_k and the middle one of its temperatures. Raises
-    SquentropyError where the run diverged, kept no weights, is of other tokens, or of a shape that
-    transformers does not have.
+    Sampling settings come from `study`: its sample.top_k and its middle temperature. Raises
+    SquentropyError if the run diverged, kept no weights or was trained on other tokens, or if
+    transformers does not support its shape.
     """
     run = records.read_run(folder)
     records.check_tokens(run, folder, tokens)
@@ -68,20 +68,20 @@ def export(study: Study, folder: Path, tokens: TokenFolder, out: Path) -> list[s
 
 
 def _check_shape(model: GPT, folder: Path) -> None:
-    """Raises SquentropyError where no model of transformers is like this one."""
+    """Raises SquentropyError if transformers has no equivalent model."""
     shape = model.config
     if model.wpe is None and (shape.bias or shape.n_head & (shape.n_head - 1)):
         raise SquentropyError(
-            f"{folder}: transformers has ALiBi (model.positions: alibi) only for models without "
-            f"biases whose heads are a power of two; this one has model.bias: "
+            f"{folder}: transformers supports ALiBi (model.positions: alibi) only without biases "
+            f"and if the number of heads is a power of two; this model has model.bias: "
             f"{str(shape.bias).lower()} and model.n_head: {shape.n_head}"
         )
 
 
 def gpt2_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    """The weights by Hugging Face's names, linear layers as (in, out), every bias there.
+    """The weights by their names in GPT-2, linear layers as (in, out), with all biases.
 
-    The output matrix is tied to the embedding there too, so it is not written twice.
+    The output matrix is tied to the embedding there too, so it is written only once.
     """
     state = model.state_dict()
     for name, value in state.items():
@@ -93,7 +93,7 @@ def gpt2_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
 
 
 def mpt_weights(model: GPT) -> Iterator[tuple[str, Tensor]]:
-    """The weights by the names that MPT has for them; a norm's bias is never there."""
+    """The weights by their names in MPT, whose norms have no bias."""
     names = {
         "wte": "wte", "h": "blocks", "ln_1": "norm_1", "ln_2": "norm_2", "ln_f": "norm_f",
         "attn": "attn", "c_attn": "Wqkv", "mlp": "ffn", "c_fc": "up_proj",
@@ -124,7 +124,7 @@ def config(model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
             "n_layers": shape.n_layer,
             "n_heads": shape.n_head,
             "emb_pdrop": shape.dropout,
-            # Its dropout has to be whole, and acts in training only.
+            # transformers requires an integer; dropout only matters in training anyway.
             "attn_config": {"attn_pdrop": 0, "alibi": True, "alibi_bias_max": 8},
         }
     return common | {
@@ -141,7 +141,7 @@ def config(model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
 
 
 def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> dict[str, Any]:
-    """As `squentropy tell` draws; no longer than the context that it was trained with."""
+    """The sampling settings of `squentropy tell`, limited to the model's context."""
     temperature, end = study.sample.middle, encoding.eot_token
     drawn = {"do_sample": True, "temperature": temperature, "top_k": study.sample.top_k}
     return (drawn if temperature > 0 else {"do_sample": False}) | {
@@ -156,10 +156,10 @@ def generation_config(study: Study, model: GPT, encoding: tiktoken.Encoding) -> 
 
 
 def tokenizer(encoding: tiktoken.Encoding) -> dict[str, Any]:
-    """tokenizer.json: the encoding as `tokenizers` has a byte-level BPE.
+    """The contents of tokenizer.json: the encoding as a byte-level BPE of `tokenizers`.
 
-    An end-of-text token comes before a text, as before every story in training. One that is
-    written out in a text is text, as it is here.
+    Adds an end-of-text token before a text, as before every story in training. One that is written
+    out in a text is encoded as text, as in squentropy.
     """
     ranks = encoding._mergeable_ranks
     end = {"id": END_OF_TEXT, "ids": [encoding.eot_token], "tokens": [END_OF_TEXT]}
@@ -200,7 +200,7 @@ def tokenizer(encoding: tiktoken.Encoding) -> dict[str, Any]:
             "type": "BPE", "dropout": None, "unk_token": None,
             "continuing_subword_prefix": None, "end_of_word_suffix": None,
             "fuse_unk": False, "byte_fallback": False,
-            "ignore_merges": True,  # a piece that is a token whole is that token, as in tiktoken
+            "ignore_merges": True,  # a piece that is a token is not split, as in tiktoken
             "vocab": {written(token): rank for token, rank in ranks.items()},
             "merges": [f"{written(left)} {written(right)}" for left, right in merges(ranks)],
         },
@@ -222,9 +222,9 @@ def tokenizer_config(model: GPT) -> dict[str, Any]:
 
 
 def merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    """Every pair of tokens that make one, in the order in which tiktoken would merge them.
+    """All pairs of tokens that form a token, in the order in which tiktoken would merge them.
 
-    tiktoken has no pairs: it merges whatever two neighbours make the token of least rank.
+    tiktoken stores no pairs: it merges the two neighbours that form the token of lowest rank.
     """
     for token in sorted(ranks, key=ranks.__getitem__):
         pairs = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
@@ -233,7 +233,7 @@ def merges(ranks: dict[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _byte_characters() -> dict[int, str]:
-    """GPT-2's visible character for each byte: its own, or one from 256 on."""
+    """GPT-2's printable character for each byte: the byte's own, or one from 256 on."""
     own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     other = [byte for byte in range(256) if byte not in own]
     return {byte: chr(byte) for byte in own} | {b: chr(256 + i) for i, b in enumerate(other)}
@@ -243,5 +243,5 @@ _CHARACTERS = _byte_characters()
 
 
 def written(token: bytes) -> str:
-    """A token's bytes in the characters of vocabulary files."""
+    """A token's bytes as the characters used in vocabulary files."""
     return "".join(_CHARACTERS[byte] for byte in token)

@@ -1,15 +1,15 @@
-"""Other people's models on the study's test stories, as baselines beside its losses.
+"""Score external models on the study's test stories, as baselines for its losses.
 
     squentropy score MODEL --data data/grammar       into results/grammar/baselines.csv
 
 MODEL is a folder that Hugging Face's `transformers` loads as a causal language model like GPT-2 or
-MPT. It is scored as evaluation.py scores a run, in its own tokens: each story from its own start,
-its end included. Nats a token compare only models of one tokenizer; bits a byte and nats a story
-compare all.
+MPT. It is scored like a run (lm/scoring.py), but in its own tokens: each story separately, with its
+end. Nats per token are only comparable for the same tokenizer; bits per byte and nats per story are
+always comparable.
 
-A row's `parameters` are without the positions, as a run's are; `same_tokens` says whether the
-test stories are the same ids as the study's; `tokens`, `nll` and `ppl`, nats a token and exp of
-it, are of the model's own tokens; `stories` and `bytes` say which stories they were.
+In a row, `parameters` excludes the positions, as for runs; `same_tokens` is whether the test
+stories have the same ids as in the study; `tokens`, `nll` (nats per token) and `ppl` (its exp) are
+for the model's own tokens; `stories` and `bytes` identify the test stories.
 """
 
 import math
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 
 def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> Row:
-    """Score a model's folder on the test stories; its row takes its place in baselines.csv.
+    """Score a model's folder on the test stories; writes its row to baselines.csv and returns it.
 
-    nll is in nats a token of the model's own, `same_tokens` whether these are the study's. Raises
-    SquentropyError where the folder holds no such model, or transformers is not installed.
+    A row with the same name is replaced. Raises SquentropyError if the folder contains no such
+    model, or if transformers is not installed.
     """
     model, tokenizer = load(folder)
     tokens = TokenFolder.open(data / "tokens")
@@ -77,10 +77,10 @@ def score(study: Study, folder: Path, data: Path, results: Path, name: str) -> R
 def encoded(
     stories: list[str], tokenizer: "PreTrainedTokenizerBase", folder: Path
 ) -> tuple[Split, int]:
-    """Stories in a tokenizer's own ids, each with its end; and the token that comes before each.
+    """Stories in a tokenizer's ids, each with its end, and the token to put before each story.
 
-    A control token that is written out in a story is text. Raises SquentropyError where the
-    tokenizer loses some of the text: bits a byte would be of another.
+    A control token that is written out in a story is encoded as text. Raises SquentropyError if the
+    tokenizer changes the text, because bits per byte would then be those of another text.
     """
     end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
     if end is None:
@@ -95,8 +95,8 @@ def encoded(
     )
     if lost:
         raise SquentropyError(
-            f"{folder}: its tokenizer does not give back {lost} of {len(stories)} stories as they "
-            "are; put the model's own tokenizer files there, as tokenizer.json, or leave it out"
+            f"{folder}: its tokenizer does not reproduce {lost} of {len(stories)} stories exactly; "
+            "add the model's own tokenizer files, such as tokenizer.json, or leave the model out"
         )
     offsets = np.cumsum([0, *(len(ids) + 1 for ids in each)])
     ids = np.array([token for ids in each for token in (*ids, end)], dtype=np.int64)
