@@ -16,13 +16,13 @@
 # make test-docs                        slow tests of the documentation's commands and pages
 # make test-slurm                       slow tests that need Slurm, which they start themselves
 # make test-cloud                       slow tests that run studies in pods, with files in S3
-# make fuzz                             search for bytes on which readers or parsers fail, ten minutes
-#                                       each; SECONDS=60: less
+# make fuzz                             fuzz parameters, readers, manifests and grammar,
+#                                       ten minutes each; SECONDS=60: one minute
 # make pdf                              print the default study's report as PDF, with Chromium
 # make test-torch                       the library's tests with the oldest and newest allowed torch
 # make readme                           update the committed studies' results in README.md and docs
 # make expected                         update their expected losses and times, for the docs
-# make leaderboard                      the table of losses; LOSS=my_losses.py:name: run it first
+# make leaderboard                      the table of losses; LOSS=my_losses.py:name: train it first
 # make lock                             pin missing packages in requirements*.lock; UPGRADE=1: all
 # make lint                             check formatting, types, imports and more
 # make clean                            remove the environment
@@ -32,7 +32,7 @@
 # TORCH    cpu or cuda: that build; any: the package index's build, even if its hash is not in the
 #          lock; otherwise the build that pip selects by its settings
 # CORES    the number of cores that the study may use
-# GPUS     the number of GPUs that it may use; each trains one cell at a time
+# GPUS     the number of GPUs that it may use; each runs one job at a time
 
 PYTHON ?= python3
 CORES  ?= all

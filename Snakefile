@@ -56,7 +56,9 @@ onstart:
 
 onerror:
     tell(what_failed())
-    tell("The jobs above failed, the others are done; the same command resumes from here.")
+    tell(
+        "The jobs above failed, and dependent jobs did not run; the same command resumes from here."
+    )
 
 
 onsuccess:

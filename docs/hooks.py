@@ -143,7 +143,7 @@ def _mathml(match: re.Match) -> str:
 
 
 class Columns(griffe.Extension):
-    """Show paragraphs of a docstring that are laid out in columns as code."""
+    """If a paragraph of a docstring is laid out in columns, show it as code."""
 
     def on_object(self, *, obj: griffe.Object, **_) -> None:
         if obj.docstring:

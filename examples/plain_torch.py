@@ -1,8 +1,8 @@
-"""Train your own model with squentropy in plain torch, to predict the next byte of a text.
+"""Train your own next-byte model with squentropy in plain PyTorch.
 
     python examples/plain_torch.py
 
-Every loss of `squentropy.losses` takes the last hidden states and the output matrix, not logits, so
+Every loss in `squentropy.losses` takes the last hidden states and the output matrix, not logits, so
 the model returns its hidden states and does not apply its last layer.
 """
 
@@ -29,7 +29,7 @@ class Model(nn.Module):
 
 
 def main(loss: str = "squentropy", steps: int = 60) -> list[float]:
-    """Train; returns the loss of each step."""
+    """Train and return the loss of each step."""
     torch.manual_seed(0)
     model = Model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -47,4 +47,4 @@ def main(loss: str = "squentropy", steps: int = 60) -> list[float]:
 
 if __name__ == "__main__":
     first, *_, last = main()
-    print(f"squentropy: {first:.3f} at first, {last:.3f} in the end")
+    print(f"squentropy: {first:.3f} at the start, {last:.3f} at the end")

@@ -4,8 +4,8 @@
     python examples/trainer.py
 
 `LossTrainer` works with every causal language model whose logits are its last hidden states times
-the matrix of its output embeddings: GPT-2, Llama, and most others. It supports several processes
-and gradient accumulation, as Trainer does.
+its output embedding matrix: GPT-2, Llama and most others. Like Trainer, it supports several
+processes and gradient accumulation.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ IGNORED = -100  # the label of positions that are not targets, such as padding
 def causal_loss(
     name: str, hidden: Tensor, weight: Tensor, labels: Tensor, items: Tensor | int | None = None
 ) -> Tensor:
-    """The loss of hidden states (B, T, D), each of which predicts the next label of (B, T).
+    """The loss of hidden states (B, T, D), each of which predicts the next of the labels (B, T).
 
     Returns the mean over the target positions or, with `items`, their sum divided by it. Trainer
     passes the number of targets in all micro-batches of a step as `items`, so a step's loss is the
@@ -38,7 +38,7 @@ def causal_loss(
 
 
 class LossTrainer(Trainer):
-    """Trainer with a loss of this library: `LossTrainer(..., loss="squentropy")`."""
+    """Trainer with a loss from this library: `LossTrainer(..., loss="squentropy")`."""
 
     def __init__(self, *args, loss: str, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -47,12 +47,12 @@ class LossTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         labels = inputs.pop("labels")
-        # The loss needs no logits; compute those of one position, because a model must return some.
+        # The loss needs no logits, but the model must return some: compute those of one position.
         outputs = model(**inputs, output_hidden_states=True, logits_to_keep=1)
         weight = self.accelerator.unwrap_model(model).get_output_embeddings().weight
         loss = causal_loss(self.loss, outputs.hidden_states[-1], weight, labels, num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # gradients are averaged
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, outputs) if return_outputs else loss
 
 
@@ -65,7 +65,7 @@ def small_model() -> GPT2LMHeadModel:
 
 
 def main(loss: str = "squentropy", steps: int = 40) -> list[float]:
-    """Train; returns the loss of each step."""
+    """Train and return the loss of each step."""
     ids = torch.tensor(list(TEXT * 8))[: 8 * 64].view(8, 64)
     data = [{"input_ids": row, "labels": row} for row in ids]
     with tempfile.TemporaryDirectory() as folder:
@@ -81,4 +81,4 @@ def main(loss: str = "squentropy", steps: int = 40) -> list[float]:
 
 if __name__ == "__main__":
     first, *_, last = main()
-    print(f"squentropy: {first:.3f} at first, {last:.3f} in the end")
+    print(f"squentropy: {first:.3f} at the start, {last:.3f} at the end")

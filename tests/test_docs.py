@@ -323,7 +323,7 @@ def test_each_run_of_a_study_is_a_line_when_it_has_ended_and_the_table_the_end(m
     runs = len(list(folder.glob("checkpoints/smoke/**/run.json")))
     lines = [line for line in said.splitlines() if line.startswith(tuple(f"{p} " for p in PHASES))]
     assert len(lines) == runs
-    came = re.compile(r"  (nll \d+\.\d\d|diverged) +\d+ of (about )?\d+   \d+ \w+ left$")
+    came = re.compile(r"  (nll \d+\.\d\d|diverged) +\d+ of (about )?\d+   [\d.]+ \w+ left$")
     assert [line for line in lines if not came.search(line)] == []
     assert f" {runs} of {runs}   " in said
     assert "Select jobs" not in said

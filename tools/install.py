@@ -1,15 +1,17 @@
-"""Install locks into the environment that runs this, each file checked by its hash.
+"""Install locks into the environment that runs this script, and check each file's hash.
 
     .venv/bin/python tools/install.py requirements.lock [more.lock ...]
-        --torch=cpu   torch's build for CPUs alone, from torch's own index
-        --torch=cuda  its build for NVIDIA's GPUs, from PyPI
-        --torch=any   as the package index has it, in a build whose hash the lock lacks
+        --torch=cpu   torch's CPU-only build, from PyTorch's own index
+        --torch=cuda  its build for NVIDIA GPUs, from PyPI
+        --torch=any   the build that pip's settings select, even if the lock lacks its hash
 
-In an environment that sees the system's packages, torch stays as it is installed there.
+A build of torch with a version suffix, such as 2.13.0+cpu, may have an unknown hash in any case. If
+the environment includes the system's packages, the system's torch is kept.
 
-By uv, which is several times as fast as pip: one that is there, else one from requirements-uv.lock;
-where there is none to be had, or it fails, by pip. Where packages come from is what pip's settings
-say, for uv too. Last comes the project itself, as it lies here.
+Packages are installed by uv, which is several times faster than pip: an existing uv, or the one in
+requirements-uv.lock. If uv is unavailable or fails, pip is used; torch itself is always installed
+by pip. Both take packages from the sources in pip's settings. The project itself is installed last,
+in editable mode.
 """
 
 import ast
@@ -27,24 +29,24 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 5  # between two signs of life
+SECONDS = 5  # between progress messages
 PIP = [sys.executable, "-m", "pip", "install", "--no-compile", "--quiet", "--quiet"]
 
-# Settings of the environment that say where packages come from are heeded. Those that say what
-# becomes of them are not: PIP_USER, PIP_TARGET, PIP_NO_BINARY and the like stop an installation.
+# Variables of pip and uv to keep: package sources, network and caches. The others are removed,
+# because some of them, such as PIP_USER, PIP_TARGET and PIP_NO_BINARY, break the installation.
 WHERE = re.compile(
     r"PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS|NO_INDEX|TRUSTED_HOST|CERT|CLIENT_CERT|PROXY|"
     r"DEFAULT_TIMEOUT|TIMEOUT|RETRIES|CACHE_DIR|NO_CACHE_DIR|CONFIG_FILE|KEYRING_PROVIDER)|"
     r"UV_(\w*INDEX\w*|FIND_LINKS|OFFLINE|INSECURE_HOST|HTTP_\w+|NATIVE_TLS|SYSTEM_CERTS|CACHE_DIR|"
     r"NO_CACHE|CONFIG_FILE|KEYRING_PROVIDER|LINK_MODE|CONCURRENT_\w+)"
 )
-# Where the builds of torch lie that can be asked for; `any` is left to pip's settings.
+# pip's options for each build of torch; `any` uses pip's settings.
 TORCH = {
     "cpu": ["--index-url", "https://download.pytorch.org/whl/cpu"],
     "cuda": ["--index-url", "https://pypi.org/simple"],
     "any": [],
 }
-# pip's settings and the variables by which uv is told the same.
+# pip's settings and uv's equivalent variables.
 SAME = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -62,9 +64,7 @@ def main(words: list[str]) -> None:
         sys.exit(f"TORCH={torch_build}: no such build; write {', '.join(TORCH)}, or leave it out")
     system = "include-system-site-packages = true" in Path(sys.prefix, "pyvenv.cfg").read_text()
     if system and find_spec("torch") is None:
-        sys.exit(
-            "torch: none is installed, which SYSTEM=1 would use; `make clean`, then without it"
-        )
+        sys.exit("SYSTEM=1: the system has no torch; run `make clean`, then make without SYSTEM=1")
     locks = [Path(word) for word in words if not word.startswith("--")]
     for name in list(os.environ):
         if name.startswith(("PIP_", "UV_")) and not WHERE.fullmatch(name):
@@ -72,7 +72,7 @@ def main(words: list[str]) -> None:
     os.environ.update(PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
 
     began = time.monotonic()
-    if find_spec("pip") is None:  # an environment that was cut short
+    if find_spec("pip") is None:  # creating the environment was interrupted
         run([sys.executable, "-m", "ensurepip"], "pip", quiet=True)
     uv = find_uv()
     for lock in locks:
@@ -89,20 +89,20 @@ def main(words: list[str]) -> None:
 
 
 def write_first_dvc(path: Path) -> None:
-    """A `dvc` that installs DVC, which a study alone does not need, and is replaced by it."""
+    """Write a `dvc` that installs DVC, which replaces it; a study alone does not need DVC."""
     brings, runs = f"make --silent -C '{ROOT}' dvc >&2", f"'{sys.executable}' -m dvc \"$@\""
     path.write_text(f"#!/bin/sh\n{brings} && exec {runs}\n")
     path.chmod(0o755)
 
 
 def read(lock: Path) -> dict[str, str]:
-    """The lines of each package of a lock, by its name."""
+    """Return the lines of each package in a lock, by package name."""
     text = "\n".join(line for line in lock.read_text().splitlines() if not line.startswith("#"))
     return {lines.partition("==")[0]: lines for lines in re.split(r"\n(?=\S)", text.strip())}
 
 
 def find_uv() -> list[str]:
-    """How to call uv; nothing where there is none."""
+    """Return the command `uv pip install`, installing uv if necessary; [] if that fails."""
     beside = Path(sys.executable).with_name("uv")
     if not beside.exists() and not shutil.which("uv"):
         lock = ["--no-deps", "--require-hashes", "--requirement", ROOT / "requirements-uv.lock"]
@@ -119,10 +119,10 @@ def install(uv: list[str], packages: Iterable[str], what: str) -> None:
 
 
 def install_torch(uv: list[str] | None, lines: str, build: str | None) -> None:
-    """The build of `TORCH` that is asked for, or the one that pip takes by its settings; and what
-    it needs.
+    """Install a build of torch and its dependencies.
 
-    Its hash is compared here: told the hashes, pip and uv would take PyPI's own build instead.
+    `build` is a key of TORCH; None selects a build by pip's settings. The hash is compared here,
+    because with hashes pip and uv would choose PyPI's build instead.
     """
     pinned = re.match(r"torch==[\w.]+", lines)[0]
     version, _, of = (installed("torch") or "").partition("+")
@@ -136,15 +136,15 @@ def install_torch(uv: list[str] | None, lines: str, build: str | None) -> None:
         (wheel,) = Path(name).iterdir()
         with wheel.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        own_build = "+" in wheel.name  # as 2.13.0+cpu, of an index beside PyPI
+        own_build = "+" in wheel.name  # such as 2.13.0+cpu, from an index other than PyPI
         if digest not in lines and own_build:
-            say(f"{wheel.name}: a build of the package index's own, whose hash the lock lacks")
+            say(f"{wheel.name}: a build of the package index; its hash is not in the lock")
         elif digest not in lines and build != "any":
             sys.exit(
-                f"{wheel.name}: its hash is not in requirements.lock; where the package index has "
-                "a build of its own that you trust, say TORCH=any"
+                f"{wheel.name}: its hash is not in requirements.lock; if you trust the package "
+                "index's build, use TORCH=any"
             )
-        by_uv_or_pip(None, ["--no-deps", wheel], pinned)  # uv would keep a copy for good
+        by_uv_or_pip(None, ["--no-deps", wheel], pinned)  # uv would cache a copy permanently
     for_gpu = read(ROOT / "requirements-gpu.lock")
     needed = {re.match(r"[\w-]+", each)[0] for each in metadata.requires("torch") or []}
     if needed & set(for_gpu):
@@ -154,7 +154,7 @@ def install_torch(uv: list[str] | None, lines: str, build: str | None) -> None:
 
 
 def installed(name: str) -> str | None:
-    """The version of a package, with its build as 2.13.0+cpu where that has a name."""
+    """The version of a package with its suffix, if any, as in 2.13.0+cpu; None if missing."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -162,28 +162,32 @@ def installed(name: str) -> str | None:
 
 
 def by_uv_or_pip(uv: list[str] | None, words: list, what: str) -> None:
+    """Install with uv if given, otherwise pip. If uv fails, clear `uv` and use pip from then on."""
     if uv and not run([*uv, *shown(), *words], what, settings_of_pip(), os.isatty(2)):
         return
     if uv:
-        say("uv could not; now by pip")
+        say("uv failed; using pip")
         uv.clear()
     if run([*PIP, *words], what):
         sys.exit(f"{what}: could not be installed")
 
 
 def shown() -> list[str]:
-    """Its progress in a terminal; in a log nothing but errors."""
+    """uv's options: show progress in a terminal, only errors in a log."""
     return [] if os.isatty(2) else ["--quiet"]
 
 
 def settings_of_pip() -> dict[str, str]:
-    """For uv: where pip would take packages from, and, as it does, the best of all the places."""
+    """pip's package sources as variables for uv, without those already set in the environment.
+
+    As with pip, the best version of all sources is installed.
+    """
     settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True
     ).stdout
     found = {}
-    for scope in ("global", "install", ":env:"):  # a later one overrides
+    for scope in ("global", "install", ":env:"):  # later scopes override earlier ones
         for line in listed.splitlines():
             match = re.fullmatch(rf"{scope}\.([\w-]+)=(.+)", line)
             if match:
@@ -198,7 +202,10 @@ def settings_of_pip() -> dict[str, str]:
 
 
 def run(command: list, what: str, settings=None, own_progress=False, quiet=False) -> int:
-    """Run an installer, with a sign of life every few seconds unless it gives its own."""
+    """Run an installer and return its exit code.
+
+    Prints a line every few seconds, unless the installer shows its own progress.
+    """
     began = told = time.monotonic()
     nowhere = subprocess.DEVNULL if quiet else None
     running = subprocess.Popen(
@@ -210,11 +217,12 @@ def run(command: list, what: str, settings=None, own_progress=False, quiet=False
         except subprocess.TimeoutExpired:
             now = time.monotonic()
             if not own_progress and now - told >= SECONDS:
-                say(f"installing {what}, {now - began:.0f} s; {count()} packages are there")
+                say(f"installing {what}, {now - began:.0f} s; {count()} packages are installed")
                 told = now
 
 
 def count() -> int:
+    """The number of packages in this environment."""
     here = [path for path in sys.path if path.startswith(sys.prefix)]
     return sum(1 for _ in metadata.distributions(path=here))
 

@@ -1,15 +1,15 @@
-"""Pin the dependencies, each file by its hash: `make lock`, which runs this where uv is.
+"""Pin the dependencies and the hash of each of their files. Needs uv; `make lock` installs it.
 
-What is pinned already keeps its version; `make lock UPGRADE=1` takes the newest of all.
+Packages that are already pinned keep their versions; `make lock UPGRADE=1` updates all of them.
 
     requirements.lock        what `make study` installs
-    requirements-gpu.lock    what a CUDA build of torch needs besides
-    requirements-EXTRA.lock  what an extra of pyproject.toml adds: `make dvc` and the like
+    requirements-gpu.lock    what a CUDA build of torch also needs
+    requirements-EXTRA.lock  what `make EXTRA` adds, for each of EXTRAS
     requirements-test.lock   what `make test` adds to requirements.lock, -dvc and -hub
-    requirements-uv.lock     uv, which installs them
+    requirements-uv.lock     uv, which installs the others
 
-One resolution serves every Python that pyproject.toml allows, on every system: a line names its
-versions and systems where it is not for all.
+The locks are for every Python that pyproject.toml allows, and for every system. A line that applies
+only to some of them has a marker.
 """
 
 import hashlib
@@ -22,10 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GPU = re.compile(r"(nvidia-|cuda-|triton==)")
 EXTRAS = ("dvc", "hub", "kubernetes", "slurm", "fuzz")
-Lock = dict[str, str]  # a package's name: its lines
+Lock = dict[str, str]  # a package's name: its lines in a lock
 
 
 def resolve(requirements: str, extras: list[str], pins: Lock | None = None) -> Lock:
+    """Resolve requirements and the project with `extras`, at the versions of `pins` if given."""
     with tempfile.TemporaryDirectory() as name:
         source, fixed = Path(name, "in.txt"), Path(name, "pins.txt")
         source.write_text(requirements)
@@ -47,15 +48,18 @@ def resolve(requirements: str, extras: list[str], pins: Lock | None = None) -> L
 
 
 def held() -> Lock:
-    """The packages of the locks as they are."""
+    """The pinned packages of the existing locks, without hashes."""
     lines = "\n".join(path.read_text() for path in sorted(ROOT.glob("requirements*.lock")))
     found = re.findall(r"^([a-z0-9-]+)(==\S+)", lines, re.M)
     return {name: name + version for name, version in found}
 
 
 def with_own_build(torch: str, before: str) -> str:
-    """torch's lines with the hashes of builds that PyPI lacks: those of this version that were
-    known before, and that of the build which pip's own settings give here."""
+    """torch's lines, plus the hashes of builds that are not on PyPI.
+
+    These are the hashes of this version in the lock `before`, and that of the build that pip's
+    settings select here.
+    """
     version = re.match(r"torch==(\S+)", torch)[1]
     known = re.search(rf"^torch=={re.escape(version)} [^=]*(?:\n    --hash.*)+", before, re.M)
     hashes = set(re.findall(r"sha256:[0-9a-f]{64}", torch))
@@ -75,7 +79,7 @@ def write(name: str, what: str, lock: Lock) -> None:
 
 
 def less(lock: Lock, *others: Lock) -> Lock:
-    """What the others lack, or have for fewer Pythons and systems."""
+    """The packages that the others lack or have with other lines, as for fewer Pythons."""
     return {
         key: lines for key, lines in lock.items() if all(lines != each.get(key) for each in others)
     }

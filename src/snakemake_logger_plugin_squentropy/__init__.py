@@ -145,7 +145,7 @@ class LogHandler(LogHandlerBase):
             self._say(self.ending() if self.ending else "")
         elif message.startswith(STOPPING) and not self.stopping:
             self.stopping = True
-            self._say("Stopping: a run saves its state first, and goes on from it the next time.")
+            self._say("Stopping: each run saves its state first, and resumes from it next time.")
 
     # --- output ---------------------------------------------------------------------------------
 

@@ -170,6 +170,25 @@ def test_runs_that_were_there_do_not_tell_how_long_others_take(sweep):
     assert waiting.seconds_left(1.0) == pytest.approx(before / 2, rel=0.2)
 
 
+def test_what_a_run_was_resumed_from_does_not_tell_how_fast_it_is(sweep, capsys):
+    """A job that begins with half of a run and has three quarters of it 10 seconds later."""
+    waiting, log = sweep("")
+    name = "sweep/mse/lr0.01/dropout0.1_layers1"
+    for _ in progress.bar(range(300, 450), name, "iterations"):
+        pass
+    resumed = capsys.readouterr().err.splitlines()[0]
+    assert resumed == f"{name}: 300 of 450 iterations, resumed"
+    resumed = resumed.replace("of 450", "of 600")
+    log.write_text(f"{resumed}\n{name}: 450 of 600 iterations, loss 5.0, 00:10 left\n")
+    waiting.look()
+    come = progress.of_log(log)[name]
+    assert (come.done, come.before, come.trained) == (450, 300, 0.25)
+    resumed_left = waiting.seconds_left(10.0)
+    log.write_text(f"{name}: 450 of 600 iterations, loss 5.0, 00:10 left\n")
+    waiting.look()
+    assert resumed_left > 1.5 * waiting.seconds_left(10.0)  # as if all of it were this job's
+
+
 def test_a_failed_job_is_still_to_be_done_and_its_logs_end_is_said(sweep):
     waiting, log = sweep("")
     before = waiting.seconds_left(0.0)

@@ -102,7 +102,7 @@ class RunRecord(CellOrigin):
     train_loss: float | None
     train_nll: float | None
     validation_nll: float | None
-    """None if the run diverged; so are the next two."""
+    """None if the run diverged, as are the next two."""
     validation_tempered_nll: float | None
     """None also if no temperature was fitted."""
     validation_accuracy: float | None

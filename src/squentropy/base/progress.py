@@ -19,7 +19,9 @@ SECONDS = 10.0
 THERE = "already there"
 """What is printed for a run that had finished before."""
 
-_LINE = re.compile(r"(\S+): (?:(\d+) of (\d+) iterations|(\d+) iterations, |(already there)$)")
+_LINE = re.compile(
+    r"(\S+): (?:(\d+) of (\d+) iterations(, resumed$)?|(\d+) iterations, |(already there)$)"
+)
 
 
 class Come(NamedTuple):
@@ -31,6 +33,13 @@ class Come(NamedTuple):
     over: bool
     now: bool
     """Whether this job trained it."""
+    before: int = 0
+    """Iterations of an earlier job, which this one resumed from."""
+
+    @property
+    def trained(self) -> float:
+        """The share of the run that this job has trained."""
+        return (self.done - self.before) / self.of if self.now else 0.0
 
 
 class _Lines(tqdm):
@@ -58,6 +67,8 @@ def bar(work: Iterable, name: str, unit: str, shown: bool = True, of: int | None
     known = of is not None or hasattr(work, "__len__")
     line = "{desc}: {n_fmt} of {total_fmt} " if known else "{desc}: {n_fmt} "
     line += unit + ("{postfix}, {remaining} left" if known else "{postfix}")
+    if shown and isinstance(work, range) and work.start:
+        print(f"{about['desc']}: {work.start} of {work.stop} {unit}, resumed", file=sys.stderr)
     return _Lines(
         work, **about, file=io.StringIO(), mininterval=SECONDS, miniters=1, bar_format=line
     )
@@ -69,15 +80,16 @@ def of_log(path: Path) -> dict[str, Come]:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
-    found = {}
+    found: dict[str, Come] = {}
     for match in filter(None, map(_LINE.match, lines)):
-        name, done, of, length, there = match.groups()
+        name, done, of, resumed, length, there = match.groups()
+        before = int(done) if resumed else found[name].before if name in found else 0
         if of:
-            found[name] = Come(int(done), int(of), False, True)
+            found[name] = Come(int(done), int(of), False, True, before)
         elif there:
             found[name] = Come(1, 1, True, False)
         else:
-            found[name] = Come(int(length), int(length), True, True)
+            found[name] = Come(int(length), int(length), True, True, before)
     return found
 
 

@@ -18,7 +18,7 @@ SMALLER = dict.fromkeys(
 
 
 def explain(error: Exception, command: str) -> tuple[str, int]:
-    """A command's error as one line, which may be empty, and the exit code."""
+    """A command's error as one line, empty if it has been reported already, and the exit code."""
     if isinstance(error, SquentropyError):
         return str(error), error.exit_code
     if _is_memory(error):

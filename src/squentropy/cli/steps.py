@@ -139,8 +139,9 @@ def sweep(
 
     On a GPU, cells of the same depth are trained at once, as many as fit in memory. More cells use
     it better, so omit --loss and --lr there. Otherwise they are trained one by one in one process,
-    because starting one takes as long as a small cell. Results equal those of `train`; for cells
-    trained at once, up to rounding and with other dropout masks. Finished cells are skipped.
+    because starting a process takes as long as training a small cell. Results equal those of
+    `train`; for cells trained at once, up to rounding and with other dropout masks. Finished cells
+    are skipped.
 
     Example: squentropy sweep checkpoints/grammar --tokens data/grammar/tokens --loss mse --lr 0.06
     """

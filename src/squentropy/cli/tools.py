@@ -208,7 +208,8 @@ def leaderboard(
     enter: Annotated[
         str | None,
         typer.Option(
-            help="Prepare a study of this loss, such as my_losses.py:smooth, and print its file.",
+            help="Prepare a study of this loss, such as my_losses.py:smooth, and print the path of "
+            "its file.",
             autocompletion=completion.losses,
         ),
     ] = None,

@@ -105,7 +105,7 @@ class Judge:
     own: set[bytes] = field(default_factory=set)  # of the current split, unless it is train
     own_near: set[bytes] = field(default_factory=set)
     dropped: Counter = field(default_factory=Counter)  # by (split, reason)
-    kept: Counter = field(default_factory=Counter)  # by split, and by (split, kept despite)
+    kept: Counter = field(default_factory=Counter)  # by split; flawed ones also by (split, flaw)
 
     def choose(self, split: str, stories: Iterable[Story], digests: Digests) -> Iterator[Story]:
         """The stories that a split may keep, in order, including repeats within the split.

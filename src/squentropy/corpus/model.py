@@ -63,7 +63,7 @@ FATES = ("kept", "unended", "empty", "retokenized")
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model with its tokenizer; called with ids and a cache, as lm/model.py's GPT."""
+    """A model with its tokenizer; `model` maps ids and a cache to hidden states, as GPT does."""
 
     model: Any
     end_of_text: int  # precedes and ends each story

@@ -24,7 +24,7 @@ ROWS = 512  # positions whose probabilities are computed at once
 
 
 class Exact(NamedTuple):
-    """The source's predictions of T tokens; prediction i is [starts[i]:starts[i + 1]]."""
+    """The source's predictions of T tokens; prediction i is ids[starts[i]:starts[i + 1]]."""
 
     ids: np.ndarray  # (S,)
     probs: np.ndarray  # (S,); those of a prediction sum to 1

@@ -40,6 +40,6 @@ class Results(read.Results):
 def load_results(folder: str | Path) -> Results:
     """Load the results in a folder such as results/grammar.
 
-    Raises SquentropyError if a table is missing or damaged, or does not match the parameters there.
+    Raises SquentropyError if a table is missing or damaged, or does not match params.yaml.
     """
     return Results(**vars(read.read(folder)))

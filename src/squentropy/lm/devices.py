@@ -87,7 +87,7 @@ def _lock(path: Path) -> TextIO | None:
 
 
 def arithmetic(device: torch.device) -> dict[str, str]:
-    """What a bit-identical result depends on besides the code.
+    """Everything besides the code that must be equal for bit-identical results.
 
     The processor and, on a CPU, the instruction sets that torch and its libraries use.
     """

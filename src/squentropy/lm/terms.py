@@ -56,7 +56,7 @@ class _Mean(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         d_hidden, d_weight = ctx.saved_tensors
         scale = upstream / len(d_hidden)
-        # Contiguous, because autograd adds the embedding's gradient to it, slow if transposed.
+        # Contiguous, because autograd adds the embedding's gradient, which is slow if transposed.
         gradients = d_hidden * scale, d_weight.T.contiguous().mul_(scale)
         no_more = [None] * (2 + ctx.terms)
         return *(g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes)), *no_more

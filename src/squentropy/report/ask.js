@@ -1,5 +1,5 @@
-// The section "Ask the models": the reader begins a story, and every loss continues it. The models run
-// in voices.js; `make` comes from report.js. All text is inserted as text, never as HTML.
+// The section "Ask the models": the reader begins a story, and every loss continues it. The models
+// run in voices.js; `make` comes from report.js. All text is inserted as text, never as HTML.
 "use strict";
 
 const SLICE = 12; // milliseconds of work before yielding to the page

@@ -166,8 +166,8 @@ def of_learning_curves(study: Study) -> str:
     linked = [label(loss) for loss in study.sweep.losses if loss_info(loss).link]
     read = f"; {listed(linked)} by {'its' if len(linked) == 1 else 'their'} own link" * bool(linked)
     return (
-        f"The final runs, read by plain softmax{read}. Each curve ends with the learning rate’s "
-        f"cosine. {bands(study)}"
+        f"The final runs, read by plain softmax{read}. Each curve ends when the learning rate’s "
+        f"cosine does. {bands(study)}"
     )
 
 

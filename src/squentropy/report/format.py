@@ -44,7 +44,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """A fraction as a percentage with one decimal: 12.3 %."""
+    """A fraction as a percentage with `digits` decimals: 12.3 %."""
     return DASH if value is None or math.isnan(value) else f"{fixed(100 * value, digits)} %"
 
 

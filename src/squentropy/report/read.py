@@ -23,7 +23,7 @@ from squentropy.study.catalogue import loss_info
 from squentropy.study.overlays import differences
 from squentropy.study.params import BASELINE
 
-BASELINES = [  # of baselines.csv, written by `squentropy score`; units are in baseline.py
+BASELINES = [  # of baselines.csv, written by `squentropy score`; units: tools/huggingface/score.py
     "name", "model", "parameters", "context", "vocab_size", "same_tokens", "stories", "bytes",
     "tokens", "nll", "ppl", "bits_per_byte", "nats_per_story",
 ]  # fmt: skip
@@ -88,7 +88,7 @@ class Results:
     metrics: pd.DataFrame
     """The losses of metrics.csv, indexed by loss, in the order of the parameters."""
     yardsticks: pd.DataFrame
-    """The other rows of metrics.csv, indexed by name: n-gram models and the source entropy."""
+    """The other rows of metrics.csv, indexed by name: n-gram models, xz and the source entropy."""
     readings: pd.DataFrame
     lengths: pd.DataFrame
     reported: pd.DataFrame

@@ -132,7 +132,7 @@ def policy(css: str, *scripts: str) -> str:
 
 @contextmanager
 def _kernel(folder: Path) -> Iterator[None]:
-    """Install a kernel for this interpreter in a folder; yields an environment that uses only it.
+    """Install a kernel for this interpreter in a folder, for the block; Jupyter then uses no other.
 
     Otherwise Jupyter would use the user's kernel named python3, perhaps of another Python, and run
     the user's start-up files in it.

@@ -1,5 +1,5 @@
-// Interactive parts of the report: sortable tables, enlargeable figures, a story browser. The page is
-// complete without them. Text from the results is inserted as text, never as HTML.
+// Interactive parts of the report: sortable tables, enlargeable figures, a story browser. The page
+// is complete without them. Text from the results is inserted as text, never as HTML.
 "use strict";
 
 function make(tag, properties, ...children) {

@@ -1,5 +1,5 @@
-// The report's models: tiktoken's tokenizer, GPT-2 as in lm/model.py, one token at a time, and sampling
-// as in sampling/generate.py. ask.js displays the output.
+// The report's models: tiktoken's tokenizer, GPT-2 as in lm/model.py, one token at a time, and
+// sampling as in sampling/generate.py. ask.js displays the output.
 "use strict";
 
 // --- tokens: bytes are stored as characters up to U+00FF, so that a token can be a map's key -------
@@ -155,7 +155,8 @@ function gelu(x) {
 
 // --- stories -------------------------------------------------------------------------------------
 
-// Continues a prompt; yields null for each prompt token, then each sampled token.
+// Continues a prompt; yields null after each token that the model reads, and each sampled token with
+// the logits that it was drawn from.
 function* telling(model, prompt, endOfText, { temperature, top_k, max_tokens, draw }) {
   const block = model.config.block_size;
   const story = [endOfText, ...prompt];
@@ -180,7 +181,7 @@ function* telling(model, prompt, endOfText, { temperature, top_k, max_tokens, dr
   }
 }
 
-// Reads a whole story; yields each token with the logits that precede it.
+// Reads a whole story; yields each token with the logits that predict it.
 function* reading(model, story, endOfText) {
   model.forget();
   let hidden = model.read(endOfText);

@@ -26,7 +26,7 @@ class Adequacy:
     learnt: float = math.nan
     """Share of the range from unigram to limit that cross entropy has covered."""
     last_doubling: float = math.nan
-    """Share of that range gained per doubling between its two longest runs; NaN for fewer runs."""
+    """Share of that range gained per doubling between the two longest runs; NaN for one run."""
 
 
 def share_learnt(nll: float, unigram: float, limit: float) -> float:

@@ -172,7 +172,7 @@ def holm(p_values: Sequence[float | None]) -> list[float]:
 
 
 def capped(p_value: float, smallest: float) -> float:
-    """At least `smallest`, because a few seeds cannot support a lower p-value. NaN stays NaN."""
+    """The p-value, at least `smallest`: few seeds cannot support a lower one. NaN stays NaN."""
     return p_value if math.isnan(p_value) else max(p_value, smallest)
 
 

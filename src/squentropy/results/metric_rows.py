@@ -207,7 +207,7 @@ def split_reading(study: Study, reading: str) -> tuple[str, float | None]:
 def difference(
     scored: Scored, loss: str, reading: str, other: str
 ) -> tuple[Interval, float] | None:
-    """A loss's nll minus cross entropy's in the reading `other`, with its p-value.
+    """A loss's nll in `reading` minus cross entropy's in `other`, with its p-value.
 
     Over the seeds that both finished; None if they have no seed in common.
     """

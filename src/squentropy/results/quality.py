@@ -157,7 +157,7 @@ def _row(study: Study, runs: list[list[dict[str, Any]]]) -> Row:
 
 
 def _columns(name: str, interval: intervals.Interval) -> dict[str, float]:
-    """An interval as columns, clipped to [0, 1] because all metrics but lengths are shares."""
+    """An interval as columns, clipped to the metric's range: [0, 1], or [0, inf) for lengths."""
     most = np.inf if name == "tokens" else 1.0
     low, high = (float(np.clip(end, 0.0, most)) for end in (interval.low, interval.high))
     return {name: interval.estimate, f"{name}_low": low, f"{name}_high": high}

@@ -105,7 +105,7 @@ def _text(part: object) -> str:
     if isinstance(part, list):
         return f"[{', '.join(_text(each) for each in part)}]"
     if not isinstance(part, ast.AST):
-        return ascii(part)  # repr() escapes only characters that this Python version does not know
+        return ascii(part)  # repr() escapes the characters that this Python version does not know
     fields = {name: each for name, each in ast.iter_fields(part) if each not in (None, [])}
     if isinstance(part, ast.JoinedStr):
         fields["values"] = list(_joined(part.values))

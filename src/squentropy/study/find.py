@@ -116,7 +116,7 @@ def _named(name: str, root: Path = Path()) -> list[Path] | None:
 
 
 def _results(folder: Path) -> Path | None:
-    """This folder if it is a folder of results, otherwise None."""
+    """This folder, with its parent's name, if it is a folder of results; otherwise None."""
     place = folder if len(folder.parts) > 1 else folder.resolve()
     is_results = (folder / "manifest.json").is_file() or place.parent.name == "results"
     return place if is_results and (folder / DEFAULT).is_file() else None

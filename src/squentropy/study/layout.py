@@ -67,8 +67,8 @@ def any_run(phase: str) -> str:
 def tokens_beside(run: Path, name_it: str) -> Path:
     """data/STUDY/tokens beside the checkpoints/STUDY that contains a run.
 
-    Raises SquentropyError if the run is in no such folder; `name_it` is the option that names the
-    tokens instead.
+    Raises SquentropyError if the run is in no such folder; the message gives `name_it` as an
+    example of how to name the tokens.
     """
     for study in run.resolve().parents:
         if study.parent.name == "checkpoints":

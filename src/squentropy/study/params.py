@@ -103,7 +103,7 @@ class Train(Section):
         if self.accumulation % self.processes:
             raise ValueError(
                 f"accumulation {self.accumulation} is not divisible by processes {self.processes}; "
-                f"write a multiple of {self.processes}, the batches of each iteration"
+                f"write a multiple of {self.processes}, the number of batches per iteration"
             )
         if self.processes > 1 and self.runs_per_gpu > 1:
             raise ValueError(
@@ -191,7 +191,7 @@ class Evaluate(Section):
         return self.model_dump(exclude={"bootstrap", "bootstrap_seed", "confidence"})
 
     def resampling(self) -> dict:
-        """The settings of the bootstrap intervals, as arguments for statistics.py."""
+        """The settings of the bootstrap intervals, as arguments for results/intervals.py."""
         return {
             "resamples": self.bootstrap,
             "confidence": self.confidence,
@@ -218,7 +218,7 @@ class Sample(Section):
 
     @property
     def middle(self) -> float:
-        """The median temperature, used where only one is shown."""
+        """The middle temperature by size, the higher of two; used if only one is shown."""
         return sorted(self.temperatures)[len(self.temperatures) // 2]
 
 

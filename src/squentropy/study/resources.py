@@ -84,9 +84,9 @@ def telling_flops(study: Study) -> float:
 
 
 def stories_told(study: Study) -> int:
-    """The number of stories generated per run."""
+    """The number of stories generated per run: at temperature 0, one per prompt."""
     told = study.sample
-    return len(told.prompts) * len(told.temperatures) * told.stories
+    return len(told.prompts) * sum(told.stories if t else 1 for t in told.temperatures)
 
 
 def corpus_mb(study: Study) -> int:
@@ -140,7 +140,8 @@ def summary(study: Study, cores: int, gpu: bool) -> str:
     where = "a GPU" if gpu else "1 core" if cores == 1 else f"{cores} cores"
     return (
         f"Training takes about {_duration(flops / speed)} on {where} at most, and "
-        f"{training_mb(study) / 1000:.1f} GB of memory per run; here are {machine_mb() / 1000:.1f}."
+        f"{training_mb(study) / 1000:.1f} GB of memory per run; this machine has "
+        f"{machine_mb() / 1000:.1f}."
     )
 
 

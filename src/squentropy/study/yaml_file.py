@@ -20,7 +20,7 @@ MOST_BYTES = 100_000  # read in two seconds; params.yaml has 9,000
 _PLAIN = re.compile(
     r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.I
 )
-"""Numbers that YAML reads as a person would; it has other notations that few know."""
+"""Numbers that YAML reads as expected; it has other notations that few know."""
 
 
 class _Loader(yaml.SafeLoader):

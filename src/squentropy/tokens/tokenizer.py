@@ -122,7 +122,7 @@ def read_stories(path: Path) -> Iterator[list[str]]:
 
 
 def _encodable(corpus: Path, split: str) -> Iterator[list[str]]:
-    """The stories of a split. Raises SquentropyError if one has a run of white space too long."""
+    """The stories of a split. Raises SquentropyError if one has too long a run of white space."""
     path = corpus / f"{split}.parquet"
     space, before = re.compile(rf"\s{{{LONGEST_SPACE}}}"), 0
     for stories in read_stories(path):

@@ -1,6 +1,6 @@
 """The leaderboard of losses trained by one protocol, results/leaderboard.csv, and how to enter.
 
-    squentropy leaderboard --enter my_losses.py:smooth     prints the study file that trains it
+    squentropy leaderboard --enter my_losses.py:smooth     prints the path of its study file
     squentropy leaderboard                                 writes the file, from the results alone
 
 The protocol is that of the default study, params.yaml: corpus, tokens, model, tuning, seeds,

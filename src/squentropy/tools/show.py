@@ -236,7 +236,7 @@ def _nll(value: float | None) -> str:
 
 
 def print_page(parts: list[str | Table], console: Console) -> None:
-    """Print with colours, fitted to the terminal's width; else as plain text with Markdown."""
+    """On a terminal, print in colour, fitted to its width; otherwise plain text with Markdown."""
     for part in parts:
         if not console.is_terminal:
             text = part if isinstance(part, str) else _plain(part)

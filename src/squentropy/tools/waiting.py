@@ -64,9 +64,13 @@ class _Running:
         before = {name for name, come in known.items() if come.over}
         return [name for name, come in self.runs.items() if come.over and name not in before]
 
-    def done(self, trained: bool = False) -> float:
-        """Runs done, including fractions; with `trained`, only those trained by this job."""
-        return sum(come.done / come.of for come in self.runs.values() if come.now or not trained)
+    def done(self) -> float:
+        """Runs done, including fractions."""
+        return sum(come.done / come.of for come in self.runs.values())
+
+    def trained(self) -> float:
+        """Runs trained by this job, including fractions."""
+        return sum(come.trained for come in self.runs.values())
 
     def begun(self) -> int:
         """Minimum number of its runs: if all known ones are over, there is one more to come."""
@@ -175,7 +179,7 @@ class Waiting:
     def _worth(self, job: _Running, unknown: float) -> float:
         """Runs that a job has trained, as a share of the estimated number."""
         runs = self.jobs[job.rule].runs
-        return job.done(trained=True) / runs if job.runs and runs else unknown
+        return job.trained() / runs if job.runs and runs else unknown
 
     # --- how long -------------------------------------------------------------------------------
 

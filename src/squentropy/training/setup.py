@@ -53,7 +53,7 @@ class Setup:
         return self.model.state_dict() | self.optimizer.state()
 
     def gradients(self, iteration: int) -> Tensor:
-        """Forward and backward pass of an iteration; returns this process's part of the loss."""
+        """Forward and backward pass; returns this process's part of the iteration's mean loss."""
         params, own = self.study.train, self.group.share(self.study.train.accumulation)
         total = torch.zeros((), device=self.device)
         block = self.study.model.block_size

@@ -114,7 +114,7 @@ def tied(study: Study, sweep: dict[Cell, float]) -> list[tuple[str, float]]:
 
 
 def _others(best: Cell, tied: list[tuple[str, float]]) -> list[Cell]:
-    """The best cell, with each other tied value in turn."""
+    """The best cell with one value replaced: once for each other tied value."""
     return [
         replace(best, **{key: value})  # type: ignore[arg-type]  # each value has its key's type
         for key, value in tied

@@ -237,7 +237,7 @@ class _Compiler:
 
     def _reference(self, inner: str, where: str) -> list:
         """Compile `rule`, `rule(arguments)`, `class.form`, `variable=class.form but other` or
-        `variable.form`. A form written with a capital is capitalised."""
+        `variable.form`. A form whose name begins with a capital is capitalised."""
         head, _, arguments = inner.partition("(")
         if head in self.rules:
             return self._rule(head, arguments.removesuffix(")"), where)

@@ -103,7 +103,7 @@ def differences(r: Results) -> Figure:
 
 
 def accuracy(r: Results) -> Figure:
-    """Top-1 accuracy against perplexity: a loss can rank tokens well and be badly calibrated."""
+    """Top-1 accuracy against perplexity: good ranks of tokens do not imply good probabilities."""
     fig = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     ax = fig.add_subplot()
     evaluate = r.study.evaluate

@@ -149,7 +149,7 @@ def headings(ax: Axes, at: list[tuple[float, str]], align: list[str] | None = No
 
 
 def log_axis(ax: Axes, also: Sequence[float] = ()) -> None:
-    """A log x axis that covers the data and `more` points, with plain numbers as ticks."""
+    """A log x axis that covers the data and the points `also`, with plain numbers as ticks."""
     ax.set_xscale("log")
     low, high = ax.dataLim.intervalx
     low, high = min([low, *also]) / 1.15, max([high, *also]) * 1.15

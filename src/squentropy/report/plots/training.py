@@ -38,7 +38,7 @@ def learning_curves(r: Results) -> Figure:
         if gone := r.metrics.at[loss, "diverged"]:
             runs = gone + r.metrics.at[loss, "n_seeds"]
             notes.append(f"{gone:.0f} of {runs:.0f} diverged")
-        ax.set_title(", ".join(notes), loc="right", color=SOFT, fontsize=8)
+        ax.set_title("\n".join(notes), loc="right", color=SOFT, fontsize=8)
         if loss != BASELINE and len(reference):
             ax.plot(reference.index, reference, color="#aaaaaa", lw=1.1)
         for measure, style in (("train_nll", (0, (2, 1.2))), ("validation_nll", "-")):

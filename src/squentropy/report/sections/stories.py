@@ -36,7 +36,7 @@ class Story(TypedDict):
 
 
 def stories(r: Results, prompts: int = 3) -> Html:
-    """The first story of each loss for some prompts, and the browser."""
+    """The first story of each loss's final runs for some prompts, and the browser."""
     if not r.samples:
         return paragraphs("No stories were sampled.")
     told = [_record(sample) for sample in r.samples]

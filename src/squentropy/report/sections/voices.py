@@ -1,6 +1,6 @@
 """The models embedded in the page: the reader begins a story, and every loss continues it.
 
-voices.js generates the text; without JavaScript the section explains what is missing.
+voices.js generates the text; without JavaScript, the section says that it needs it.
 """
 
 from squentropy.base.kinds import Voice
