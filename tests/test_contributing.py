@@ -136,7 +136,7 @@ def test_a_grid_key_is_tuned_tabled_and_used(study):
     sweep = pd.read_csv(study / "results/mine/sweep.csv")
     assert sorted(sweep["weight_decay"].unique()) == [0.0, 0.1]
     refined = pd.read_csv(study / "results/mine/refine.csv")
-    assert len(refined.groupby(["loss", "weight_decay"])) == 4  # each combination is refined
+    assert sorted(refined["weight_decay"].unique()) == [0.0, 0.1]  # tried if nearly tied
     assert "weight_decay" in pd.read_csv(study / "results/mine/metrics.csv")
     folders = {path.parent.name for path in study.glob("checkpoints/mine/sweep/*/*/*/run.json")}
     assert folders == {f"dropout0.1_layers1_weight_decay{value}" for value in (0.0, 0.1)}
