@@ -55,9 +55,8 @@ def train(
 ) -> tuple[GPT, Result]:
     """Train one cell; returns the model and its result.
 
-    Resumes from `state` if it contains an earlier attempt at this run; on a CPU the result is
-    bit-identical. All processes of a `group` make the same call and get the same result; the first
-    one saves. When `stop` records a signal, saves the state and raises Interrupted.
+    Resumes from `state`, on a CPU to a bit-identical result. All processes of a `group` call this;
+    the first saves. Raises Interrupted, with the state saved, once `stop` records a signal.
     """
     run, params = set_up(study, cell, tokens, group), study.train
     schedule = study.schedule(cell.phase, cell.iterations)
