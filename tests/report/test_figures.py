@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import fake_results
 import numpy as np
@@ -269,6 +270,14 @@ def test_a_bin_of_few_tokens_is_left_out(tmp_path):
     with style.style():
         lines = figures.drawn_by("reliability")(r).axes[0].lines
     assert max(max(line.get_xdata()) for line in lines[1:]) < 91
+
+
+def test_without_any_predictions_of_the_source_the_figure_says_so(tmp_path):
+    r = read.read(small(tmp_path / "results"))
+    r = replace(r, certainty=r.certainty.head(0))
+    with style.style():
+        axes = figures.drawn_by("certainty")(r).axes
+    assert [ax.texts[0].get_text() for ax in axes] == ["no test story could be compared"] * 2
 
 
 def test_divergence_has_a_line_per_loss_whose_parts_add_up_to_the_whole(tmp_path):

@@ -115,11 +115,11 @@ def profile(r: Results) -> Figure:
     return fig
 
 
-def _nothing(fig: Figure) -> Figure:
+def _nothing(fig: Figure, why: str = "every final run diverged") -> Figure:
     for ax in fig.axes:
         ax.set(xticks=[], yticks=[])
-        ax.text(0.5, 0.5, "every final run diverged", transform=ax.transAxes, ha="center",
-                va="center", color=SOFT, style="italic")  # fmt: skip
+        ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=SOFT,
+                style="italic")  # fmt: skip
     return fig
 
 
@@ -129,6 +129,8 @@ def certainty(r: Results) -> Figure:
     left, right = fig.subplots(1, 2, sharex=True)
     if not r.scored:
         return _nothing(fig)
+    if r.certainty.empty:
+        return _nothing(fig, "no test story could be compared")
     lows = pd.Index(sorted(r.certainty["low"].unique()))
     for loss in r.scored:
         kl, tokens = (r.by_certainty(loss, column) for column in ("kl", "tokens"))
