@@ -9,6 +9,7 @@ PyYAML, psutil and tqdm; it needs no network. Work that also needs pydantic is s
 message, if it is missing. The parts:
 
 - checks   whether the results of the CPU tests hold on a GPU: see gpu_checks.py
+- losses   every loss alone, 65,536 positions, 50,257 classes: time and memory
 - steps    GPT-2 124M, block 1,024, 50,257 tokens, random ids: tokens per second, MFU and memory of
            a step with each loss, at batch 4 and at the largest batch that fits
 - finals   the grammar study's losses for the same number of seconds each, in a larger model
@@ -36,9 +37,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SHARES = {"checks": 0.2, "steps": 0.28, "finals": 0.22, "nanogpt": 0.14, "sweep": 0.16}
+SHARES = {
+    "checks": 0.15,
+    "losses": 0.1,
+    "steps": 0.27,
+    "finals": 0.19,
+    "nanogpt": 0.16,
+    "sweep": 0.13,
+}
 PARTS = {
     "checks": ("gpu_checks", "run"),
+    "losses": ("gpu_speed", "run_losses"),
     "steps": ("gpu_speed", "run_ours"),
     "finals": ("gpu_study", "run_finals"),
     "nanogpt": ("gpu_speed", "run_nanogpt"),

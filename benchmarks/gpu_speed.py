@@ -1,4 +1,4 @@
-"""Measurements of gpu.py in GPT-2's shape: a step with every loss, and nanoGPT's step.
+"""Measurements of gpu.py in GPT-2's shape: every loss alone and in a step, and nanoGPT's step.
 
 Operations per token are counted as in nanoGPT: 6 per parameter, plus 12 × layers × width × block.
 The output matrix is included for every loss. For a loss that forms no logits, MFU is therefore the
@@ -15,10 +15,13 @@ from typing import Any
 
 import shared
 import torch
+import torch.nn.functional as F
 from gpu_part import Part, Trained
+from torch import Tensor
 
+from squentropy.lm import terms
 from squentropy.lm.model import Config
-from squentropy.losses import LOSSES
+from squentropy.losses import LOSSES, fuse_chunks
 
 GPT2 = Config(50257, 1024, 12, 12, 768, 0.0, False)
 TINY = Config(300, 32, 2, 2, 32, 0.0, False)
@@ -145,6 +148,47 @@ def tell(part: Part, contest: Contest, who: str, measured_rate: float) -> None:
         part.tell(f"{who}, batch {contest.batch}, {name}", **figures)
 
 
+def run_losses(part: Part) -> None:
+    """Forward and backward pass of each loss alone, and of F.cross_entropy on whole logits."""
+    positions, width, classes = (600, 32, 300) if part.miniature else (65536, 768, 50257)
+    hidden = torch.randn(positions, width, device=part.device, requires_grad=True)
+    weight = torch.randn(classes, width, device=part.device) * width**-0.5
+    weight.requires_grad_()
+    targets = torch.randint(classes, (positions,), device=part.device)
+    fuse_chunks(part.backend)
+
+    def whole(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(hidden @ weight.T, targets)
+
+    def passed(loss: Callable[..., Tensor]) -> float:
+        with part.half():
+            value = loss(hidden, weight, targets)
+        value.backward()
+        hidden.grad = weight.grad = None
+        return value.item()
+
+    entries = {"F.cross_entropy on whole logits": part.compiled(whole)}
+    entries |= {name: LOSSES[name] for name in LOSSES}
+    turns: dict[str, Callable[[], float]] = {}
+    memory: dict[str, int] = {}
+    for name, loss in entries.items():
+
+        def enter(name: str = name, loss: Callable[..., Tensor] = loss) -> None:
+            passed(loss)  # compiles it
+            before = Memory(part)
+            now = before.now
+            passed(loss)
+            memory[name] = before.most - now
+            turns[name] = lambda: seconds_of(part, lambda: passed(loss), 1 if part.miniature else 5)
+
+        part.attempt(f"loss alone, {name}", enter)
+    rounds = 1 if part.miniature else shared.ROUNDS
+    for name, seconds in shared.alternate(turns, rounds).items():
+        figures = {"ms": 1e3 * seconds, "memory_gb": memory[name] / 1e9}
+        part.tell(f"loss alone, {name}", positions=positions, **figures)
+    terms._backend = None
+
+
 def run_ours(part: Part) -> None:
     """Every loss at batch 4, then at the largest batch that fits."""
     rate = math.nan
@@ -163,6 +207,7 @@ def run_ours(part: Part) -> None:
 
     most = max(contest.most.values(), default=0)
     batch = largest(part, lasting, most)
+    torch.compiler.reset()  # or the loss would be compiled for batches of any size, which is slower
     while batch > BATCH and part.left > 0:
         if part.attempt(f"ours fits, batch {batch}", lambda b=batch: _fits(part, trained, b)):
             contest = _ours_at(part, trained, batch)

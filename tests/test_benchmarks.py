@@ -43,12 +43,12 @@ def gpu(tmp_path):
 
 def test_the_gpu_program_measures_and_checks_all_that_it_says(gpu, tmp_path):
     """A part that fails, here because nanoGPT is missing, is reported and stops no other part."""
-    most = ("checks", "steps", "nanogpt", "sweep")
+    most = ("checks", "losses", "steps", "nanogpt", "sweep")
     report = gpu("--nanogpt", str(tmp_path / "nowhere"), "--parts", *most)
     parts = report["parts"]
     outcomes = {name: part["outcome"] for name, part in parts.items()}
     assert outcomes.pop("nanogpt") == "failed with exit code 1"
-    assert outcomes == dict.fromkeys(("checks", "steps", "sweep"), "done")
+    assert outcomes == dict.fromkeys(("checks", "losses", "steps", "sweep"), "done")
     figures = {name: {f.pop("what"): f for f in part["figures"]} for name, part in parts.items()}
     assert "FileNotFoundError" in figures["nanogpt"]["nanogpt"]["failed"]
     assert [what for part in figures.values() for what in part if "failed" in part[what]] == [
@@ -61,6 +61,8 @@ def test_the_gpu_program_measures_and_checks_all_that_it_says(gpu, tmp_path):
         for loss in LOSSES:
             step = figures["steps"][f"ours, batch {batch}, {loss}"]
             assert step["tokens_per_second"] > 0 < step["share_of_measured_products"]
+    for loss in ("F.cross_entropy on whole logits", *LOSSES):
+        assert figures["losses"][f"loss alone, {loss}"]["ms"] > 0
     for size in (1, 2):
         assert figures["sweep"][f"cells at once: {size}"]["cell_iterations_per_second"] > 0
     assert report["device"]["name"]

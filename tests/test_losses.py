@@ -3,6 +3,7 @@
 pytest tests/test_losses.py
 """
 
+import itertools
 import math
 import re
 
@@ -210,16 +211,28 @@ def test_fused_chunks_are_the_same_loss(name, backend, monkeypatch):
 @pytest.mark.parametrize("name", ["squentropy", "squentropy_weighted", "z_loss", "brier"])
 def test_columns_that_a_gpu_adds_to_the_logits_are_no_classes(name, backend, monkeypatch):
     monkeypatch.setattr(terms, "_backend", backend)
-    monkeypatch.setattr(terms, "_chunk_shape", lambda device, classes: (7, classes + 3))
+    monkeypatch.setattr(terms, "_chunk_shape", lambda *given: (7, given[2] + 3))
     assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)
 
 
 def test_a_gpu_holds_as_many_logits_whatever_the_number_of_classes():
-    for classes in (257, 2048, 50257):
-        rows, columns = terms._chunk_shape("cuda", classes)
+    for classes, size in itertools.product((257, 2048, 50257), (2, 4)):
+        positions = 1 << 30
+        rows, columns = terms._chunk_shape("cuda", positions, classes, size)
         assert columns % terms.GPU_MULTIPLE == 0 <= columns - classes < terms.GPU_MULTIPLE
-        assert terms.GPU_ELEMENTS / 2 < rows * columns <= terms.GPU_ELEMENTS
-        assert terms._chunk_shape("cpu", classes) == (terms.ROWS, classes)
+        assert terms.GPU_BYTES / 4 < size * rows * columns <= terms.GPU_BYTES
+        assert terms._chunk_shape("cpu", positions, classes, size) == (terms.ROWS, classes)
+
+
+@pytest.mark.parametrize("positions", [1, 4096, 65536, 112 * 1024, 12 * 1024 + 1])
+def test_a_gpus_chunks_are_equal_unless_that_takes_more_than_twice_as_many(positions):
+    rows, columns = terms._chunk_shape("cuda", positions, 50257, 2)
+    assert 2 * rows * columns <= terms.GPU_BYTES
+    fewest = math.ceil(positions * 2 * columns / terms.GPU_BYTES)
+    if positions % rows:
+        assert all(positions % n for n in range(fewest + 1, 2 * fewest))
+    else:
+        assert positions // rows <= 2 * fewest + 1
 
 
 def frequencies(classes: int) -> tuple[torch.Tensor, torch.Tensor]:

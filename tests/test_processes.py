@@ -17,9 +17,9 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from squentropy.base.errors import SquentropyError
-from squentropy.cli import training
+from squentropy.base.errors import LOST, LostProcess, SquentropyError
 from squentropy.training import distributed
 from squentropy.training.distributed import Group, join
 
@@ -116,7 +116,7 @@ def test_an_error_of_ones_own_is_not_taken_for_a_lost_process():
         raise RuntimeError("no luck")
     lost = torch.distributed.DistBackendError("NCCL error")
     with (
-        pytest.raises(SquentropyError, match="another one has ended"),
+        pytest.raises(LostProcess, match="process 0 of the run's 2 has lost its connection"),
         Group(0, 2).noticing_lost_ones(),
     ):
         raise lost
@@ -125,18 +125,32 @@ def test_an_error_of_ones_own_is_not_taken_for_a_lost_process():
 
 
 @pytest.mark.parametrize(
-    ("error", "seconds"),
-    [(torch.distributed.DistBackendError("gone"), [9.0]), (SquentropyError("disk full"), [])],
+    ("codes", "cause"),
+    [
+        ({0: LOST, 1: -9}, 1),
+        ({0: LOST, 1: 1}, 1),  # its own error, such as a full disk
+        ({0: LOST, 2: -15, 1: -9}, 1),  # 2: ended by the launcher
+        ({0: LOST, 1: -15}, 1),  # ended from outside before it heeded signals
+        ({1: 1, 0: -15}, 1),
+        ({1: -6, 0: -15}, 1),
+        ({1: 143, 0: 143}, 1),
+        ({1: LOST, 0: LOST}, 1),
+        ({1: 70, 0: -9}, 1),  # 0: killed by the launcher because it did not end
+    ],
 )
-def test_a_process_that_has_lost_another_waits_for_the_launcher(error, seconds, monkeypatch):
-    """Its own errors end it at once. The wait is bounded: the other may be on another machine."""
-    waited = []
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(training, "PATIENCE", 9.0)
-    monkeypatch.setattr(training.time, "sleep", waited.append)
-    with pytest.raises(SquentropyError), training.outlived_by_lost_ones(2):
-        raise error
-    assert waited == seconds
+def test_the_launcher_tells_the_lost_process_from_those_that_lost_it(codes, cause):
+    failures = {rank: ProcessFailure(rank, 1, code, "") for rank, code in codes.items()}
+    assert distributed._cause(failures) == (cause, failures[cause])
+
+
+def test_a_process_lost_between_runs_is_noticed(monkeypatch):
+    def gone(*args, **options):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", gone)
+    with pytest.raises(LostProcess) as lost:
+        Group(1, 2).agree("x")
+    assert lost.value.exit_code == LOST
 
 
 @pytest.mark.slow
@@ -163,7 +177,7 @@ def test_torchrun_starts_it_as_well(command, start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_run_in_one_line_and_it_resumes(victim, command, start, tmp_path):
+def test_a_killed_process_is_named_and_the_run_resumes(victim, command, start, tmp_path):
     done(start(command("straight", 2, iterations=600)))
     words = command("killed", 2, iterations=600)
     run = start(words)
@@ -175,7 +189,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_it_resumes(victim, comman
     said = done(run, code=1)
     assert f"process {victim} of the run's 2" in said
     last = [line for line in said.splitlines() if line.startswith("squentropy: ")][-1]
-    assert "was ended by SIGKILL; the same command goes on from the last state" in last
+    assert "was ended by SIGKILL; the same command resumes from the last saved state" in last
     assert "Traceback" not in said
     assert not any(worker.is_running() for worker in workers)
     assert not (tmp_path / "killed/run.json").exists()

@@ -169,7 +169,7 @@ def test_a_state_of_other_parameters_is_named_and_neither_used_nor_lost(
     disturbed(0, kill)
     train_run(study, tiny_cell(), tokens, tmp_path / "run", states)
     changed = "params.schedule.max_iters, params.train.beta2"
-    said = f"{first}: belongs to a run with other {changed}, so it is not used"
+    said = f"{first}: belongs to a run that differs in {changed}, so it is not used"
     assert said in capsys.readouterr().err
     assert contents(tmp_path / "run") == straight
     assert kept_in(states) == [first]

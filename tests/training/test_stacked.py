@@ -268,7 +268,7 @@ def test_a_stack_too_large_for_the_memory_is_halved(
     done = list(train_stacks(study, cells, tokens, tmp_path, None))
     assert [cell for cell, _ in done] == cells
     assert tried == [3] + [2] * 8  # then the third cell alone
-    assert "3 cells at once are too many for the memory; half as many are tried" in (
+    assert "3 cells at once do not fit in the GPU's memory; trying half as many" in (
         capsys.readouterr().err
     )
 

@@ -7,6 +7,8 @@ USAGE = 2
 """The command line is invalid, or a parameter is missing, misspelt or out of range."""
 BUG = 70
 """An unexpected error (EX_SOFTWARE of sysexits.h)."""
+LOST = 75
+"""Another process of the run was lost; the same command resumes (EX_TEMPFAIL of sysexits.h)."""
 INTERRUPTED = 130
 """Ctrl-C: 128 + SIGINT."""
 CLOSED = 141
@@ -26,6 +28,12 @@ class ParameterError(SquentropyError):
     """A parameter is missing, misspelt, of the wrong type or out of range."""
 
     exit_code = USAGE
+
+
+class LostProcess(SquentropyError):
+    """Another process of the run has ended, so this one cannot continue."""
+
+    exit_code = LOST
 
 
 class Ended(SquentropyError):

@@ -1,9 +1,6 @@
 """Shared parts of the training commands: their options, finding cells and training them."""
 
-import contextlib
-import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,37 +100,7 @@ def train_one(
     """Train a cell and print the outcome."""
     from squentropy.training.run import train_run
 
-    with outlived_by_lost_ones(study.train.processes):
-        trained = train_run(study, cell, tokens, out, states)
-    _tell(cell, trained)
-
-
-PATIENCE = 10.0
-"""Seconds to wait for the launcher to end this process after another of the run has ended."""
-
-
-@contextlib.contextmanager
-def outlived_by_lost_ones(processes: int) -> Iterator[None]:
-    """If another process of the run has ended, wait for the launcher to end this one.
-
-    The launcher polls ten times a second and reports an ended process; if it finds two, it chooses
-    by their numbers, not by which ended first. So this process, which only noticed the loss, must
-    not end yet. Raises SquentropyError if the launcher does not end it, for example because the
-    lost process ran on another machine.
-    """
-    if processes == 1:
-        yield
-        return
-
-    from squentropy.training.distributed import Group
-
-    try:
-        with Group(int(os.environ["RANK"]), processes).noticing_lost_ones():
-            yield
-    except SquentropyError as error:
-        if isinstance(error.__cause__, RuntimeError):
-            time.sleep(PATIENCE)
-        raise
+    _tell(cell, train_run(study, cell, tokens, out, states))
 
 
 def _tell(cell: "Cell", trained: "Trained") -> None:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squentropy.lm.terms import ROWS, logits_by_rows
+from squentropy.lm.matmul import times_transposed
+from squentropy.lm.terms import ROWS
 from squentropy.tokens.token_files import Split
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def by_rows(
     """`measure(logits, targets)` over all positions, a few hundred at a time; each value (N,)."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
     rows = max(1, min(ROWS, CHUNK_ELEMENTS // len(weight)))
-    for _, logits, y in logits_by_rows(hidden, weight.to(hidden.dtype), targets, rows):
-        for name, values in measure(logits, y).items():
+    weight = weight.to(hidden.dtype)
+    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
+        for name, values in measure(times_transposed(h, weight), y).items():
             parts[name].append(values)
     return {name: torch.cat(values) for name, values in parts.items()}
 

@@ -7,6 +7,7 @@ process the logits in chunks of positions and compute their gradients along the 
 Shapes: hidden (N, D), weight (C, D), targets (N,) int64; the logits would be hidden @ weight.T.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from squentropy.base.errors import SquentropyError
-from squentropy.lm.matmul import multiplies, times_transposed, transposed_times
+from squentropy.lm.matmul import multiplies, product, times_transposed, transposed_times
 
 Term = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Any, Any]]
 """(hidden, weight, targets, with_gradients) -> a sum over positions, and its gradients.
@@ -69,7 +70,7 @@ def squares(true_weight: float, factor: float) -> Term:
     """
 
     def term(hidden, weight, targets, with_gradients):
-        with torch.autocast(hidden.device.type, enabled=False):
+        with _float32_products(hidden.device.type):
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
             true_rows = weight[targets]
             true = (hidden * true_rows).sum(-1)
@@ -100,7 +101,7 @@ def log_share(constant: float, slope: float, curvature: float) -> Term:
         raise SquentropyError(f"a loss's shares begin at {smallest:g}; they have to be above 0")
 
     def term(hidden, weight, targets, with_gradients):
-        with torch.autocast(hidden.device.type, enabled=False):
+        with _float32_products(hidden.device.type):
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
             true_rows, summed = weight[targets], slope * weight.sum(0)
             true = (hidden * true_rows).sum(-1)
@@ -128,16 +129,42 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+@contextlib.contextmanager
+def _float32_products(device: str) -> Iterator[None]:
+    """No autocast inside; products that a GPU would autocast are in TF32.
+
+    TF32 is more exact than autocast's half precision and several times as fast as float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    half = device == "cuda" and torch.is_autocast_enabled(device)
+    try:
+        if half:
+            torch.set_float32_matmul_precision("high")
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        if half:
+            torch.set_float32_matmul_precision(before)
+
+
 # --- softmax terms, a chunk of positions at a time ----------------------------------------------
 
-Chunk = Callable[[Tensor, Tensor], Tensor]
-"""(logits (n, C), targets (n,)) -> the sum of the loss; overwrites `logits` with the gradient."""
+Chunk = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(logits (n, C), targets (n,)) -> the sum of the loss, and its gradient in two parts.
+
+The parts are the gradient with respect to the logits (n, C), which may overwrite `logits` and is
+ignored at the true classes, and that at the true classes (n, 1). Logits are float32 or float64. On
+a GPU there may be more columns than classes; their logits are `NEVER`, their gradient must be 0.
+"""
+
+NEVER = -1e30
+"""A logit whose softmax is 0."""
 
 ROWS = 512
 """Positions per chunk: enough for fast matrix products."""
 
-GPU_ELEMENTS = 1 << 28
-"""Logits per chunk on a GPU, 1 GB in float32; fewer would leave most of the GPU idle."""
+GPU_BYTES = 1 << 30
+"""Memory for a chunk's logits on a GPU; less would leave most of the GPU idle."""
 
 GPU_MULTIPLE = 64
 """Matrix products on a GPU are several times faster if row lengths are a multiple of this."""
@@ -148,31 +175,20 @@ _backend: str | None = None  # of torch.compile, if chunks are fused
 def fuse_chunks(backend: str = "inductor") -> None:
     """From now on, fuse each chunk's passes over its logits with torch.compile.
 
-    For GPUs, on which these passes cost as much as the matrix products; a CPU gains nothing.
+    For GPUs, on which these passes cost as much as the matrix products; a CPU gains nothing. Logits
+    are then in autocast's dtype, as F.cross_entropy's would be; without this, in float32.
     """
     global _backend
     _backend = backend
 
 
 @functools.cache
-def _fused(chunk: Chunk, backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    def passes(*given: Any) -> tuple[Tensor, Tensor]:
-        return _passes(chunk, *given)
+def _fused(chunk: Chunk, backend: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def passes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value, gradient, at_true = chunk(_at_least_float32(logits), targets)
+        return value, logits.copy_(gradient), at_true
 
     return torch.compile(passes, backend=backend)
-
-
-def _passes(
-    chunk: Chunk, logits: Tensor, targets: Tensor, classes: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """The sum of a chunk's loss, and its gradient with respect to the logits, as `dtype`.
-
-    Overwrites `logits`. Their first `classes` columns are used; the others are zero padding.
-    """
-    if torch.compiler.is_compiling():
-        logits = logits.clone()  # or the compiled code would write them back, unused
-    value = chunk(logits[:, :classes], targets)
-    return value, logits.to(dtype)
 
 
 def over_logits(chunk: Chunk) -> Term:
@@ -189,15 +205,21 @@ def over_logits(chunk: Chunk) -> Term:
         weight = weight.to(hidden.dtype)
         if not multiplies(hidden):  # or every chunk would convert them again
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
-        rows, columns = _chunk_shape(device, classes)
+        size = hidden.element_size() if _backend else 4
+        rows, columns = _chunk_shape(device, len(hidden), classes, size)
         if columns > classes:
             weight = F.pad(weight, (0, 0, 0, columns - classes))
-        work = _fused(chunk, _backend) if _backend else functools.partial(_passes, chunk)
+        work = _fused(chunk, _backend) if _backend else chunk
         with torch.autocast(device, enabled=False):
-            for h, logits, y in logits_by_rows(hidden, weight, targets, rows):
-                value, gradient = work(logits, y, classes, h.dtype)
+            for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
+                logits = product(h, weight.T) if _backend else times_transposed(h, weight)
+                if columns > classes:
+                    logits[:, classes:] = NEVER
+                value, gradient, at_true = work(logits, y)
                 total = total + value
                 if with_gradients:
+                    gradient = gradient.to(h.dtype)
+                    gradient.scatter_(-1, y.unsqueeze(-1), at_true.to(h.dtype))
                     d_hidden.append(times_transposed(gradient, weight.T))
                     part = transposed_times(h, gradient)
                     d_weight = part if d_weight is None else d_weight.add_(part)
@@ -208,81 +230,59 @@ def over_logits(chunk: Chunk) -> Term:
     return term
 
 
-def _chunk_shape(device: str, classes: int) -> tuple[int, int]:
-    """Positions and columns of a chunk of logits on a device type."""
+def _chunk_shape(device: str, positions: int, classes: int, size: int) -> tuple[int, int]:
+    """Positions and columns of a chunk of logits on a device type, `size` bytes each.
+
+    On a GPU, chunks are of one size if that costs at most twice as many, because the compiler's
+    code for several sizes is slower.
+    """
     if device != "cuda":
         return ROWS, classes
     columns = classes + -classes % GPU_MULTIPLE
-    return max(ROWS, GPU_ELEMENTS // columns // ROWS * ROWS), columns
-
-
-def logits_by_rows(hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Iterator[tuple]:
-    """Yield (hidden, logits, targets) for `rows` positions at a time; logits in float32 or 64.
-
-    `hidden` and `weight` have the same dtype.
-    """
-    for h, y in zip(hidden.split(rows), targets.split(rows), strict=True):
-        yield h, times_transposed(h, weight), y
+    most = max(ROWS, GPU_BYTES // (size * columns) // ROWS * ROWS)
+    count = -(-positions // most)
+    even = (positions // n for n in range(count, 2 * count) if positions % n == 0)
+    return next(even, most), columns
 
 
 # torch.compile fuses out-of-place expressions; without it, in-place operations are faster.
 
 
-def _softmax_(logits: Tensor) -> Tensor:
-    """Turn logits into their softmax in place; returns log Z, (n, 1)."""
-    if torch.compiler.is_compiling():
-        log_z = logits.logsumexp(-1, keepdim=True)
-        logits.copy_((logits - log_z).exp())
-        return log_z
+def _softmax_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax, in place unless compiled, and log Z, (n, 1)."""
     largest = logits.amax(-1, keepdim=True)
-    torch.softmax(logits, -1, out=logits)
-    return largest - logits.amax(-1, keepdim=True).log_()  # now the maximum is exp(largest) / Z
-
-
-def _minus_one_at_(probabilities: Tensor, targets: Tensor) -> None:
-    """Subtract the one-hot rows in place, which leaves the gradient of cross entropy."""
-    column = targets.unsqueeze(-1)
     if torch.compiler.is_compiling():
-        probabilities.sub_(_one_hot(probabilities, column))
-    else:
-        probabilities.scatter_add_(-1, column, probabilities.new_full(column.shape, -1.0))
+        log_z = largest + (logits - largest).exp().sum(-1, keepdim=True).log()
+        return (logits - log_z).exp(), log_z
+    torch.softmax(logits, -1, out=logits)
+    return logits, largest - logits.amax(-1, keepdim=True).log_()  # the maximum is exp(largest) / Z
 
 
-def _one_hot(like: Tensor, column: Tensor) -> Tensor:
-    return (torch.arange(like.shape[-1], device=like.device) == column).to(like.dtype)
-
-
-def cross_entropy_chunk(logits: Tensor, targets: Tensor) -> Tensor:
-    true = logits.gather(-1, targets.unsqueeze(-1))
-    log_z = _softmax_(logits)
-    _minus_one_at_(logits, targets)
-    return (log_z - true).sum()
+def cross_entropy_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    column = targets.unsqueeze(-1)
+    true = logits.gather(-1, column)
+    shares, log_z = _softmax_(logits)
+    return (log_z - true).sum(), shares, shares.gather(-1, column) - 1
 
 
 @functools.cache
 def z_loss_chunk(scale: float) -> Chunk:
-    def chunk(logits: Tensor, targets: Tensor) -> Tensor:
-        true = logits.gather(-1, targets.unsqueeze(-1))
-        log_z = _softmax_(logits)
-        logits.mul_(1 + 2 * scale * log_z)
-        _minus_one_at_(logits, targets)
-        return (log_z - true).sum() + scale * log_z.square().sum()
+    def chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        column = targets.unsqueeze(-1)
+        true = logits.gather(-1, column)
+        shares, log_z = _softmax_(logits)
+        shares.mul_(1 + 2 * scale * log_z)
+        value = (log_z - true).sum() + scale * log_z.square().sum()
+        return value, shares, shares.gather(-1, column) - 1
 
     return chunk
 
 
-def brier_chunk(logits: Tensor, targets: Tensor) -> Tensor:
+def brier_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """With q_j = p_j - onehot_j, the gradient of sum q_j^2 is 2 p_j (q_j - sum_k p_k q_k)."""
-    _softmax_(logits)
-    column = targets.unsqueeze(-1)
-    one_hot = _one_hot(logits, column) if torch.compiler.is_compiling() else None
-    true = logits.gather(-1, column) if one_hot is None else (logits * one_hot).sum(-1, True)
-    own = logits.square().sum(-1, keepdim=True)
+    shares, _ = _softmax_(logits)
+    true = shares.gather(-1, targets.unsqueeze(-1))
+    own = shares.square().sum(-1, keepdim=True)
     inner = own - true
     value = (own - 2 * true + 1).sum()
-    if one_hot is None:
-        at_true = 2 * true * (true - 1 - inner)
-        logits.mul_(2 * (logits - inner)).scatter_(-1, column, at_true)
-    else:
-        logits.mul_(2 * (logits - one_hot - inner))
-    return value
+    return value, shares.mul_(2 * (shares - inner)), 2 * true * (true - 1 - inner)

@@ -14,12 +14,17 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from squentropy.base.errors import Ended, Interrupted, SquentropyError
+from squentropy.base.errors import LOST, Ended, Interrupted, LostProcess, SquentropyError
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+RESUMES = "the same command resumes from the last saved state"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Group:
         if self.size == 1:
             return model
         if next(model.parameters()).device.type == "mps":
-            raise SquentropyError("train.processes: Apple's GPU serves one process; write 1")
+            raise SquentropyError("train.processes: an Apple GPU serves one process; set it to 1")
         return nn.parallel.DistributedDataParallel(model)
 
     def gathers(
@@ -74,7 +79,8 @@ class Group:
         if self.size == 1:
             return value
         held = [value]
-        torch.distributed.broadcast_object_list(held, device=torch.device("cpu"))
+        with self.noticing_lost_ones():
+            torch.distributed.broadcast_object_list(held, device=torch.device("cpu"))
         return held[0]
 
     def copy_from_first(self, tensors: dict[str, Tensor]) -> None:
@@ -84,15 +90,15 @@ class Group:
 
     @contextlib.contextmanager
     def noticing_lost_ones(self) -> Iterator[None]:
-        """Raises SquentropyError if another process of the run has ended."""
+        """Raises LostProcess if another process of the run has ended."""
         try:
             yield
         except RuntimeError as error:
             if self.size == 1 or not _is_of_connection(error):
                 raise
-            raise SquentropyError(
-                f"process {self.rank} of the run: another one has ended; the same command goes on "
-                "from the last state that was saved"
+            raise LostProcess(
+                f"process {self.rank} of the run's {self.size} has lost its connection to another "
+                f"one; {RESUMES}"
             ) from error
 
 
@@ -106,22 +112,24 @@ def join(count: int) -> Group:
     if (started() or 1) != count:
         raise SquentropyError(
             f"train.processes = {count}, but {started() or 1} were started; "
-            f"give torchrun --nproc-per-node {count}, or leave the start to squentropy"
+            f"give torchrun --nproc-per-node {count}, or run squentropy without torchrun"
         )
     if count == 1:
         return Group()
+    group = Group(int(os.environ["RANK"]), count, os.getppid())
     if not torch.distributed.is_initialized():
         # CPU tensors use gloo, so no call waits for a GPU.
         gpus = torch.cuda.is_available()
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
-    return Group(torch.distributed.get_rank(), count, os.getppid())
+        with group.noticing_lost_ones():
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    return group
 
 
 def launch(count: int) -> None:
     """Run the current command in `count` processes with torchrun's launcher, and wait for them.
 
-    Raises Ended with the exit code of the first process that failed, or SquentropyError if it was
-    killed. SIGTERM and Ctrl-C ask the processes to save the run's state and stop.
+    Raises Ended with the exit code of the process that failed, or SquentropyError if it was killed.
+    SIGTERM and Ctrl-C ask the processes to save the run's state and stop.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -141,14 +149,31 @@ def launch(count: int) -> None:
     except SignalException as error:
         raise Interrupted(error.sigval) from None
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = _cause(error.failures)
         if failure.exitcode > 0:
             raise Ended(failure.exitcode) from None
         name = signal.Signals(-failure.exitcode).name
         raise SquentropyError(
-            f"process {rank} of the run's {count} was ended by {name}; the same command goes on "
-            "from the last state that was saved"
+            f"process {rank} of the run's {count} was ended by {name}; {RESUMES}"
         ) from None
+
+
+def _cause(failures: "dict[int, ProcessFailure]") -> "tuple[int, ProcessFailure]":
+    """The rank and the failure of the process that took the others with it.
+
+    The launcher has waited for all processes. It lists first those that it found failed at one of
+    its polls, in order of rank, then those that it ended itself. So the process that failed may
+    come after those that only lost their connection to it.
+    """
+    ended = (-signal.SIGTERM, 128 + signal.SIGTERM)  # by the launcher, or from outside
+    aborted = -signal.SIGABRT  # by NCCL, which has lost a connection, or by a bug
+
+    def doubt(rank: int) -> int:
+        code = failures[rank].exitcode
+        return 2 if code == LOST else int(code in (*ended, aborted))
+
+    rank = min(failures, key=doubt)
+    return rank, failures[rank]
 
 
 def _is_of_connection(error: RuntimeError) -> bool:

@@ -82,7 +82,7 @@ class StateFile:
                 say(f"{error}; it is not used")
                 continue
             except _OtherFormat as error:
-                say(f"{path}: is of format {error}, not {FORMAT}, so it is not used; delete it")
+                say(f"{path}: has format {error}, not {FORMAT}, so it is not used; delete it")
                 continue
             except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
                 say(f"{path}: is damaged, so it is not used; delete it")
@@ -92,7 +92,7 @@ class StateFile:
             origin = state.pop("origin")
             if origin != self.origin:
                 changed = ", ".join(differences(origin, self.origin))
-                say(f"{path}: belongs to a run with other {changed}, so it is not used")
+                say(f"{path}: belongs to a run that differs in {changed}, so it is not used")
                 continue
             for name, tensor in tensors.items():
                 tensor.detach().copy_(kept[name])

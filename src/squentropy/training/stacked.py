@@ -282,8 +282,8 @@ def _in_halves(
         yield from _train_and_write(study, cells, tokens, checkpoints, states)
         return
     except torch.OutOfMemoryError:
-        print(f"squentropy: {len(cells)} cells at once are too many for the memory; half as many "
-              "are tried", file=sys.stderr)  # fmt: skip
+        print(f"squentropy: {len(cells)} cells at once do not fit in the GPU's memory; trying half "
+              "as many", file=sys.stderr)  # fmt: skip
     left = [cell for cell in cells if not _is_there(study, cell, tokens, checkpoints)]
     middle = (len(left) + 1) // 2
     for half in filter(None, (left[:middle], left[middle:])):
