@@ -76,7 +76,7 @@ def installed(name: str) -> str | None:
 
 
 def machine(miniature: bool) -> dict[str, Any]:
-    """Device, versions and commit. Raises SystemExit if there is no GPU."""
+    """Device, versions, commit and whether files differ from it. Exits if there is no GPU."""
     import shared
     import torch
 
@@ -95,11 +95,12 @@ def machine(miniature: bool) -> dict[str, Any]:
             "driver": words(*query),
             "host": shared.processor(),
         }
-    here = str(Path(__file__).parent)
+    git = ("git", "-C", str(Path(__file__).parent))
     return {
         "device": device,
         "versions": {"python": platform.python_version()} | {p: installed(p) for p in PACKAGES},
-        "commit": words("git", "-C", here, "rev-parse", "HEAD"),
+        "commit": words(*git, "rev-parse", "HEAD"),
+        "changed": bool(words(*git, "status", "--porcelain", "--untracked-files=no")),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

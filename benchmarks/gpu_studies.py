@@ -14,10 +14,10 @@ through CUDA's MPS if the machine has it. The jobs:
 - a loss's sweep, at once, and then the runs that refine it, each of which determines the next
 - the final runs of up to --cells losses at once, for each seed and length, when these are tuned
 
-A job that fails does not affect the others; its output is in ROOT/jobs. When the time is over, the
-runs save their states in ROOT/state, and the same command resumes them. ROOT/jobs.csv has a line
-per job. Iterations are those of the runs that it finished, added over its cells; a resumed run
-counts as none.
+A job that fails does not affect the others; a loss whose tuning fails gets no final runs. Each
+job's output is in ROOT/logs/gpu. When the time is over, the runs save their states in ROOT/state,
+and the same command resumes them. ROOT/logs/gpu/jobs.csv has a line per job. Iterations are those
+of the runs that it finished, added over its cells; a resumed run counts as none.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from typing import Any
 SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE / "src"))  # the package need not be installed
 
-from squentropy.base.errors import Interrupted  # noqa: E402
+from squentropy.base.errors import Interrupted, SquentropyError  # noqa: E402
 from squentropy.base.kinds import RunRecord  # noqa: E402
 from squentropy.runs import records  # noqa: E402
 from squentropy.study.catalogue import slug  # noqa: E402
@@ -91,7 +91,11 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return self.root / "jobs" / f"{self.study.study}-{self.name}.log"
+        return logs(self.root) / f"{self.study.study}-{self.name}.log"
+
+
+def logs(root: Path) -> Path:
+    return root / "logs/gpu"
 
 
 # --- in a job's process --------------------------------------------------------------------------
@@ -161,6 +165,8 @@ class Pool:
         return round(time.monotonic() - self.begun, 1)
 
     def add(self, study: Study) -> None:
+        """Add a study's jobs. Raises SquentropyError if its tokens are missing."""
+        assert Job(self.root, study).tokens
         losses = study.sweep.losses
         self.waiting += [Job(self.root, study, loss=loss) for loss in losses]
         self.add_stacks(study, study.reported_cells())
@@ -179,7 +185,7 @@ class Pool:
             self.waiting.append(Job(self.root, study, cells=tuple(stack)))
 
     def run(self) -> None:
-        (self.root / "jobs").mkdir(parents=True, exist_ok=True)
+        logs(self.root).mkdir(parents=True, exist_ok=True)
         try:
             while (self.waiting or self.running) and time.monotonic() < self.until:
                 while self.waiting and len(self.running) < self.processes:
@@ -213,7 +219,7 @@ class Pool:
         each = done / max(self.now - started, 0.1)
         self.iterations, self.complete = self.iterations + done, self.complete and how == "done"
         row = (self.call, job.study.study, job.name, len(job.cells) or None, started, self.now)
-        file = self.root / "jobs.csv"
+        file = logs(self.root) / "jobs.csv"
         rows = [*([] if file.exists() else [COLUMNS]), (*row, done, how)]
         with file.open("a", newline="", encoding="utf-8") as out:
             csv.writer(out, lineterminator="\n").writerows(rows)
@@ -221,14 +227,16 @@ class Pool:
         if how.startswith("failed"):
             lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             print(f"          {lines[-1] if lines else 'no output'}; see {job.log}")
-        elif how == "done" and job.loss:
-            self.tuned(job)
+        if job.loss and how != "stopped":
+            self.tuned(job, how == "done")
 
-    def tuned(self, job: Job) -> None:
+    def tuned(self, job: Job, well: bool) -> None:
         """Add the final runs of the loss's group if it was the last to be tuned."""
         for study, group, left in self.groups:
             if study.study == job.study.study and job.loss in left:
                 left.remove(job.loss)
+                if not well:
+                    group.remove(job.loss)
                 if not left:
                     files = {loss: refine_file(job.checkpoints, loss) for loss in group}
                     chosen = {loss: records.chosen_for(loss, files[loss]) for loss in group}
@@ -271,12 +279,18 @@ def shared_gpu() -> Iterator[None]:
                 subprocess.run([control], timeout=30, **stop)
 
 
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder with data, which gets checkpoints")
     parser.add_argument("--studies", type=Path, nargs="+", required=True, help="files of studies/")
-    parser.add_argument("--processes", type=int, default=16, help="at the same time")
-    parser.add_argument("--cells", type=int, default=4, help="most final runs trained at once")
+    parser.add_argument("--processes", type=positive, default=16, help="at the same time")
+    parser.add_argument("--cells", type=positive, default=4, help="most final runs trained at once")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which the runs stop")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
     options = parser.parse_args()
@@ -286,10 +300,13 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # not train.device, which runs record
-    with contextlib.nullcontext() if options.device == "cpu" else shared_gpu():
-        pool = Pool(options.root.resolve(), options.processes, options.cells, until)
+    pool = Pool(options.root.resolve(), options.processes, options.cells, until)
+    try:
         for path in options.studies:
             pool.add(load([SOURCE / "params.yaml", path]))
+    except SquentropyError as error:
+        sys.exit(f"gpu_studies.py: {error}")
+    with contextlib.nullcontext() if options.device == "cpu" else shared_gpu():
         pool.run()
     each = pool.iterations / max(pool.now, 0.1)
     print(f"{pool.iterations} iterations over all cells in {pool.now} s: {each:.0f} per second")

@@ -6,13 +6,20 @@ pytest tests/test_benchmarks.py
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from smallest import STUDY as SMALLEST
 
 from squentropy.losses import LOSSES
+from squentropy.runs import records
+from squentropy.study.layout import refine_file
+from squentropy.study.params import load
+from squentropy.tokens.token_files import TokenFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIED = ("cross_entropy", "squentropy", "squentropy(0.1)", "mse_weighted")
@@ -88,6 +95,45 @@ def test_a_part_of_the_gpu_program_that_takes_too_long_is_cut_off(tmp_path, monk
     part = program.run_part("checks", 0.1, ["--miniature"], tmp_path / "figures")
     assert part["outcome"].startswith("cut off")
     assert part["figures"] == []
+
+
+def at_once(root: Path, *studies: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "benchmarks/gpu_studies.py", root, "--device", "cpu"]
+    command += ["--processes", "2", "--studies", *studies]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_study_trained_at_once_on_a_gpu_is_the_one_that_the_pipeline_wants(data, tmp_path):
+    """Its runs, tuned by the same rule, are all there and up to date, and there are no others."""
+    file = tmp_path / "tiny.yaml"
+    losses = {"losses": ["cross_entropy", "mse"]}
+    overlay = SMALLEST | {"study": "tiny", "sweep": SMALLEST["sweep"] | losses}
+    file.write_text(yaml.safe_dump(overlay))
+    shutil.copytree(data / "tokens", tmp_path / "data/tiny/tokens")
+    done = at_once(tmp_path, file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    study, checkpoints = load([ROOT / "params.yaml", file]), tmp_path / "checkpoints/tiny"
+    files = {loss: refine_file(checkpoints, loss) for loss in study.sweep.losses}
+    chosen = {loss: records.chosen_for(loss, files[loss]) for loss in files}
+    finals = study.final_cells(chosen) + study.length_cells(chosen)
+    tokens = TokenFolder.open(tmp_path / "data/tiny/tokens")
+    for cell in study.sweep_cells() + finals:
+        origin, keeps = records.origin(study, cell, tokens), records.keeps_weights(study, cell)
+        assert not records.why_train(origin, checkpoints / cell.name, keeps)
+    runs = {path.parent for path in checkpoints.rglob("run.json")}
+    refined = {path for path in runs if path.is_relative_to(checkpoints / "refine")}
+    assert runs - refined == {checkpoints / cell.name for cell in study.sweep_cells() + finals}
+    assert len(refined) == sum(len(json.loads(f.read_text())["runs"]) for f in files.values())
+
+
+def test_a_study_without_tokens_is_named_before_anything_starts(tmp_path):
+    done = at_once(tmp_path, ROOT / "studies/long.yaml")
+    assert done.returncode == 1
+    assert done.stderr.startswith("gpu_studies.py: ")
+    assert "data/long/tokens/manifest.json: does not exist" in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_phases_of_a_study_are_added_up_from_its_own_records(tmp_path):

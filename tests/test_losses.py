@@ -3,6 +3,7 @@
 pytest tests/test_losses.py
 """
 
+import contextlib
 import itertools
 import math
 import re
@@ -233,6 +234,48 @@ def test_a_gpus_chunks_are_equal_unless_that_takes_more_than_twice_as_many(posit
         assert all(positions % n for n in range(fewest + 1, 2 * fewest))
     else:
         assert positions // rows <= 2 * fewest + 1
+
+
+LOGITLESS = ["mse", "squentropy", "spherical", "taylor"]
+
+
+@pytest.mark.parametrize("name", LOGITLESS)
+def test_a_loss_leaves_torchs_precision_alone_where_nothing_is_autocast_on_a_gpu(name, monkeypatch):
+    """Reading it fails in programs that set it by `torch.backends.fp32_precision`."""
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", None)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", None)
+    assert_equals_formula(name, *problem(17, 6, 13, torch.float32), 1e-5)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_products_autocast_on_a_gpu_are_tf32_and_the_precision_is_restored(newer, monkeypatch):
+    """A program that has set the precision by torch's newer interface keeps it."""
+    said = []
+
+    def get() -> str:
+        if newer:
+            raise RuntimeError("mix of the legacy and new APIs")
+        return "highest"
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", get)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", said.append)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
+    with terms._float32_products("cuda"):
+        said.append("inside")
+    assert said == (["inside"] if newer else ["high", "inside", "highest"])
+    said.clear()
+    with pytest.raises(KeyError), terms._float32_products("cuda"):
+        raise KeyError
+    assert said == ([] if newer else ["high", "highest"])
+
+
+@pytest.mark.parametrize("name", [*LOGITLESS, "cross_entropy", "brier"])
+def test_a_loss_compiles_as_a_whole(name):
+    hidden, weight, targets = problem(17, 6, 13, torch.float32)
+    whole = torch.compile(LOSSES[name], backend="aot_eager", fullgraph=True)
+    found, expected = (loss(hidden, weight, targets) for loss in (whole, LOSSES[name]))
+    torch.testing.assert_close(found, expected)
 
 
 def frequencies(classes: int) -> tuple[torch.Tensor, torch.Tensor]:

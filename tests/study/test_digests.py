@@ -37,6 +37,26 @@ def every_digest() -> dict[str, str]:
     return {loss: digests.digest("training", loss=loss) for loss in ("mse", "z_loss", "brier")}
 
 
+def test_an_equivalent_change_keeps_the_digest_of_its_module_until_the_next(source, monkeypatch):
+    monkeypatch.setattr(digests, "EQUIVALENT", {})
+    before, modules = every_digest(), digests.by_module("training", loss="mse")
+    change(source / "lm/terms.py", "return tensor if", "return tensor + 0 if")
+    changed = digests.by_module("training", loss="mse")["lm/terms.py"]
+    assert every_digest() != before
+    monkeypatch.setattr(digests, "EQUIVALENT", {changed: modules["lm/terms.py"]})
+    assert every_digest() == before
+    change(source / "lm/terms.py", "return tensor + 0 if", "return tensor + 1 if")
+    assert every_digest() != before
+
+
+def test_every_equivalent_digest_is_that_of_a_module_as_it_is(monkeypatch):
+    """An entry that no module has any more is removed."""
+    declared = dict(digests.EQUIVALENT)
+    monkeypatch.setattr(digests, "EQUIVALENT", {})
+    found = {hex for step in digests.STEPS for hex in digests.by_module(step).values()}
+    assert set(declared) <= found
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [

@@ -133,18 +133,27 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 def _float32_products(device: str) -> Iterator[None]:
     """No autocast inside; products that a GPU would autocast are in TF32.
 
-    TF32 is more exact than autocast's half precision and several times as fast as float32.
+    TF32 is more exact than autocast's half precision and several times as fast as float32. Not if
+    compiled, nor if the program has set the precision by torch's newer interface.
     """
-    before = torch.get_float32_matmul_precision()
-    half = device == "cuda" and torch.is_autocast_enabled(device)
+    on_gpu = device == "cuda" and torch.is_autocast_enabled(device)
+    before = _matmul_precision() if on_gpu and not torch.compiler.is_compiling() else None
     try:
-        if half:
+        if before is not None:
             torch.set_float32_matmul_precision("high")
         with torch.autocast(device, enabled=False):
             yield
     finally:
-        if half:
+        if before is not None:
             torch.set_float32_matmul_precision(before)
+
+
+def _matmul_precision() -> str | None:
+    """None if it was set by `fp32_precision`, which torch does not let mix with this interface."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 # --- softmax terms, a chunk of positions at a time ----------------------------------------------
@@ -205,7 +214,7 @@ def over_logits(chunk: Chunk) -> Term:
         weight = weight.to(hidden.dtype)
         if not multiplies(hidden):  # or every chunk would convert them again
             hidden, weight = _at_least_float32(hidden), _at_least_float32(weight)
-        size = hidden.element_size() if _backend else 4
+        size = hidden.element_size() if _backend else max(4, hidden.element_size())
         rows, columns = _chunk_shape(device, len(hidden), classes, size)
         if columns > classes:
             weight = F.pad(weight, (0, 0, 0, columns - classes))

@@ -108,7 +108,10 @@ def started() -> int:
 
 
 def join(count: int) -> Group:
-    """The group of a run's `count` processes, of which this is one."""
+    """The group of a run's `count` processes, of which this is one.
+
+    Raises LostProcess if it cannot connect to the others, SquentropyError if their number differs.
+    """
     if (started() or 1) != count:
         raise SquentropyError(
             f"train.processes = {count}, but {started() or 1} were started; "
@@ -120,8 +123,13 @@ def join(count: int) -> Group:
     if not torch.distributed.is_initialized():
         # CPU tensors use gloo, so no call waits for a GPU.
         gpus = torch.cuda.is_available()
-        with group.noticing_lost_ones():
+        try:
             torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+        except torch.distributed.DistError as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise LostProcess(
+                f"process {group.rank} of the run's {count} cannot connect to the others: {reason}"
+            ) from error
     return group
 
 
