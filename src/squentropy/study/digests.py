@@ -75,6 +75,7 @@ def corpus(source: str) -> str:
     path = _path(f"{SOURCE.name}.corpus.{source}")
     modules = closure([*STEPS["corpus"], *path], PLUMBING)
     code = [_text_of(modules[path]) for path in sorted(modules)]
+    code = [EQUIVALENT.get(_hex(text), text) for text in code]
     texts = sorted((SOURCE / "corpus" / source / "stories").rglob("*.yaml"))
     return _hex("\n".join(code + [text.read_text(encoding="utf-8") for text in texts]))
 
