@@ -96,11 +96,12 @@ def machine(miniature: bool) -> dict[str, Any]:
             "host": shared.processor(),
         }
     git = ("git", "-C", str(Path(__file__).parent))
+    changes = words(*git, "status", "--porcelain", "--untracked-files=no")
     return {
         "device": device,
         "versions": {"python": platform.python_version()} | {p: installed(p) for p in PACKAGES},
         "commit": words(*git, "rev-parse", "HEAD"),
-        "changed": bool(words(*git, "status", "--porcelain", "--untracked-files=no")),
+        "changed": None if changes is None else bool(changes),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -166,7 +166,6 @@ class Pool:
 
     def add(self, study: Study) -> None:
         """Add a study's jobs. Raises SquentropyError if its tokens are missing."""
-        assert Job(self.root, study).tokens
         losses = study.sweep.losses
         self.waiting += [Job(self.root, study, loss=loss) for loss in losses]
         self.add_stacks(study, study.reported_cells())
@@ -176,11 +175,14 @@ class Pool:
 
     def add_stacks(self, study: Study, cells: list[Cell]) -> None:
         """Add a job for each phase, seed and length of which runs are missing."""
+        from squentropy.training.stacked import _is_there
 
         def alike(cell: Cell) -> tuple[str, int, int]:
             return cell.phase, cell.seed, cell.iterations or 0
 
-        missing = [cell for cell in cells if not is_there(Job(self.root, study), cell)]
+        job = Job(self.root, study)
+        tokens, checkpoints = job.tokens, job.checkpoints
+        missing = [cell for cell in cells if not _is_there(study, cell, tokens, checkpoints)]
         for _, stack in itertools.groupby(sorted(missing, key=alike), alike):
             self.waiting.append(Job(self.root, study, cells=tuple(stack)))
 
@@ -242,12 +244,6 @@ class Pool:
                     chosen = {loss: records.chosen_for(loss, files[loss]) for loss in group}
                     cells = study.final_cells(chosen) + study.length_cells(chosen)
                     self.add_stacks(study, [cell for cell in cells if cell.loss in chosen])
-
-
-def is_there(job: Job, cell: Cell) -> bool:
-    origin = records.origin(job.study, cell, job.tokens)
-    keeps_weights = records.keeps_weights(job.study, cell)
-    return not records.why_train(origin, job.checkpoints / cell.name, keeps_weights)
 
 
 def has_gpu() -> bool:
